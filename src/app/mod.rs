@@ -1,0 +1,1 @@
+//! Composition root and process life: server, signals, drain, background tasks.

@@ -1,0 +1,11 @@
+//! What every other module stands on and what stands on none of them.
+
+pub mod clock;
+pub mod diagnostic;
+pub mod names;
+pub mod origin;
+pub mod problem;
+pub mod reason;
+pub mod secret;
+pub mod task;
+pub mod units;

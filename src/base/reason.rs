@@ -1,0 +1,216 @@
+//! Why a request ended without an upstream's answer: one closed list that feeds the problem code, the status, the
+//! log, the metrics, the gRPC status and `explain`.
+
+/// Why a request ended without an upstream's answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The head is not HTTP, or its framing is ambiguous.
+    RequestMalformed,
+    /// `Host` missing, repeated, malformed, or other than the authority of the target.
+    BadHost,
+    /// The path cannot be normalised: bad percent-encoding, NUL, or `..` above the root.
+    BadPath,
+    /// The head did not arrive within `limits.header_timeout`.
+    HeaderTimeout,
+    /// The client fell silent in the body for longer than `limits.body_timeout`.
+    BodyTimeout,
+    /// The request target is longer than the head may be.
+    UriTooLong,
+    /// The head is larger than `limits.header_bytes`.
+    HeaderTooLarge,
+    /// The body is larger than `body_bytes`.
+    BodyTooLarge,
+    /// `Expect` asks for something other than `100-continue`.
+    ExpectationFailed,
+    /// CONNECT, or an upgrade other than to WebSocket.
+    MethodUnsupported,
+    /// The connection's TLS does not belong to the requested host.
+    Misdirected,
+    /// No route matches.
+    RouteNotFound,
+    /// A route matches, but not for this method.
+    MethodNotAllowed,
+    /// The route's `ip` rules refuse the client's address.
+    IpDenied,
+    /// All servers of the upstream are unhealthy or ejected.
+    NoServer,
+    /// No address of the upstream's servers is known yet.
+    NotReady,
+    /// The circuit breakers of all servers are open.
+    CircuitOpen,
+    /// No connection could be made.
+    ConnectFailed,
+    /// No connection could be made in time.
+    ConnectTimeout,
+    /// TLS with the server failed.
+    UpstreamTls,
+    /// The server closed or reset before it answered.
+    UpstreamReset,
+    /// The server's answer is not HTTP.
+    BadResponse,
+    /// The server was silent for longer than `timeouts.read`.
+    UpstreamTimeout,
+    /// The request's own deadline passed.
+    DeadlineExceeded,
+    /// The client went away.
+    ClientClosed,
+    /// A limit of the process is reached.
+    Overloaded,
+    /// A defect of the gateway; the log says more.
+    Internal,
+}
+
+impl Reason {
+    /// Every reason, for tables and tests.
+    pub const ALL: &'static [Self] = &[
+        Self::RequestMalformed,
+        Self::BadHost,
+        Self::BadPath,
+        Self::HeaderTimeout,
+        Self::BodyTimeout,
+        Self::UriTooLong,
+        Self::HeaderTooLarge,
+        Self::BodyTooLarge,
+        Self::ExpectationFailed,
+        Self::MethodUnsupported,
+        Self::Misdirected,
+        Self::RouteNotFound,
+        Self::MethodNotAllowed,
+        Self::IpDenied,
+        Self::NoServer,
+        Self::NotReady,
+        Self::CircuitOpen,
+        Self::ConnectFailed,
+        Self::ConnectTimeout,
+        Self::UpstreamTls,
+        Self::UpstreamReset,
+        Self::BadResponse,
+        Self::UpstreamTimeout,
+        Self::DeadlineExceeded,
+        Self::ClientClosed,
+        Self::Overloaded,
+        Self::Internal,
+    ];
+
+    /// The HTTP status. 499 is never sent, only logged: nobody is there to read it.
+    pub const fn status(self) -> u16 {
+        self.row().0
+    }
+
+    /// The stable machine code of the problem document.
+    pub const fn code(self) -> &'static str {
+        self.row().1
+    }
+
+    /// What the client may read: nothing about the inside.
+    pub const fn detail(self) -> &'static str {
+        self.row().2
+    }
+
+    /// The gRPC status code (google.rpc.Code).
+    pub const fn grpc_status(self) -> u8 {
+        match self {
+            Self::IpDenied => 7,
+            Self::RouteNotFound | Self::MethodNotAllowed | Self::MethodUnsupported => 12,
+            Self::HeaderTimeout
+            | Self::BodyTimeout
+            | Self::ConnectTimeout
+            | Self::UpstreamTimeout
+            | Self::DeadlineExceeded => 4,
+            Self::BodyTooLarge | Self::HeaderTooLarge | Self::UriTooLong => 8,
+            Self::NoServer
+            | Self::NotReady
+            | Self::CircuitOpen
+            | Self::ConnectFailed
+            | Self::UpstreamTls
+            | Self::UpstreamReset
+            | Self::BadResponse
+            | Self::Overloaded => 14,
+            Self::ClientClosed => 1,
+            Self::RequestMalformed
+            | Self::BadHost
+            | Self::BadPath
+            | Self::ExpectationFailed
+            | Self::Misdirected
+            | Self::Internal => 13,
+        }
+    }
+
+    /// Whether the client is at fault (and the gateway and its upstreams are not).
+    pub const fn is_client_fault(self) -> bool {
+        self.status() < 500
+    }
+
+    const fn row(self) -> (u16, &'static str, &'static str) {
+        match self {
+            Self::RequestMalformed => (400, "request.malformed", "The request is not valid HTTP."),
+            Self::BadHost => (400, "request.bad_host", "The Host header is missing, repeated or not valid."),
+            Self::BadPath => (400, "request.bad_path", "The path is not valid."),
+            Self::HeaderTimeout => {
+                (408, "request.header_timeout", "The request header did not arrive in time.")
+            }
+            Self::BodyTimeout => (408, "request.body_timeout", "The request body did not arrive in time."),
+            Self::UriTooLong => (414, "request.uri_too_long", "The request target is too long."),
+            Self::HeaderTooLarge => (431, "request.header_too_large", "The request header is too large."),
+            Self::BodyTooLarge => (413, "request.body_too_large", "The request body is too large."),
+            Self::ExpectationFailed => (417, "request.expectation_failed", "The expectation cannot be met."),
+            Self::MethodUnsupported => {
+                (501, "request.method_unsupported", "The method is not supported here.")
+            }
+            Self::Misdirected => (421, "request.misdirected", "The host does not belong to this connection."),
+            Self::RouteNotFound => (404, "route.not_found", "There is nothing at this address."),
+            Self::MethodNotAllowed => {
+                (405, "route.method_not_allowed", "The method is not allowed here; see Allow.")
+            }
+            Self::IpDenied => (403, "access.ip_denied", "Access from this address is not allowed."),
+            Self::NoServer => (503, "upstream.no_server", "No server is available at the moment."),
+            Self::NotReady => (503, "upstream.not_ready", "The service is not ready yet."),
+            Self::CircuitOpen => (503, "upstream.circuit_open", "The service is recovering from failures."),
+            Self::ConnectFailed => (502, "upstream.connect_failed", "The service could not be reached."),
+            Self::ConnectTimeout => {
+                (504, "upstream.connect_timeout", "The service could not be reached in time.")
+            }
+            Self::UpstreamTls => (502, "upstream.tls_failed", "The service could not be reached securely."),
+            Self::UpstreamReset => {
+                (502, "upstream.reset", "The service closed the connection without an answer.")
+            }
+            Self::BadResponse => (502, "upstream.bad_response", "The service gave no valid answer."),
+            Self::UpstreamTimeout => (504, "upstream.timeout", "The service did not answer in time."),
+            Self::DeadlineExceeded => {
+                (504, "request.deadline_exceeded", "The answer was not complete in time.")
+            }
+            Self::ClientClosed => (499, "client.closed", "The client closed the connection."),
+            Self::Overloaded => (503, "gateway.overloaded", "Too much is going on at the moment."),
+            Self::Internal => (500, "gateway.internal", "Something went wrong on our side."),
+        }
+    }
+}
+
+/// The standard phrase of a status, as used for a problem's title (RFC 9457 section 4.2.1).
+pub fn phrase(status: u16) -> &'static str {
+    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// Codes are a contract: each reason has its own, in the form `area.what`.
+    #[test]
+    fn codes_are_unique_and_well_formed() {
+        let codes: HashSet<_> = Reason::ALL.iter().map(|reason| reason.code()).collect();
+        assert_eq!(codes.len(), Reason::ALL.len());
+        for reason in Reason::ALL {
+            assert!(
+                reason
+                    .code()
+                    .split_once('.')
+                    .is_some_and(|(area, what)| !area.is_empty() && !what.is_empty())
+            );
+            assert!((400..600).contains(&reason.status()));
+            assert!(reason.detail().ends_with('.'));
+        }
+    }
+}

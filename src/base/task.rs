@@ -1,0 +1,57 @@
+//! Spawning: every task of the process starts here, so that it is named in the log when it panics, and counted.
+
+use std::future::Future;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::task::JoinHandle;
+
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// How many tasks started here have not ended.
+pub fn running() -> usize {
+    RUNNING.load(Ordering::Relaxed)
+}
+
+/// Spawns `work` on the current runtime. A panic in it ends only it, and is logged under `name`.
+pub fn spawn<F>(name: &'static str, work: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    RUNNING.fetch_add(1, Ordering::Relaxed);
+    let guard = Running { name };
+    #[expect(clippy::disallowed_methods, reason = "the one place")]
+    tokio::spawn(async move {
+        let _guard = guard;
+        work.await;
+    })
+}
+
+/// Aborts its task when dropped: for tasks that belong to a value.
+#[derive(Debug)]
+pub struct AbortOnDrop(JoinHandle<()>);
+
+impl AbortOnDrop {
+    /// Ties `handle` to the returned value.
+    pub fn new(handle: JoinHandle<()>) -> Self {
+        Self(handle)
+    }
+}
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+struct Running {
+    name: &'static str,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, Ordering::Relaxed);
+        if std::thread::panicking() {
+            tracing::error!(task = self.name, "task panicked");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! From TOML files to the immutable snapshot that requests run on.

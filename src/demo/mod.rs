@@ -1,0 +1,1 @@
+//! The sample services that `edgeward demo` fronts, and its tour.

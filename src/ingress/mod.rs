@@ -1,0 +1,1 @@
+//! Connections, from accept(2) to the proxy: sockets, TLS, deadlines, strict heads, keep-alive.

@@ -1,0 +1,17 @@
+//! Edgeward: an API gateway and edge proxy on Pingora. `ARCHITECTURE.md` says what lives where and why.
+//!
+//! Folders are the architecture; imports point one way, and `tests/it/tidy.rs` holds that:
+//! `cli → app → {ingress, proxy, admin} → config → {routing, policy, upstream} → telemetry → base`.
+
+pub mod admin;
+pub mod app;
+pub mod base;
+pub mod cli;
+pub mod config;
+pub mod demo;
+pub mod ingress;
+pub mod policy;
+pub mod proxy;
+pub mod routing;
+pub mod telemetry;
+pub mod upstream;

@@ -1,0 +1,1 @@
+//! What a route asks of a request before it is dispatched: one folder a policy.

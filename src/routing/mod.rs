@@ -1,0 +1,1 @@
+//! Pure: patterns, matcher, table, rewrite. Knows a route only by its `RouteId`.

@@ -1,0 +1,1 @@
+//! Access records, formats, metrics, sinks.
