@@ -7,5 +7,6 @@ pub mod origin;
 pub mod problem;
 pub mod reason;
 pub mod secret;
+pub mod service;
 pub mod task;
 pub mod units;
