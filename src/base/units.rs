@@ -182,7 +182,7 @@ mod tests {
 
         #[test]
         fn no_text_panics(text in ".{0,40}") {
-            let _ = (parse_duration(&text), parse_size(&text), parse_percentage(&text));
+            drop((parse_duration(&text), parse_size(&text), parse_percentage(&text)));
         }
     }
 }
