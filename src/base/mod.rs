@@ -4,6 +4,7 @@ pub mod clock;
 pub mod diagnostic;
 pub mod names;
 pub mod origin;
+pub mod out;
 pub mod problem;
 pub mod reason;
 pub mod secret;

@@ -1,6 +1,69 @@
 //! The command line: what the user typed, and what is printed back.
+//!
+//! [`args`] says what can be typed; each command that prints is a file of its own. Exit statuses: 0 done, 1 the
+//! configuration (or the work) has problems, 2 the command line itself makes no sense.
+
+mod args;
+mod documents;
+mod init;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::base::out;
+use args::{Cli, Command};
+
+/// Done.
+const OK: u8 = 0;
+/// There are problems; they were printed.
+const PROBLEMS: u8 = 1;
+/// The command line makes no sense.
+const USAGE: u8 = 2;
 
 /// Runs the command line of this process.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        // Help is an "error" to clap, but goes to standard output with status 0.
+        Err(error) => {
+            let printed = error.print();
+            let status = if error.use_stderr() || printed.is_err() { USAGE } else { OK };
+            return ExitCode::from(status);
+        }
+    };
+    ExitCode::from(dispatch(cli))
 }
+
+fn dispatch(cli: Cli) -> u8 {
+    if cli.short_version || cli.long_version {
+        return print(&version::text(cli.long_version));
+    }
+    match cli.command {
+        Some(Command::Init { directory }) => init::run(&directory),
+        Some(Command::Completions { shell }) => print(&documents::completions(shell)),
+        Some(Command::Man) => match documents::man() {
+            Ok(page) => print(&page),
+            Err(error) => fail(&format!("the manual page cannot be written: {error}")),
+        },
+        None => USAGE,
+    }
+}
+
+/// Prints to standard output; the status says whether that worked.
+fn print(text: &str) -> u8 {
+    match out::print(text) {
+        Ok(()) => OK,
+        Err(error) => fail(&format!("cannot write to standard output: {error}")),
+    }
+}
+
+/// Says what went wrong.
+fn fail(message: &str) -> u8 {
+    out::complain(&format!("edgeward: {message}\n"));
+    PROBLEMS
+}
+
+/// Where the configuration is looked for when none is named, in this order.
+const DEFAULT_CONFIGS: [&str; 2] = ["edgeward.toml", "conf/edgeward.toml"];
