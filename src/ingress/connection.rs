@@ -1,0 +1,219 @@
+//! What is known of one connection, and of the request that is being served on it.
+//!
+//! The proxy's hooks reach both through [`exchange`]: `ingress` serves every request inside a task-local scope,
+//! whatever the protocol.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use crate::base::clock;
+use crate::telemetry::metrics::ListenerMetrics;
+
+/// One accepted connection. Counted as open until the last holder lets go of it, lingering close included.
+#[derive(Debug)]
+pub struct Connection {
+    /// Serial number in this process, from 1.
+    pub serial: u64,
+    /// Index of its listener in the snapshot.
+    pub listener: usize,
+    /// The listener's port; 0 on a unix socket.
+    pub local_port: u16,
+    /// Who connected.
+    pub peer: Peer,
+    /// What TLS agreed on; absent on a cleartext connection.
+    pub tls: Option<TlsFacts>,
+    /// When it was accepted.
+    pub accepted: Instant,
+    /// Bytes read from the socket, TLS taken off.
+    pub bytes_read: AtomicU64,
+    /// Bytes written to the socket, TLS not yet put on.
+    pub bytes_written: AtomicU64,
+    /// Requests begun on it, the one being served included.
+    pub requests: AtomicU64,
+    _open: OpenGuard,
+}
+
+/// Who connected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// Over TCP.
+    Tcp(SocketAddr),
+    /// Over a unix socket: the same machine.
+    Unix,
+}
+
+impl Peer {
+    /// The address for logs, limits and forwarding headers; the loopback address for a unix socket.
+    pub fn ip(&self) -> IpAddr {
+        match self {
+            // An IPv4 client of a dual-stack socket is an IPv4 client.
+            Self::Tcp(address) => address.ip().to_canonical(),
+            Self::Unix => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        }
+    }
+
+    /// The port; 0 for a unix socket.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Tcp(address) => address.port(),
+            Self::Unix => 0,
+        }
+    }
+}
+
+/// What a TLS handshake agreed on.
+#[derive(Debug, Clone)]
+pub struct TlsFacts {
+    /// `TLSv1.3` or `TLSv1.2`, as nginx writes it.
+    pub protocol: &'static str,
+    /// The cipher suite's name.
+    pub cipher: &'static str,
+    /// The name the client asked for.
+    pub server_name: Option<String>,
+}
+
+impl Connection {
+    pub(crate) fn new(
+        listener: usize,
+        local_port: u16,
+        peer: Peer,
+        tls: Option<TlsFacts>,
+        open: OpenGuard,
+    ) -> Self {
+        Self {
+            serial: open.serial,
+            listener,
+            local_port,
+            peer,
+            tls,
+            accepted: clock::now(),
+            bytes_read: AtomicU64::new(0),
+            bytes_written: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            _open: open,
+        }
+    }
+}
+
+/// The connections of the process: how many are open, and word when the last is gone.
+#[derive(Debug, Default)]
+pub struct Connections {
+    open: AtomicUsize,
+    serial: AtomicU64,
+    idle: Notify,
+}
+
+impl Connections {
+    /// How many are open.
+    pub fn open(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
+    /// Waits until none is open.
+    pub async fn all_closed(&self) {
+        loop {
+            let closed = self.idle.notified();
+            if self.open() == 0 {
+                return;
+            }
+            closed.await;
+        }
+    }
+
+    /// Counts a new connection, unless `most` are open already.
+    pub(crate) fn admit(self: &Arc<Self>, most: usize, metrics: Arc<ListenerMetrics>) -> Option<OpenGuard> {
+        if self.open.fetch_add(1, Ordering::Relaxed) >= most {
+            self.release();
+            return None;
+        }
+        metrics.opened();
+        let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
+        Some(OpenGuard { all: self.clone(), metrics, serial })
+    }
+
+    fn release(&self) {
+        if self.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.idle.notify_waiters();
+        }
+    }
+}
+
+/// Counts one connection as open until it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenGuard {
+    all: Arc<Connections>,
+    metrics: Arc<ListenerMetrics>,
+    serial: u64,
+}
+
+impl Drop for OpenGuard {
+    fn drop(&mut self) {
+        self.metrics.closed();
+        self.all.release();
+    }
+}
+
+/// One request being served: what `ingress` and the proxy's hooks tell each other.
+#[derive(Debug)]
+pub struct Exchange {
+    /// The connection it came on.
+    pub connection: Arc<Connection>,
+    /// When its first byte arrived.
+    pub began: Instant,
+    /// [`Connection::bytes_read`] when it began, and bytes of its head that were already there.
+    pub bytes_read_before: u64,
+    /// [`Connection::bytes_written`] when it began.
+    pub bytes_written_before: u64,
+    /// Milliseconds after `began` at which it is cut off; 0 = never. See [`Exchange::cut_off_at`].
+    cut_off_ms: AtomicU64,
+    /// Set when the request body broke its framing.
+    pub body_malformed: AtomicBool,
+    /// Set when the client asked for an upgrade: bytes flow unframed.
+    pub upgrade: bool,
+}
+
+tokio::task_local! {
+    pub(crate) static EXCHANGE: Arc<Exchange>;
+}
+
+/// The request that the current task serves; `None` outside of `ingress` (unit tests of hooks).
+pub fn exchange() -> Option<Arc<Exchange>> {
+    EXCHANGE.try_with(Arc::clone).ok()
+}
+
+impl Exchange {
+    pub(crate) fn new(connection: Arc<Connection>, began: Instant, head_bytes: u64, upgrade: bool) -> Self {
+        let read = connection.bytes_read.load(Ordering::Relaxed);
+        let written = connection.bytes_written.load(Ordering::Relaxed);
+        connection.requests.fetch_add(1, Ordering::Relaxed);
+        Self {
+            connection,
+            began,
+            bytes_read_before: read.saturating_sub(head_bytes),
+            bytes_written_before: written,
+            cut_off_ms: AtomicU64::new(0),
+            body_malformed: AtomicBool::new(false),
+            upgrade,
+        }
+    }
+
+    /// Says when the request is to be cut off at the latest; `None` lifts it. Hooks move it as the request proceeds.
+    pub fn cut_off_at(&self, at: Option<Instant>) {
+        let ms = at.map_or(0, |at| {
+            u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX).max(1)
+        });
+        self.cut_off_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// When the request is to be cut off, if ever.
+    pub(crate) fn cut_off(&self) -> Option<Instant> {
+        match self.cut_off_ms.load(Ordering::Relaxed) {
+            0 => None,
+            ms => self.began.checked_add(Duration::from_millis(ms)),
+        }
+    }
+}

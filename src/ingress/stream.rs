@@ -1,0 +1,517 @@
+//! The stream that Pingora reads and writes: our buffers, our framing, our deadlines.
+//!
+//! Between requests it is ours ([`EdgeStream::next_head`]); during one it is lent to Pingora as its `IO`. It hands out
+//! exactly one message: the scanned head, then the body as far as the head's framing says, and not a byte of what
+//! follows. So a request cannot grow a tail that the next hop would take for another request, and what a client sends
+//! ahead waits here for its turn.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use pingora::protocols::raw_connect::ProxyDigest;
+use pingora::protocols::{
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    UniqueIDType,
+};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+
+use super::chunked::ChunkScanner;
+use super::connection::{Connection, Exchange};
+use super::head::{Framing, Head, HeadScanner, Status};
+use super::transport::Transport;
+use crate::base::reason::Reason;
+use crate::base::{clock, task};
+
+/// Bytes asked of the socket at once while a head or a chunked body is read.
+const READ_BYTES: usize = 8 * 1024;
+/// Small writes are gathered up to this: a head and a short body leave in one segment and one system call.
+const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+/// Bytes of later requests kept while one is served; past it the client waits in the kernel's buffer.
+const AHEAD_BYTES_MAX: usize = 64 * 1024;
+/// How long an ended connection is read on, so that the client gets the last answer instead of a reset.
+const LINGER: Duration = Duration::from_secs(2);
+/// Bytes read and thrown away while lingering.
+const LINGER_BYTES_MAX: usize = 1024 * 1024;
+
+/// One connection as Pingora sees it.
+#[derive(Debug)]
+pub(crate) struct EdgeStream {
+    /// Taken when the connection is dropped, to linger.
+    transport: Option<Transport>,
+    connection: Arc<Connection>,
+    /// Received and not yet handed out, from `input_start` on. Freed while the connection is idle.
+    input: Vec<u8>,
+    input_start: usize,
+    output: Vec<u8>,
+    output_start: usize,
+    message: Message,
+    exchange: Option<Arc<Exchange>>,
+    timer: Option<Timer>,
+}
+
+struct Timer {
+    at: Instant,
+    sleep: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+}
+
+impl std::fmt::Debug for Timer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Timer({:?})", self.at)
+    }
+}
+
+/// How much of the current message is still to be handed out.
+#[derive(Debug)]
+enum Message {
+    /// All of it was.
+    Done,
+    /// So many bytes: a head without a body, or with one of known length.
+    Bytes(u64),
+    /// So many bytes of the head, then a chunked body. `passed` bytes of the input were scanned and may be handed out.
+    Chunked { head: usize, scanner: Box<ChunkScanner>, passed: usize, ended: bool },
+    /// No framing: HTTP/2, or a connection that asked to become a WebSocket.
+    Raw,
+}
+
+/// What came instead of, or as, the next request.
+pub(crate) enum Next {
+    /// A whole head is in the buffer, and the stream is set to hand out its message.
+    Head(Head, Instant),
+    /// The connection opened with the HTTP/2 preface.
+    Http2,
+    /// The head is refused; `line` is what came of the request line, for the log.
+    Refused { reason: Reason, line: Vec<u8>, began: Instant },
+    /// The client closed, reset, or stayed idle for too long: nothing to answer.
+    Closed,
+}
+
+/// Bounds on the wait for a head.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeadLimits {
+    pub(crate) header_bytes: usize,
+    pub(crate) header_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    /// Whether the HTTP/2 preface is looked for: cleartext, first request, `http2 = true`.
+    pub(crate) preface: bool,
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+impl EdgeStream {
+    pub(crate) fn new(transport: Transport, connection: Arc<Connection>) -> Self {
+        Self {
+            transport: Some(transport),
+            connection,
+            input: Vec::new(),
+            input_start: 0,
+            output: Vec::new(),
+            output_start: 0,
+            message: Message::Done,
+            exchange: None,
+            timer: None,
+        }
+    }
+
+    /// From now on bytes pass as they are: HTTP/2 frames itself.
+    pub(crate) fn set_raw(&mut self) {
+        self.message = Message::Raw;
+    }
+
+    /// Ties the stream to the request it now serves: its deadline cuts reads off.
+    pub(crate) fn serve(&mut self, exchange: Arc<Exchange>) {
+        self.exchange = Some(exchange);
+        self.timer = None;
+    }
+
+    /// Waits for the next head, holding no buffer while nothing arrives.
+    ///
+    /// The first byte must come within `idle_timeout`; from it on the whole head, however it drips, within
+    /// `header_timeout`. `idle_ends` resolves when an idle connection is to be closed (drain).
+    pub(crate) async fn next_head(&mut self, limits: &HeadLimits, idle_ends: impl Future<Output = ()>) -> Next {
+        self.exchange = None;
+        self.timer = None;
+        self.message = Message::Done;
+        let mut scanner = HeadScanner::new(limits.header_bytes);
+        if self.pending_input().is_empty() {
+            self.input = Vec::new();
+            self.input_start = 0;
+            self.output = Vec::new();
+            tokio::select! {
+                biased;
+                read = pingora::prelude::timeout(limits.idle_timeout, self.fill()) => {
+                    if !matches!(read, Ok(Ok(1..))) {
+                        return Next::Closed;
+                    }
+                }
+                () = idle_ends => return Next::Closed,
+            }
+        }
+        let began = clock::now();
+        // The common case first: the whole head came at once and needs no timer.
+        if let Some(next) = self.look_at_head(&mut scanner, limits, began) {
+            return next;
+        }
+        let rest = async {
+            loop {
+                match self.fill().await {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => return Next::Closed,
+                }
+                if let Some(next) = self.look_at_head(&mut scanner, limits, began) {
+                    return next;
+                }
+            }
+        };
+        match pingora::prelude::timeout(limits.header_timeout, Box::pin(rest)).await {
+            Ok(next) => next,
+            Err(_) => Next::Refused { reason: Reason::HeaderTimeout, line: self.first_line(), began },
+        }
+    }
+
+    /// Writes `bytes` past Pingora (an answer to a refused head), within `limit`.
+    pub(crate) async fn write_answer(&mut self, bytes: &[u8], limit: Duration) {
+        let write = async {
+            self.write_all(bytes).await?;
+            self.flush().await
+        };
+        // Nobody is left to tell when the client does not take its error.
+        let _sent = pingora::prelude::timeout(limit, write).await;
+    }
+
+    fn pending_input(&self) -> &[u8] {
+        self.input.get(self.input_start..).unwrap_or_default()
+    }
+
+    fn look_at_head(&mut self, scanner: &mut HeadScanner, limits: &HeadLimits, began: Instant) -> Option<Next> {
+        let input = self.input.get(self.input_start..).unwrap_or_default();
+        if limits.preface {
+            // Answered at the first byte that differs: a request shorter than the preface must not wait for more.
+            let common = input.iter().zip(PREFACE).take_while(|(a, b)| a == b).count();
+            if common == PREFACE.len() {
+                return Some(Next::Http2);
+            }
+            if common == input.len() {
+                return None;
+            }
+        }
+        match scanner.scan(input) {
+            Status::Partial => None,
+            Status::Complete(head) => {
+                self.message = match head.body {
+                    _ if head.upgrade => Message::Raw,
+                    Framing::None => Message::Bytes(head.len as u64),
+                    Framing::Length(length) => Message::Bytes((head.len as u64).saturating_add(length)),
+                    Framing::Chunked => Message::Chunked {
+                        head: head.len,
+                        scanner: Box::new(ChunkScanner::new()),
+                        passed: 0,
+                        ended: false,
+                    },
+                };
+                Some(Next::Head(head, began))
+            }
+            Status::Refused(reason) => Some(Next::Refused { reason, line: self.first_line(), began }),
+        }
+    }
+
+    /// What was received of the request line, without its end, at most 2 KiB of it.
+    fn first_line(&self) -> Vec<u8> {
+        let input = self.pending_input();
+        let end = memchr::memchr2(b'\r', b'\n', input).unwrap_or(input.len()).min(2048);
+        input.get(..end).unwrap_or_default().to_vec()
+    }
+
+    /// Reads once from the socket into the input. The buffer is grown only when there is something to put into it.
+    async fn fill(&mut self) -> io::Result<usize> {
+        std::future::poll_fn(|cx| self.poll_fill(cx)).await
+    }
+
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let mut space = [std::mem::MaybeUninit::<u8>::uninit(); READ_BYTES];
+        let mut buf = ReadBuf::uninit(&mut space);
+        ready!(self.poll_transport_read(cx, &mut buf))?;
+        let received = buf.filled();
+        if self.input_start > 0 && self.input_start == self.input.len() {
+            self.input.clear();
+            self.input_start = 0;
+        }
+        self.input.extend_from_slice(received);
+        Poll::Ready(Ok(received.len()))
+    }
+
+    fn poll_transport_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let Some(transport) = self.transport.as_mut() else {
+            return Poll::Ready(Ok(()));
+        };
+        let before = buf.filled().len();
+        let read = Pin::new(transport).poll_read(cx, buf);
+        let count = buf.filled().len() - before;
+        if count > 0 {
+            self.connection.bytes_read.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        read
+    }
+
+    /// Moves up to `most` bytes of the input into `buf`; says how many.
+    fn take_input(&mut self, buf: &mut ReadBuf<'_>, most: usize) -> usize {
+        let input = self.input.get(self.input_start..).unwrap_or_default();
+        let count = input.len().min(most).min(buf.remaining());
+        buf.put_slice(input.get(..count).unwrap_or_default());
+        self.input_start += count;
+        count
+    }
+
+    /// Nothing more of this message may be handed out: wait for the client to go away, and keep what it sends ahead.
+    fn poll_after_message(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.pending_input().len() >= AHEAD_BYTES_MAX {
+                return self.pend(cx);
+            }
+            match self.poll_fill(cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                Poll::Ready(Ok(_)) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return self.pend(cx),
+            }
+        }
+    }
+
+    fn poll_chunked(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            let Message::Chunked { head, scanner, passed, ended } = &mut self.message else {
+                return Poll::Ready(Ok(()));
+            };
+            let ready_bytes = *head + *passed;
+            if ready_bytes > 0 {
+                let (had_head, had_passed) = (*head, *passed);
+                let count = self.take_input(buf, ready_bytes);
+                if let Message::Chunked { head, passed, .. } = &mut self.message {
+                    *head = had_head.saturating_sub(count);
+                    *passed = had_passed - count.saturating_sub(had_head);
+                }
+                return Poll::Ready(Ok(()));
+            }
+            if *ended {
+                self.message = Message::Done;
+                return self.poll_after_message(cx);
+            }
+            let unscanned = self.input.get(self.input_start..).unwrap_or_default();
+            if unscanned.is_empty() {
+                match self.poll_fill(cx) {
+                    Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
+                    Poll::Ready(Ok(_)) => continue,
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                    Poll::Pending => return self.pend(cx),
+                }
+            }
+            match scanner.advance(unscanned) {
+                Ok((consumed, done)) => {
+                    *passed = consumed;
+                    *ended = done;
+                }
+                Err(_) => {
+                    if let Some(exchange) = &self.exchange {
+                        exchange.body_malformed.store(true, Ordering::Relaxed);
+                    }
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "chunked body is malformed")));
+                }
+            }
+        }
+    }
+
+    /// Pending, unless the request's time is over. Whatever waits to be written leaves first: a head must not sit in
+    /// the buffer while its body is waited for.
+    fn pend(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Poll::Ready(Err(error)) = self.poll_write_out(cx) {
+            return Poll::Ready(Err(error));
+        }
+        let Some(cut_off) = self.exchange.as_ref().and_then(|exchange| exchange.cut_off()) else {
+            self.timer = None;
+            return Poll::Pending;
+        };
+        if self.timer.as_ref().is_none_or(|timer| timer.at != cut_off) {
+            let left = cut_off.saturating_duration_since(clock::now());
+            self.timer = Some(Timer { at: cut_off, sleep: Box::pin(pingora::time::sleep(left)) });
+        }
+        let Some(timer) = self.timer.as_mut() else { return Poll::Pending };
+        ready!(timer.sleep.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's time is over")))
+    }
+
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(transport) = self.transport.as_mut() else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        while self.output_start < self.output.len() {
+            let waiting = self.output.get(self.output_start..).unwrap_or_default();
+            let count = ready!(Pin::new(&mut *transport).poll_write(cx, waiting))?;
+            if count == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.connection.bytes_written.fetch_add(count as u64, Ordering::Relaxed);
+            self.output_start += count;
+        }
+        self.output.clear();
+        self.output_start = 0;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for EdgeStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        match this.message {
+            Message::Done | Message::Bytes(0) => this.poll_after_message(cx),
+            Message::Bytes(left) => {
+                let most = usize::try_from(left).unwrap_or(usize::MAX);
+                let mut count = this.take_input(buf, most);
+                if count == 0 {
+                    let mut part = buf.take(most);
+                    let before = part.filled().len();
+                    match this.poll_transport_read(cx, &mut part) {
+                        Poll::Ready(Ok(())) => {}
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => return this.pend(cx),
+                    }
+                    count = part.filled().len() - before;
+                    let filled = buf.filled().len() + count;
+                    // `take` shares the memory but not the cursors.
+                    assume_filled(buf, filled);
+                }
+                this.message = Message::Bytes(left - count as u64);
+                Poll::Ready(Ok(()))
+            }
+            Message::Chunked { .. } => this.poll_chunked(cx, buf),
+            Message::Raw => {
+                if this.take_input(buf, usize::MAX) > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+                match this.poll_transport_read(cx, buf) {
+                    Poll::Pending => this.pend(cx),
+                    read => read,
+                }
+            }
+        }
+    }
+}
+
+/// Sets the cursor of `buf` to `filled`, whose bytes were written through a part of it.
+fn assume_filled(buf: &mut ReadBuf<'_>, filled: usize) {
+    #[expect(unsafe_code, reason = "`ReadBuf::take` leaves the parent's cursors behind; tokio's own `Take` does the same")]
+    // SAFETY: the bytes up to `filled` were initialised by the read into the part of this buffer.
+    unsafe {
+        buf.assume_init(filled - buf.filled().len());
+    }
+    buf.set_filled(filled);
+}
+
+impl AsyncWrite for EdgeStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        if this.output.len() + data.len() > WRITE_BUFFER_BYTES {
+            ready!(this.poll_write_out(cx))?;
+            if data.len() > WRITE_BUFFER_BYTES {
+                let Some(transport) = this.transport.as_mut() else {
+                    return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+                };
+                let count = ready!(Pin::new(transport).poll_write(cx, data))?;
+                this.connection.bytes_written.fetch_add(count as u64, Ordering::Relaxed);
+                return Poll::Ready(Ok(count));
+            }
+        }
+        this.output.extend_from_slice(data);
+        Poll::Ready(Ok(data.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_write_out(cx))?;
+        match this.transport.as_mut() {
+            Some(transport) => Pin::new(transport).poll_flush(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        ready!(this.poll_write_out(cx))?;
+        match this.transport.as_mut() {
+            Some(transport) => Pin::new(transport).poll_shutdown(cx),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+}
+
+impl Drop for EdgeStream {
+    /// Closing a socket with unread input resets it, and the reset overtakes the answer. So whatever still waits to be
+    /// sent is sent, and what the client still sends is read for a while.
+    fn drop(&mut self) {
+        let whole = matches!(self.message, Message::Done | Message::Bytes(0)) && self.pending_input().is_empty();
+        let written_out = self.output_start >= self.output.len();
+        let Some(mut transport) = self.transport.take() else { return };
+        if (whole && written_out) || tokio::runtime::Handle::try_current().is_err() {
+            return;
+        }
+        let output = self.output.split_off(self.output_start.min(self.output.len()));
+        let connection = self.connection.clone();
+        drop(task::spawn("lingering close", async move {
+            let linger = async {
+                transport.write_all(&output).await?;
+                transport.shutdown().await?;
+                let mut sink = [0_u8; 2048];
+                let mut total = 0;
+                while total < LINGER_BYTES_MAX {
+                    match transport.read(&mut sink).await? {
+                        0 => break,
+                        count => total += count,
+                    }
+                }
+                io::Result::Ok(())
+            };
+            // Whether the client stayed to the end is its own affair.
+            let _ended = tokio::time::timeout(LINGER, linger).await;
+            drop(connection);
+        }));
+    }
+}
+
+#[async_trait]
+impl Shutdown for EdgeStream {
+    async fn shutdown(&mut self) {
+        // The connection is over either way.
+        let _closed = AsyncWriteExt::shutdown(self).await;
+    }
+}
+
+impl UniqueID for EdgeStream {
+    fn id(&self) -> UniqueIDType {
+        // Pingora only logs it.
+        UniqueIDType::try_from(self.connection.serial & 0x7fff_ffff).unwrap_or(0)
+    }
+}
+
+impl Ssl for EdgeStream {}
+impl Peek for EdgeStream {}
+
+impl GetTimingDigest for EdgeStream {
+    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
+        Vec::new()
+    }
+}
+
+impl GetProxyDigest for EdgeStream {
+    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
+        None
+    }
+}
+
+impl GetSocketDigest for EdgeStream {
+    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
+        None
+    }
+}
