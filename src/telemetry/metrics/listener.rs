@@ -1,0 +1,73 @@
+//! What is counted for each listener.
+
+use std::sync::Arc;
+
+use super::cells::{Counter, Gauge, Words};
+
+const REJECT_REASONS: &[&str] = &["limit", "address_limit"];
+const HANDSHAKE_REASONS: &[&str] = &["timeout", "protocol"];
+
+/// The metrics of one listener.
+#[derive(Debug)]
+pub struct ListenerMetrics {
+    pub(super) name: Box<str>,
+    pub(super) open: Gauge,
+    pub(super) accepted: Counter,
+    pub(super) rejected: Words,
+    pub(super) handshake_failures: Words,
+}
+
+impl ListenerMetrics {
+    pub(super) fn new(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            open: Gauge::default(),
+            accepted: Counter::default(),
+            rejected: Words::known(REJECT_REASONS),
+            handshake_failures: Words::known(HANDSHAKE_REASONS),
+        }
+    }
+
+    /// The listener's name, the value of the label `listener`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A connection was accepted: it counts as open until the guard is dropped.
+    #[must_use = "the connection counts as open until this is dropped"]
+    pub fn open(self: &Arc<Self>) -> OpenConnection {
+        self.accepted.inc();
+        self.open.add(1);
+        OpenConnection { listener: Arc::clone(self) }
+    }
+
+    /// A connection was closed right after accept(2): `limit` (`limits.connections`), `address_limit`
+    /// (`limits.connections_per_address`), or another short word from the source code.
+    pub fn rejected(&self, reason: &'static str) {
+        self.rejected.inc(reason);
+    }
+
+    /// A TLS handshake failed: `timeout`, `protocol`, or another short word from the source code.
+    pub fn handshake_failed(&self, reason: &'static str) {
+        self.handshake_failures.inc(reason);
+    }
+}
+
+/// One open connection of a listener.
+#[derive(Debug)]
+pub struct OpenConnection {
+    listener: Arc<ListenerMetrics>,
+}
+
+impl OpenConnection {
+    /// The listener it is counted on.
+    pub fn listener(&self) -> &Arc<ListenerMetrics> {
+        &self.listener
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.listener.open.add(-1);
+    }
+}

@@ -1,0 +1,130 @@
+//! Prometheus metrics: every name, label and help text of the process, recorded through handles.
+//!
+//! [`Metrics::new`] once per process (or test); there is nothing global. Whoever compiles a configuration asks it for
+//! handles by name ([`Metrics::route`], [`Metrics::upstream`], [`Metrics::listener`]); requests touch handles only.
+//! Label values are names from the configuration, addresses of configured servers, or words from this source code:
+//! nothing a client or an upstream sends can make a series.
+
+mod cells;
+mod handles;
+mod listener;
+mod process;
+mod render;
+mod route;
+#[cfg(test)]
+mod tests;
+mod upstream;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::time::SystemTime;
+
+use parking_lot::Mutex;
+
+pub use self::listener::{ListenerMetrics, OpenConnection};
+pub use self::render::{OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE};
+pub use self::route::{InFlight, RouteMetrics};
+pub use self::upstream::{BreakerState, ServerMetrics, UpstreamMetrics};
+
+use self::cells::Counter;
+use self::handles::Handles;
+use crate::base::clock;
+use crate::base::reason::Reason;
+
+/// All metrics of a process.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    routes: Handles<RouteMetrics>,
+    upstreams: Handles<UpstreamMetrics>,
+    listeners: Handles<ListenerMetrics>,
+    /// By position in [`Reason::ALL`].
+    rejected: [Counter; Reason::ALL.len()],
+    access_log: AccessLogCounters,
+    reloads_succeeded: Counter,
+    reloads_failed: Counter,
+    last_reload_failed: AtomicBool,
+    /// Bits of an `f64`: seconds since the epoch; 0.0 before the first configuration.
+    last_reload_success: AtomicU64,
+    certificates: Mutex<Vec<(String, f64)>>,
+}
+
+#[derive(Debug, Default)]
+struct AccessLogCounters {
+    written: Counter,
+    dropped: Counter,
+    failed: Counter,
+}
+
+impl Metrics {
+    /// Metrics with nothing counted yet.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// The metrics of the route called `name`: the same handle for as long as somebody holds it, so counts survive a
+    /// reload; its series go with the last holder.
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        self.routes.get(name, || RouteMetrics::new(name))
+    }
+
+    /// The metrics of the upstream called `name`; lives like [`Metrics::route`].
+    pub fn upstream(&self, name: &str) -> Arc<UpstreamMetrics> {
+        self.upstreams.get(name, || UpstreamMetrics::new(name))
+    }
+
+    /// The metrics of the listener called `name`; lives like [`Metrics::route`].
+    pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
+        self.listeners.get(name, || ListenerMetrics::new(name))
+    }
+
+    /// A request was refused before a route was chosen: malformed, too large, too slow, misdirected.
+    pub fn request_rejected(&self, reason: Reason) {
+        if let Some(index) = Reason::ALL.iter().position(|known| *known == reason)
+            && let Some(counter) = self.rejected.get(index)
+        {
+            counter.inc();
+        }
+    }
+
+    /// `records` access records were written.
+    pub fn access_records_written(&self, records: u64) {
+        self.access_log.written.add(records);
+    }
+
+    /// `records` access records were dropped because the queue was full.
+    pub fn access_records_dropped(&self, records: u64) {
+        self.access_log.dropped.add(records);
+    }
+
+    /// `records` access records were lost because the output could not be opened or written.
+    pub fn access_records_failed(&self, records: u64) {
+        self.access_log.failed.add(records);
+    }
+
+    /// The configuration the process starts with is in force. Not a reload, so not counted as one.
+    pub fn configured(&self, at: SystemTime) {
+        self.last_reload_failed.store(false, Relaxed);
+        self.last_reload_success.store(clock::unix_seconds(at).to_bits(), Relaxed);
+    }
+
+    /// A reload ended at `at`; `succeeded` says whether the new configuration is in force.
+    pub fn reloaded(&self, succeeded: bool, at: SystemTime) {
+        if succeeded {
+            self.reloads_succeeded.inc();
+            self.configured(at);
+        } else {
+            self.reloads_failed.inc();
+            self.last_reload_failed.store(true, Relaxed);
+        }
+    }
+
+    /// The certificates in force: a name that tells them apart (the file's path or the first DNS name) and the end of
+    /// validity. Replaces all earlier ones.
+    pub fn set_certificates(&self, certificates: impl IntoIterator<Item = (String, SystemTime)>) {
+        let certificates = certificates
+            .into_iter()
+            .map(|(name, not_after)| (name, clock::unix_seconds(not_after)))
+            .collect();
+        *self.certificates.lock() = certificates;
+    }
+}

@@ -1,0 +1,400 @@
+//! The exposition: names, types, help texts, and the two text formats.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Registry;
+
+use super::Metrics;
+use super::cells::Histogram;
+use super::process::Process;
+use super::route::{METHODS, RouteMetrics};
+use super::upstream::{ServerMetrics, UpstreamMetrics};
+use crate::base::reason::Reason;
+
+/// `Content-Type` of `render(true)`.
+pub const OPENMETRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// `Content-Type` of `render(false)`.
+pub const TEXT_CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The commit this was built from, if the build said so.
+const REVISION: &str = match option_env!("EDGEWARD_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
+impl Metrics {
+    /// Everything counted so far: OpenMetrics 1.0 text, or Prometheus' text format 0.0.4.
+    ///
+    /// Takes time in proportion to the number of series and reads /proc: for the admin listener, not the request path.
+    pub fn render(self: &Arc<Self>, openmetrics: bool) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(Arc::clone(self)));
+        let mut text = String::new();
+        // Writing into a string cannot fail, and no encoder of ours returns an error of its own.
+        let encoded = prometheus_client::encoding::text::encode(&mut text, &registry);
+        debug_assert!(encoded.is_ok());
+        if openmetrics { text } else { to_text_format(&text) }
+    }
+}
+
+impl Collector for Metrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut out = Out(encoder);
+        self.encode_routes(&mut out)?;
+        self.encode_upstreams(&mut out)?;
+        self.encode_listeners(&mut out)?;
+        self.encode_process_wide(&mut out)?;
+        encode_process(Process::read(), &mut out)
+    }
+}
+
+impl Metrics {
+    fn encode_routes(&self, out: &mut Out<'_>) -> fmt::Result {
+        let routes = self.routes.all();
+
+        let mut family =
+            out.counter("edgeward_http_requests", "Requests ended, by route, method and status sent")?;
+        for route in &routes {
+            for (index, method) in METHODS.iter().enumerate() {
+                let metrics = route.methods.get(index).and_then(|cell| cell.get());
+                let mut shown_ok = false;
+                if let Some(metrics) = metrics {
+                    metrics.codes.each(|code, count| {
+                        shown_ok |= code == "200";
+                        counter(
+                            &mut family,
+                            &[("route", &route.name), ("method", method), ("code", code)],
+                            count,
+                        )
+                    })?;
+                }
+                if route.expects(index) && !shown_ok {
+                    counter(&mut family, &[("route", &route.name), ("method", method), ("code", "200")], 0)?;
+                }
+            }
+        }
+
+        let mut family = out.histogram(
+            "edgeward_http_request_duration_seconds",
+            "Time from the first byte of a request to the last of its answer",
+        )?;
+        for route in &routes {
+            for (cell, method) in route.methods.iter().zip(METHODS) {
+                if let Some(metrics) = cell.get() {
+                    histogram(&mut family, &[("route", &route.name), ("method", method)], &metrics.duration)?;
+                }
+            }
+        }
+
+        let mut family = out.gauge("edgeward_http_requests_in_flight", "Requests being served now")?;
+        for route in &routes {
+            gauge(&mut family, &[("route", &route.name)], route.in_flight.get())?;
+        }
+
+        let sized = || routes.iter().filter_map(|route| Some((route.as_ref(), route.sizes.get()?)));
+        let mut family = out.histogram("edgeward_http_request_size_bytes", "Size of request bodies")?;
+        for (RouteMetrics { name, .. }, sizes) in sized() {
+            histogram(&mut family, &[("route", name)], &sizes.request)?;
+        }
+        let mut family = out.histogram("edgeward_http_response_size_bytes", "Size of response bodies")?;
+        for (RouteMetrics { name, .. }, sizes) in sized() {
+            histogram(&mut family, &[("route", name)], &sizes.response)?;
+        }
+
+        let mut family = out.counter(
+            "edgeward_http_requests_rejected",
+            "Requests refused before a route was chosen, by the code of the problem",
+        )?;
+        for (reason, count) in Reason::ALL.iter().zip(&self.rejected) {
+            // What is refused that early is the request's own fault; other reasons show up if they ever happen.
+            if count.get() > 0 || reason.code().starts_with("request.") {
+                counter(&mut family, &[("reason", reason.code())], count.get())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn encode_upstreams(&self, out: &mut Out<'_>) -> fmt::Result {
+        let upstreams = self.upstreams.all();
+        let servers: Vec<(&UpstreamMetrics, Arc<ServerMetrics>)> = upstreams
+            .iter()
+            .flat_map(|upstream| upstream.servers.all().into_iter().map(|server| (upstream.as_ref(), server)))
+            .collect();
+
+        let mut family =
+            out.counter("edgeward_upstream_requests", "Attempts that a server answered, by its status")?;
+        for (upstream, server) in &servers {
+            server.answers.each(|code, count| {
+                let labels = [("upstream", &*upstream.name), ("backend", &server.address), ("code", code)];
+                counter(&mut family, &labels, count)
+            })?;
+        }
+
+        let mut family =
+            out.counter("edgeward_upstream_failures", "Attempts that ended without an answer")?;
+        for (upstream, server) in &servers {
+            server.failures.each(|reason, count| {
+                let labels =
+                    [("upstream", &*upstream.name), ("backend", &server.address), ("reason", reason)];
+                counter(&mut family, &labels, count)
+            })?;
+        }
+
+        let mut family = out.histogram(
+            "edgeward_upstream_request_duration_seconds",
+            "Time an attempt took, connecting included",
+        )?;
+        for upstream in &upstreams {
+            histogram(&mut family, &[("upstream", &upstream.name)], &upstream.request)?;
+        }
+        let mut family = out.histogram(
+            "edgeward_upstream_connect_duration_seconds",
+            "Time a new connection took, TLS included",
+        )?;
+        for upstream in &upstreams {
+            histogram(&mut family, &[("upstream", &upstream.name)], &upstream.connect)?;
+        }
+
+        let mut family =
+            out.counter("edgeward_upstream_retries", "Attempts repeated, by what made it necessary")?;
+        for upstream in &upstreams {
+            upstream.retries.each(|reason, count| {
+                counter(&mut family, &[("upstream", &upstream.name), ("reason", reason)], count)
+            })?;
+        }
+
+        let mut family =
+            out.gauge("edgeward_upstream_backend_up", "Whether a server is given requests: 1 or 0")?;
+        for (upstream, server) in &servers {
+            if let Some(up) = server.is_up() {
+                gauge(&mut family, &backend(upstream, server), i64::from(up))?;
+            }
+        }
+
+        let mut family =
+            out.gauge("edgeward_circuit_breaker_state", "Circuit breakers: 0 closed, 1 half-open, 2 open")?;
+        for (upstream, server) in &servers {
+            if let Some(state) = server.breaker_state() {
+                gauge(&mut family, &backend(upstream, server), i64::from(state))?;
+            }
+        }
+        let mut family = out.counter(
+            "edgeward_circuit_breaker_transitions",
+            "Changes of a circuit breaker, by the new state",
+        )?;
+        for (upstream, server) in servers.iter().filter(|(_, server)| server.breaker_state().is_some()) {
+            server.transitions.each(|to, count| {
+                let labels = [("upstream", &*upstream.name), ("backend", &server.address), ("to", to)];
+                counter(&mut family, &labels, count)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn encode_listeners(&self, out: &mut Out<'_>) -> fmt::Result {
+        let listeners = self.listeners.all();
+
+        let mut family = out.gauge("edgeward_connections_open", "Client connections open now")?;
+        for listener in &listeners {
+            gauge(&mut family, &[("listener", &listener.name)], listener.open.get())?;
+        }
+        let mut family = out.counter("edgeward_connections_accepted", "Client connections accepted")?;
+        for listener in &listeners {
+            counter(&mut family, &[("listener", &listener.name)], listener.accepted.get())?;
+        }
+        let mut family = out.counter("edgeward_connections_rejected", "Client connections closed at once")?;
+        for listener in &listeners {
+            listener.rejected.each(|reason, count| {
+                counter(&mut family, &[("listener", &listener.name), ("reason", reason)], count)
+            })?;
+        }
+        let mut family =
+            out.counter("edgeward_tls_handshake_failures", "TLS handshakes with clients that failed")?;
+        for listener in &listeners {
+            listener.handshake_failures.each(|reason, count| {
+                counter(&mut family, &[("listener", &listener.name), ("reason", reason)], count)
+            })?;
+        }
+        Ok(())
+    }
+
+    fn encode_process_wide(&self, out: &mut Out<'_>) -> fmt::Result {
+        let log = &self.access_log;
+        for (name, help, cell) in [
+            ("edgeward_access_log_records", "Access records written", &log.written),
+            (
+                "edgeward_access_log_dropped",
+                "Access records dropped because the queue was full",
+                &log.dropped,
+            ),
+            ("edgeward_access_log_failed", "Access records lost because the output failed", &log.failed),
+        ] {
+            plain_counter(&mut out.counter(name, help)?, cell.get())?;
+        }
+
+        let mut family = out.counter("edgeward_config_reloads", "Reloads of the configuration, by result")?;
+        counter(&mut family, &[("result", "success")], self.reloads_succeeded.get())?;
+        counter(&mut family, &[("result", "failure")], self.reloads_failed.get())?;
+        let succeeded = i64::from(!self.last_reload_failed.load(Relaxed));
+        plain_gauge(
+            out,
+            "edgeward_config_last_reload_successful",
+            "Whether the last reload succeeded: 1 or 0",
+            succeeded,
+        )?;
+        plain_gauge(
+            out,
+            "edgeward_config_last_reload_success_timestamp_seconds",
+            "When the configuration in force was loaded",
+            f64::from_bits(self.last_reload_success.load(Relaxed)),
+        )?;
+
+        let mut family = out.gauge(
+            "edgeward_tls_certificate_not_after_timestamp_seconds",
+            "End of validity of the certificates in force",
+        )?;
+        for (name, not_after) in self.certificates.lock().iter() {
+            let labels = [("name", name.as_str())];
+            ConstGauge::new(*not_after).encode(family.encode_family(&labels)?)?;
+        }
+
+        let mut family = out.family("edgeward_build", "What is running", MetricType::Info)?;
+        family.encode_info(&[("version", env!("CARGO_PKG_VERSION")), ("revision", REVISION)])
+    }
+}
+
+fn encode_process(process: Process, out: &mut Out<'_>) -> fmt::Result {
+    if let Some(seconds) = process.cpu_seconds {
+        let family = out.counter("process_cpu_seconds", "User and system CPU time spent")?;
+        ConstCounter::new(seconds).encode(family)?;
+    }
+    for (name, help, value) in [
+        ("process_resident_memory_bytes", "Resident memory size", process.resident_bytes),
+        ("process_virtual_memory_bytes", "Virtual memory size", process.virtual_bytes),
+        ("process_threads", "Threads", process.threads),
+        ("process_open_fds", "Open file descriptors", process.open_fds),
+        ("process_max_fds", "Limit on open file descriptors", process.max_fds),
+    ] {
+        if let Some(value) = value {
+            plain_gauge(out, name, help, i64::try_from(value).unwrap_or(i64::MAX))?;
+        }
+    }
+    match process.start_time_seconds {
+        Some(seconds) => plain_gauge(
+            out,
+            "process_start_time_seconds",
+            "Start of the process since the Unix epoch",
+            seconds,
+        ),
+        None => Ok(()),
+    }
+}
+
+/// Begins metric families.
+struct Out<'a>(DescriptorEncoder<'a>);
+
+impl Out<'_> {
+    /// The `_total` of the samples is added by the encoder.
+    fn counter<'s>(&'s mut self, name: &'s str, help: &str) -> Result<MetricEncoder<'s>, fmt::Error> {
+        self.family(name, help, MetricType::Counter)
+    }
+
+    fn gauge<'s>(&'s mut self, name: &'s str, help: &str) -> Result<MetricEncoder<'s>, fmt::Error> {
+        self.family(name, help, MetricType::Gauge)
+    }
+
+    fn histogram<'s>(&'s mut self, name: &'s str, help: &str) -> Result<MetricEncoder<'s>, fmt::Error> {
+        self.family(name, help, MetricType::Histogram)
+    }
+
+    /// Units are in the names already; the encoder would append them again.
+    fn family<'s>(
+        &'s mut self,
+        name: &'s str,
+        help: &str,
+        kind: MetricType,
+    ) -> Result<MetricEncoder<'s>, fmt::Error> {
+        self.0.encode_descriptor(name, help, None, kind)
+    }
+}
+
+fn backend<'a>(upstream: &'a UpstreamMetrics, server: &'a ServerMetrics) -> [(&'static str, &'a str); 2] {
+    [("upstream", &upstream.name), ("backend", &server.address)]
+}
+
+fn counter<const N: usize>(
+    family: &mut MetricEncoder<'_>,
+    labels: &[(&'static str, &str); N],
+    value: u64,
+) -> fmt::Result {
+    ConstCounter::new(value).encode(family.encode_family(labels)?)
+}
+
+fn plain_counter(family: &mut MetricEncoder<'_>, value: u64) -> fmt::Result {
+    family.encode_counter::<NoLabelSet, _, u64>(&value, None)
+}
+
+fn gauge<const N: usize>(
+    family: &mut MetricEncoder<'_>,
+    labels: &[(&'static str, &str); N],
+    value: i64,
+) -> fmt::Result {
+    ConstGauge::new(value).encode(family.encode_family(labels)?)
+}
+
+fn plain_gauge<T>(out: &mut Out<'_>, name: &str, help: &str, value: T) -> fmt::Result
+where
+    ConstGauge<T>: EncodeMetric,
+{
+    ConstGauge::new(value).encode(out.gauge(name, help)?)
+}
+
+fn histogram<const N: usize>(
+    family: &mut MetricEncoder<'_>,
+    labels: &[(&'static str, &str); N],
+    cell: &Histogram,
+) -> fmt::Result {
+    let reading = cell.read();
+    family.encode_family(labels)?.encode_histogram::<NoLabelSet>(
+        reading.sum,
+        reading.count,
+        &reading.buckets,
+        None,
+    )
+}
+
+/// Prometheus' text format 0.0.4 from OpenMetrics text: there a counter's family is called as its samples, an info is
+/// a gauge, units and the end mark do not exist.
+fn to_text_format(openmetrics: &str) -> String {
+    let mut text = String::with_capacity(openmetrics.len() + 1024);
+    let mut help = None;
+    for line in openmetrics.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            // Written with the TYPE line that follows, which tells how the family is called here.
+            help = rest.split_once(' ');
+        } else if let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' '))
+        {
+            let (suffix, kind) = match kind {
+                "counter" => ("_total", "counter"),
+                "info" => ("_info", "gauge"),
+                "unknown" => ("", "untyped"),
+                other => ("", other),
+            };
+            if let Some((_, help)) = help.take() {
+                text.extend(["# HELP ", name, suffix, " ", help, "\n"]);
+            }
+            text.extend(["# TYPE ", name, suffix, " ", kind, "\n"]);
+        } else if !line.starts_with('#') {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
+}
