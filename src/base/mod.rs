@@ -1,5 +1,6 @@
 //! What every other module stands on and what stands on none of them.
 
+pub mod authority;
 pub mod clock;
 pub mod diagnostic;
 pub mod names;

@@ -1,0 +1,127 @@
+//! The syntax of `Host`, `:authority` and everything else that names a host and perhaps a port.
+
+use std::net::Ipv6Addr;
+
+/// Longest host accepted, without port (RFC 1035 section 2.3.4, plus the brackets of an address).
+pub const HOST_BYTES_MAX: usize = 255;
+
+/// Whether `text` is `host` or `host:port` (RFC 9110 section 7.2), with nothing in it that parsers disagree about.
+///
+/// Narrower than RFC 3986 `authority`: no user information, no percent-encoding or sub-delimiters, no empty label (a
+/// dot at the very end passes), no empty port. Servers differ on what those mean, and no DNS name needs them.
+pub fn is_authority(text: &[u8]) -> bool {
+    match split_port(text) {
+        Some((host, port)) => is_host(host) && port.is_none_or(is_port),
+        None => false,
+    }
+}
+
+/// Whether `host` is a DNS name, an IPv4 address or an IPv6 address in brackets.
+pub fn is_host(host: &[u8]) -> bool {
+    if host.is_empty() || host.len() > HOST_BYTES_MAX {
+        return false;
+    }
+    if let Some(inner) = host.strip_prefix(b"[") {
+        return inner
+            .strip_suffix(b"]")
+            .and_then(|inner| std::str::from_utf8(inner).ok())
+            .is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok());
+    }
+    let mut before = b'.';
+    for &byte in host {
+        match byte {
+            // An empty label: at the start, or two dots in a row.
+            b'.' if before == b'.' => return false,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => before = byte,
+            _ => return false,
+        }
+    }
+    true
+}
+
+/// `host` and, if there is a colon after it, what stands behind: unchecked. `None` for a bracket that never closes.
+pub fn split_port(text: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
+    let host_end = if text.first() == Some(&b'[') {
+        text.iter().position(|byte| *byte == b']')? + 1
+    } else {
+        text.iter().position(|byte| *byte == b':').unwrap_or(text.len())
+    };
+    let (host, rest) = text.split_at_checked(host_end)?;
+    match rest.split_first() {
+        None => Some((host, None)),
+        Some((b':', port)) => Some((host, Some(port))),
+        Some(_) => None,
+    }
+}
+
+/// Whether `port` is a decimal number from 1 to 65535.
+fn is_port(port: &[u8]) -> bool {
+    (1..=5).contains(&port.len())
+        && port.iter().all(u8::is_ascii_digit)
+        && (1..=65_535).contains(&port.iter().fold(0_u32, |sum, digit| sum * 10 + u32::from(digit - b'0')))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn names_addresses_and_ports() {
+        for good in [
+            "example.com",
+            "EXAMPLE.com.",
+            "a_b-c.example:8080",
+            "127.0.0.1",
+            "127.0.0.1:65535",
+            "[::1]",
+            "[2001:db8::1]:443",
+            "x",
+        ] {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "",
+            ":80",
+            "a:",
+            "a:0",
+            "a:65536",
+            "a:080808",
+            "a:8o",
+            "a b",
+            "a@b",
+            "a,b",
+            "a/b",
+            "a%20b",
+            "a..b",
+            ".a",
+            ".",
+            "[::1",
+            "::1",
+            "[::1]x",
+            "[::1%25eth0]",
+            "[v1.a]",
+            "a:80:80",
+            "ä",
+            "a\t",
+            "[]",
+            "[1.2.3.4]",
+        ] {
+            assert!(!is_authority(bad.as_bytes()), "{bad}");
+        }
+        assert!(!is_host(&[b'a'; HOST_BYTES_MAX + 1]));
+    }
+
+    proptest! {
+        /// Whatever passes here, the `http` crate reads as the same host.
+        #[test]
+        fn http_agrees(text in "[a-zA-Z0-9.:_@\\[\\]%/-]{0,24}") {
+            if is_authority(text.as_bytes()) {
+                let parsed: http::uri::Authority = text.parse().unwrap();
+                prop_assert_eq!(parsed.as_str(), text.as_str());
+                prop_assert_eq!(Some(parsed.host().as_bytes()), split_port(text.as_bytes()).map(|(host, _)| host));
+            }
+        }
+    }
+}

@@ -1,0 +1,428 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::reason::Reason::*;
+
+const LIMIT: usize = 1024;
+
+fn scan(head: &[u8]) -> Status {
+    HeadScanner::new(LIMIT).scan(head)
+}
+
+/// The verdict on `head` given in growing pieces that end at `cuts`.
+fn scan_in_pieces(head: &[u8], cuts: &[usize], limit: usize) -> Status {
+    let mut scanner = HeadScanner::new(limit);
+    let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (head.len() + 1)).collect();
+    ends.sort_unstable();
+    for end in ends {
+        let status = scanner.scan(&head[..end]);
+        if status != Status::Partial {
+            return status;
+        }
+    }
+    scanner.scan(head)
+}
+
+#[track_caller]
+fn accept(text: &str) -> Head {
+    match scan(text.as_bytes()) {
+        Status::Complete(head) => head,
+        other => panic!("{other:?} for {text:?}"),
+    }
+}
+
+/// The head of a request with these field lines and a Host.
+fn with(fields: &str) -> String {
+    format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n")
+}
+
+#[test]
+fn an_ordinary_request() {
+    let text = "POST /a/b?c=d HTTP/1.1\r\nHost: Example.com:8080 \t\r\nContent-Length: 12\r\nUser-Agent: x\r\n\r\nhello";
+    let head = accept(text);
+    assert_eq!(head.len, text.len() - 5);
+    assert_eq!(head.method.of(text.as_bytes()), b"POST");
+    assert_eq!(head.target.of(text.as_bytes()), b"/a/b?c=d");
+    assert_eq!(head.host.unwrap().of(text.as_bytes()), b"Example.com:8080");
+    assert_eq!(head.body, Framing::Length(12));
+    assert!(head.version_11 && head.keep_alive && !head.upgrade && !head.expect_continue);
+}
+
+/// A client that sent a line end too many after its last body is still understood.
+#[test]
+fn one_empty_line_before_the_request() {
+    let text = format!("\r\n{}", with(""));
+    let head = accept(&text);
+    assert_eq!((head.len, head.method.of(text.as_bytes())), (text.len(), &b"GET"[..]));
+}
+
+#[test]
+fn keep_alive_by_version_and_connection() {
+    for (version, connection, kept) in [
+        ("1.1", "", true),
+        ("1.1", "Connection: close\r\n", false),
+        ("1.1", "Connection: keep-alive\r\nconnection: , Close ,\r\n", false),
+        ("1.0", "", false),
+        ("1.0", "Connection: Keep-Alive\r\n", true),
+        ("1.0", "Connection: keep-alive, close\r\n", false),
+    ] {
+        let text = format!("GET / HTTP/{version}\r\nHost: a\r\n{connection}\r\n");
+        assert_eq!(accept(&text).keep_alive, kept, "{text:?}");
+    }
+}
+
+#[test]
+fn framing() {
+    assert_eq!(accept(&with("")).body, Framing::None);
+    assert_eq!(accept(&with("Content-Length: 0\r\n")).body, Framing::Length(0));
+    assert_eq!(accept(&with("Content-Length:\t007 \r\n")).body, Framing::Length(7));
+    let most = i64::MAX as u64;
+    assert_eq!(accept(&with(&format!("content-length:{most}\r\n"))).body, Framing::Length(most));
+    assert_eq!(accept(&with("Transfer-Encoding: Chunked\r\n")).body, Framing::Chunked);
+}
+
+#[test]
+fn continue_is_expected_only_before_a_body() {
+    let expects = |version: &str, fields: &str| {
+        accept(&format!("POST / HTTP/{version}\r\nHost: a\r\nExpect: 100-Continue\r\n{fields}\r\n"))
+            .expect_continue
+    };
+    assert!(expects("1.1", "Content-Length: 3\r\n"));
+    assert!(expects("1.1", "Transfer-Encoding: chunked\r\n"));
+    assert!(!expects("1.1", ""));
+    assert!(!expects("1.1", "Content-Length: 0\r\n"));
+    assert!(!expects("1.0", "Content-Length: 3\r\n"));
+}
+
+#[test]
+fn websocket_handshake() {
+    let good = "Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\nSec-WebSocket-Version: 13\r\n\
+                Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    assert!(accept(&with(good)).upgrade);
+    for (from, to) in [
+        ("Connection: keep-alive, Upgrade", "Connection: keep-alive"),
+        ("Upgrade: WebSocket", "Upgrade: h2c"),
+        ("Upgrade: WebSocket", "Upgrade: websocket, h2c"),
+        ("Upgrade: WebSocket", "Upgrade: websocket\r\nUpgrade: websocket"),
+        ("Version: 13", "Version: 12"),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "short"),
+        ("dGhlIHNhbXBsZSBub25jZQ==", "dGhlIHNhbXBsZSBub25jZ!=="),
+        ("Sec-WebSocket-Key", "X-Key"),
+        ("Connection", "Content-Length: 3\r\nConnection"),
+    ] {
+        assert!(!accept(&with(&good.replacen(from, to, 1))).upgrade, "{to}");
+    }
+    assert!(!accept(&with(good).replace("GET", "POST")).upgrade);
+    assert!(!accept(&with(good).replace("HTTP/1.1", "HTTP/1.0")).upgrade);
+}
+
+#[test]
+fn targets_and_hosts() {
+    for (text, host) in [
+        ("GET http://a.example:81/x HTTP/1.1\r\nHost: a.example:81\r\n\r\n", Some("a.example:81")),
+        ("GET HTTPS://a.example?q HTTP/1.1\r\nHost: a.example\r\n\r\n", Some("a.example")),
+        ("GET http://a.example HTTP/1.0\r\n\r\n", Some("a.example")),
+        ("GET / HTTP/1.0\r\n\r\n", None),
+        ("OPTIONS * HTTP/1.1\r\nHost: [::1]:80\r\n\r\n", Some("[::1]:80")),
+        ("GET //x/../%2e/{a}|[b]?{\"a\"}=b?/ HTTP/1.1\r\nHost: a\r\n\r\n", None),
+    ] {
+        let text = text.replace("\"", "'");
+        let head = accept(&text);
+        if let Some(host) = host {
+            assert_eq!(head.host.unwrap().of(text.as_bytes()), host.as_bytes());
+        }
+    }
+    accept(&with("X: \u{e9}\t\"~ \u{80}\r\nEmpty:\r\n!#$%&'*+-.^_`|~: x\r\n"));
+}
+
+/// Limits are exact: the last byte that fits passes.
+#[test]
+fn limits_are_exact() {
+    let text = with(&format!("X: {}\r\n", "x".repeat(200)));
+    let fits = HeadScanner::new(text.len()).scan(text.as_bytes());
+    assert!(matches!(fits, Status::Complete(_)));
+    let longer = HeadScanner::new(text.len() - 1).scan(text.as_bytes());
+    assert_eq!(longer, Status::Refused(HeaderTooLarge));
+    assert_eq!(HeadScanner::new(LIMIT).scan(&[b'A'; LIMIT]), Status::Refused(UriTooLong));
+    assert_eq!(HeadScanner::new(LIMIT).scan(&[b'A'; LIMIT - 1]), Status::Partial);
+    let target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(65_534));
+    assert_eq!(HeadScanner::new(1 << 20).scan(target.as_bytes()), Status::Refused(UriTooLong));
+    let lines = |count| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X:\r\n".repeat(count - 1));
+    assert!(matches!(scan(lines(HEADER_LINES_MAX).as_bytes()), Status::Complete(_)));
+    assert_eq!(scan(lines(HEADER_LINES_MAX + 1).as_bytes()), Status::Refused(HeaderTooLarge));
+}
+
+/// What a peer that does not speak HTTP/1 at all sends first is refused at its first impossible byte.
+#[test]
+fn other_protocols_are_refused_early() {
+    assert_eq!(scan(b"\x16\x03\x01\x02\x00\x01"), Status::Refused(RequestMalformed));
+    assert_eq!(scan(b"PRI * HTTP/2.0\r\n"), Status::Refused(RequestMalformed));
+    assert_eq!(scan(b"EHLO example.com\n"), Status::Refused(RequestMalformed));
+    assert_eq!(scan(b"SSH-2.0-x\r\n"), Status::Refused(RequestMalformed));
+}
+
+/// A byte at a time, 32 KiB of head are looked at once, not 32 Ki times.
+#[test]
+fn dripped_bytes_are_looked_at_once() {
+    let text = with(&"X-Filler: 0123456789\r\n".repeat(40));
+    let mut scanner = HeadScanner::new(LIMIT);
+    for end in 0..text.len() {
+        assert_eq!(scanner.scan(&text.as_bytes()[..end]), Status::Partial);
+        assert!(scanner.looked + 1 >= end, "everything but a lone CR is behind");
+    }
+    assert!(matches!(scanner.scan(text.as_bytes()), Status::Complete(_)));
+}
+
+/// Each of these is read differently by some server, or by none.
+#[test]
+fn malformed_heads() {
+    let lines: &[(&str, Reason)] = &[
+        ("GET / HTTP/1.1\n", RequestMalformed),
+        ("GET / HTTP/1.1\r", RequestMalformed),
+        ("GET / HTTP/1.1 \r\n", RequestMalformed),
+        ("GET /  HTTP/1.1\r\n", RequestMalformed),
+        ("GET  / HTTP/1.1\r\n", RequestMalformed),
+        ("GET\t/ HTTP/1.1\r\n", RequestMalformed),
+        ("GET /\tHTTP/1.1\r\n", RequestMalformed),
+        (" GET / HTTP/1.1\r\n", RequestMalformed),
+        ("GET / a HTTP/1.1\r\n", RequestMalformed),
+        ("GET /a\tb HTTP/1.1\r\n", RequestMalformed),
+        ("GET / HTTP/1.2\r\n", RequestMalformed),
+        ("GET / HTTP/2.0\r\n", RequestMalformed),
+        ("GET / HTTP/2\r\n", RequestMalformed),
+        ("GET / HTTP/0.9\r\n", RequestMalformed),
+        ("GET / HTTP/1.\r\n", RequestMalformed),
+        ("GET / HTTP/1.10\r\n", RequestMalformed),
+        ("GET / HTTP/11\r\n", RequestMalformed),
+        ("GET / http/1.1\r\n", RequestMalformed),
+        ("GET / HTTPS/1.1\r\n", RequestMalformed),
+        ("GET /\r\n", RequestMalformed),
+        ("GET\r\n", RequestMalformed),
+        ("/ HTTP/1.1\r\n", RequestMalformed),
+        ("GET HTTP/1.1\r\n", RequestMalformed),
+        ("GET  HTTP/1.1\r\n", RequestMalformed),
+        (" HTTP/1.1\r\n", RequestMalformed),
+        ("G(T / HTTP/1.1\r\n", RequestMalformed),
+        ("G\u{c9}T / HTTP/1.1\r\n", RequestMalformed),
+        ("GET: / HTTP/1.1\r\n", RequestMalformed),
+        ("GET \u{e9} HTTP/1.1\r\n", RequestMalformed),
+        ("GET /\u{e9} HTTP/1.1\r\n", RequestMalformed),
+        ("GET /\0 HTTP/1.1\r\n", RequestMalformed),
+        ("GET /\u{7f} HTTP/1.1\r\n", RequestMalformed),
+        ("GET /a#b HTTP/1.1\r\n", RequestMalformed),
+        ("GET /?a#b HTTP/1.1\r\n", RequestMalformed),
+        ("GET /?a<b HTTP/1.1\r\n", RequestMalformed),
+        ("GET /?\"a\" HTTP/1.1\r\n", RequestMalformed),
+        ("GET /a\\b HTTP/1.1\r\n", BadPath),
+        ("GET /a<b> HTTP/1.1\r\n", BadPath),
+        ("GET /`a` HTTP/1.1\r\n", BadPath),
+        ("GET a HTTP/1.1\r\n", RequestMalformed),
+        ("GET a/b HTTP/1.1\r\n", RequestMalformed),
+        ("GET ?a HTTP/1.1\r\n", RequestMalformed),
+        ("GET * HTTP/1.1\r\n", RequestMalformed),
+        ("OPTIONS ** HTTP/1.1\r\n", RequestMalformed),
+        ("GET a:80 HTTP/1.1\r\n", RequestMalformed),
+        ("GET ftp://a/ HTTP/1.1\r\n", RequestMalformed),
+        ("GET http:/a HTTP/1.1\r\n", RequestMalformed),
+        ("GET http:a HTTP/1.1\r\n", RequestMalformed),
+        ("GET http:///x HTTP/1.1\r\n", BadHost),
+        ("GET http://u@a/ HTTP/1.1\r\n", BadHost),
+        ("GET http://u:p@a/ HTTP/1.1\r\n", BadHost),
+        ("GET http://a\\b/ HTTP/1.1\r\n", BadHost),
+        ("GET http://a#b HTTP/1.1\r\n", RequestMalformed),
+        ("GET http://b/ HTTP/1.1\r\n", BadHost),
+        ("GET http://A/ HTTP/1.1\r\n", BadHost),
+        ("GET http://a:80/ HTTP/1.1\r\n", BadHost),
+        ("CONNECT a:443 HTTP/1.1\r\n", MethodUnsupported),
+        ("CONNECT / HTTP/1.1\r\n", MethodUnsupported),
+        ("ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG / HTTP/1.1\r\n", MethodUnsupported),
+        ("\r\n\r\nGET / HTTP/1.1\r\n", RequestMalformed),
+        ("\nGET / HTTP/1.1\r\n", RequestMalformed),
+        ("\rGET / HTTP/1.1\r\n", RequestMalformed),
+    ];
+    let fields: &[(&str, Reason)] = &[
+        ("X: a\n", RequestMalformed),
+        ("X: a\rb\r\n", RequestMalformed),
+        ("X: a\r\r\n", RequestMalformed),
+        ("X: a\0b\r\n", RequestMalformed),
+        ("X: a\u{1}b\r\n", RequestMalformed),
+        ("X: a\u{b}b\r\n", RequestMalformed),
+        ("X: a\u{7f}b\r\n", RequestMalformed),
+        ("X: a\r\n b\r\n", RequestMalformed),
+        ("X: a\r\n\tb: c\r\n", RequestMalformed),
+        (" X: a\r\n", RequestMalformed),
+        ("X : a\r\n", RequestMalformed),
+        ("X\t: a\r\n", RequestMalformed),
+        ("X\r\n", RequestMalformed),
+        (": a\r\n", RequestMalformed),
+        ("X Y: a\r\n", RequestMalformed),
+        ("X(: a\r\n", RequestMalformed),
+        ("X\u{e9}: a\r\n", RequestMalformed),
+        ("X\0: a\r\n", RequestMalformed),
+        ("\"X\": a\r\n", RequestMalformed),
+        ("Content-Length: \r\n", RequestMalformed),
+        ("Content-Length: -1\r\n", RequestMalformed),
+        ("Content-Length: +1\r\n", RequestMalformed),
+        ("Content-Length: 1 2\r\n", RequestMalformed),
+        ("Content-Length: 1,1\r\n", RequestMalformed),
+        ("Content-Length: 1, 2\r\n", RequestMalformed),
+        ("Content-Length: 0x1\r\n", RequestMalformed),
+        ("Content-Length: 1.0\r\n", RequestMalformed),
+        ("Content-Length: 1_0\r\n", RequestMalformed),
+        ("Content-Length: \u{661}\r\n", RequestMalformed),
+        ("Content-Length: 9223372036854775808\r\n", RequestMalformed),
+        ("Content-Length: 18446744073709551617\r\n", RequestMalformed),
+        ("Content-Length: 1\r\nContent-Length: 1\r\n", RequestMalformed),
+        ("Content-Length: 1\r\nContent-Length: 2\r\n", RequestMalformed),
+        ("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n", RequestMalformed),
+        ("Transfer-Encoding: chunked\r\ncontent-length: 0\r\n", RequestMalformed),
+        ("Transfer-Encoding:\r\n", RequestMalformed),
+        ("Transfer-Encoding: identity\r\n", RequestMalformed),
+        ("Transfer-Encoding: gzip, chunked\r\n", RequestMalformed),
+        ("Transfer-Encoding: chunked, chunked\r\n", RequestMalformed),
+        ("Transfer-Encoding: chunked, identity\r\n", RequestMalformed),
+        ("Transfer-Encoding: chunked;q=1\r\n", RequestMalformed),
+        ("Transfer-Encoding: \"chunked\"\r\n", RequestMalformed),
+        ("Transfer-Encoding: xchunked\r\n", RequestMalformed),
+        ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", RequestMalformed),
+        ("Transfer-Encoding : chunked\r\n", RequestMalformed),
+        ("Transfer-Encoding: \u{b}chunked\r\n", RequestMalformed),
+        ("Host: a\r\n", BadHost),
+        ("host: b\r\n", BadHost),
+        ("Expect: 200-ok\r\n", ExpectationFailed),
+        ("Expect:\r\n", ExpectationFailed),
+        ("Expect: 100-continue, x\r\n", ExpectationFailed),
+        ("Connection: Host\r\n", RequestMalformed),
+        ("Connection: close, content-length\r\n", RequestMalformed),
+        ("Connection: Transfer-Encoding\r\n", RequestMalformed),
+        ("Connection: Authorization\r\n", RequestMalformed),
+        ("Connection: cookie\r\n", RequestMalformed),
+        ("Connection: X-Forwarded-For\r\n", RequestMalformed),
+        ("Connection: X-Real-IP\r\n", RequestMalformed),
+        ("Connection: forwarded\r\n", RequestMalformed),
+        ("Connection: \"close\"\r\n", RequestMalformed),
+        ("Connection: :authority\r\n", RequestMalformed),
+        ("Connection: a b\r\n", RequestMalformed),
+        ("Connection: a,b,c,d,e\r\nConnection: f,g,h,i,j\r\n", RequestMalformed),
+    ];
+    let hosts = [
+        "", "a b", "a,b", "u@a", "a/b", "a:", "a:b", "a:0", "a:99999", "[::1", "::1", "a..b", "http://a",
+        "\u{e9}",
+    ];
+    for (line, reason) in lines {
+        let text = format!("{line}Host: a\r\n\r\n");
+        assert_eq!(scan(text.as_bytes()), Status::Refused(*reason), "{text:?}");
+    }
+    for (lines, reason) in fields {
+        let text = with(lines);
+        assert_eq!(scan(text.as_bytes()), Status::Refused(*reason), "{text:?}");
+    }
+    for host in hosts {
+        let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
+        assert_eq!(scan(text.as_bytes()), Status::Refused(BadHost), "{text:?}");
+    }
+    assert_eq!(scan(b"GET / HTTP/1.1\r\n\r\n"), Status::Refused(BadHost));
+    assert_eq!(
+        scan(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        Status::Refused(RequestMalformed)
+    );
+    assert!(lines.len() + fields.len() + hosts.len() >= 80);
+}
+
+/// Heads that are nearly right: pieces that matter, in any order and number.
+fn nearly_a_head() -> impl Strategy<Value = Vec<u8>> {
+    let line = prop::sample::select(vec![
+        "GET / HTTP/1.1",
+        "POST /a?b HTTP/1.0",
+        "OPTIONS * HTTP/1.1",
+        "GET http://a/ HTTP/1.1",
+        "",
+        "\r\nGET / HTTP/1.1",
+    ]);
+    let field = prop::sample::select(vec![
+        "Host: a",
+        "Host:b:80",
+        "Content-Length: 5",
+        "Content-Length: 0",
+        "Transfer-Encoding: chunked",
+        "X: y ",
+        "Connection: close",
+        "Connection: keep-alive, upgrade",
+        "Upgrade: websocket",
+        "Expect: 100-continue",
+        "X-\u{e9}: a",
+        "A:\t\u{e9}\t",
+        " fold",
+        "no colon",
+        "",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+    ]);
+    let end = prop::sample::select(vec!["\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\r\n", "\n", "\r"]);
+    (line, prop::collection::vec((end, field), 0..8), any::<Option<(usize, u8)>>()).prop_map(
+        |(line, fields, damage)| {
+            let mut text = line.as_bytes().to_vec();
+            for (end, field) in fields {
+                text.extend(end.as_bytes());
+                text.extend(field.as_bytes());
+            }
+            text.extend(b"\r\n\r\n");
+            if let Some((at, byte)) = damage {
+                let at = at % text.len();
+                text[at] = byte;
+            }
+            text
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(1024))]
+
+    #[test]
+    fn splitting_changes_nothing(
+        head in nearly_a_head(), cuts in prop::collection::vec(any::<usize>(), 0..10), limit in 1_usize..200,
+    ) {
+        prop_assert_eq!(scan_in_pieces(&head, &cuts, limit), scan_in_pieces(&head, &[], limit));
+        prop_assert_eq!(scan_in_pieces(&head, &cuts, LIMIT), scan_in_pieces(&head, &[], LIMIT));
+    }
+
+    #[test]
+    fn no_bytes_panic(head in prop::collection::vec(any::<u8>(), 0..300), cuts in prop::collection::vec(any::<usize>(), 0..5)) {
+        prop_assert_eq!(scan_in_pieces(&head, &cuts, LIMIT), scan(&head));
+    }
+
+    /// `httparse`, which reads every accepted head next, sees the same request in it, and the `http` crate its target.
+    #[test]
+    fn httparse_agrees(head in nearly_a_head()) {
+        if let Status::Complete(found) = scan(&head) {
+            let mut fields = [httparse::EMPTY_HEADER; HEADER_LINES_MAX];
+            let mut request = httparse::Request::new(&mut fields);
+            prop_assert_eq!(request.parse(&head), Ok(httparse::Status::Complete(found.len)));
+            prop_assert_eq!(request.method.map(str::as_bytes), Some(found.method.of(&head)));
+            prop_assert_eq!(request.path.map(str::as_bytes), Some(found.target.of(&head)));
+            prop_assert_eq!(request.version, Some(u8::from(found.version_11)));
+            prop_assert!(request.path.unwrap().parse::<http::Uri>().is_ok());
+            let value = |name: &str| request.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value);
+            let length = value("content-length").map(|value| std::str::from_utf8(value).unwrap().parse().unwrap());
+            match found.body {
+                Framing::None => prop_assert!(length.is_none() && value("transfer-encoding").is_none()),
+                Framing::Length(expected) => prop_assert_eq!(length, Some(expected)),
+                Framing::Chunked => prop_assert!(length.is_none() && value("transfer-encoding").is_some()),
+            }
+            if let Some(host) = value("host") {
+                prop_assert_eq!(found.host.map(|span| span.of(&head)), Some(host));
+            }
+        }
+    }
+
+    /// Every target that passes is one the `http` crate takes as it is.
+    #[test]
+    fn http_takes_every_target(target in "/[!-~]{0,20}") {
+        let text = format!("GET {target} HTTP/1.1\r\nHost: a\r\n\r\n");
+        if let Status::Complete(_) = scan(text.as_bytes()) {
+            let uri: http::Uri = target.parse().unwrap();
+            prop_assert_eq!(uri.path_and_query().unwrap().as_str(), target.as_str());
+        }
+    }
+}
