@@ -34,9 +34,16 @@ pub struct Diagnostic {
 }
 
 /// All problems of one configuration.
+///
+/// The same problem at the same place is kept once: what `[defaults]` gets wrong, every route would report again.
 #[derive(Debug, Default, Clone)]
 pub struct Diagnostics {
     items: Vec<Diagnostic>,
+    /// Where a problem goes that is not kept, so that its hints have something to be added to.
+    unkept: Option<Box<Diagnostic>>,
+    /// Problems past [`DIAGNOSTICS_MAX`].
+    dropped: usize,
+    has_errors: bool,
 }
 
 /// Problems kept; further ones are only counted. A broken generator must not fill a terminal or memory.
@@ -73,26 +80,25 @@ impl Diagnostics {
         path: String,
         message: String,
     ) -> &mut Diagnostic {
-        if self.items.len() >= DIAGNOSTICS_MAX {
-            self.items.pop();
+        self.has_errors |= severity == Severity::Error;
+        let item =
+            Diagnostic { severity, code, message, origin: origin.clone(), path, hint: None, related: None };
+        let known = self.items.iter().any(|known| known.is_same(&item));
+        if known || self.items.len() >= DIAGNOSTICS_MAX {
+            self.dropped += usize::from(!known);
+            let unkept = self.unkept.get_or_insert_with(|| Box::new(item.clone()));
+            **unkept = item;
+            return unkept;
         }
-        self.items.push(Diagnostic {
-            severity,
-            code,
-            message,
-            origin: origin.clone(),
-            path,
-            hint: None,
-            related: None,
-        });
+        self.items.push(item);
         let last = self.items.len() - 1;
         #[expect(clippy::indexing_slicing, reason = "pushed just above")]
         &mut self.items[last]
     }
 
-    /// Whether there is an error among them.
+    /// Whether there is an error among them, or among those dropped.
     pub fn has_errors(&self) -> bool {
-        self.items.iter().any(|item| item.severity == Severity::Error)
+        self.has_errors
     }
 
     /// All of them, in the order found.
@@ -110,10 +116,22 @@ impl Diagnostics {
         self.items.is_empty()
     }
 
+    /// How many more there were than are kept.
+    pub fn dropped(&self) -> usize {
+        self.dropped
+    }
+
     /// Takes over all of `other`.
     pub fn extend(&mut self, other: Diagnostics) {
-        self.items.extend(other.items);
-        self.items.truncate(DIAGNOSTICS_MAX);
+        self.has_errors |= other.has_errors;
+        self.dropped += other.dropped;
+        for item in other.items {
+            if self.items.len() >= DIAGNOSTICS_MAX {
+                self.dropped += 1;
+            } else if !self.items.iter().any(|known| known.is_same(&item)) {
+                self.items.push(item);
+            }
+        }
     }
 
     /// Sorts by place: files in the order read, then position; errors and warnings together.
@@ -126,6 +144,14 @@ impl Diagnostics {
 }
 
 impl Diagnostic {
+    /// The same words about the same place; without a place, about the same path.
+    fn is_same(&self, other: &Self) -> bool {
+        self.origin == other.origin
+            && self.code == other.code
+            && self.message == other.message
+            && (matches!(self.origin, Origin::File { .. }) || self.path == other.path)
+    }
+
     /// Adds what to do about it.
     pub fn hint(&mut self, hint: impl Into<String>) -> &mut Self {
         self.hint = Some(hint.into());
@@ -144,5 +170,39 @@ impl Diagnostic {
     pub fn related(&mut self, origin: &Origin, note: impl Into<String>) -> &mut Self {
         self.related = Some((origin.clone(), note.into()));
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::origin::FileId;
+
+    #[test]
+    fn the_same_problem_at_the_same_place_is_kept_once() {
+        let mut out = Diagnostics::default();
+        let place = Origin::file(FileId(0), 3..5);
+        out.error("wrong-type", &place, "routes[0].timeout", "expected").hint("first");
+        out.error("wrong-type", &place, "routes[1].timeout", "expected").hint("second");
+        out.error("wrong-type", &Origin::Default, "a", "expected");
+        out.error("wrong-type", &Origin::Default, "b", "expected");
+        assert_eq!(out.len(), 3);
+        assert_eq!(out.iter().next().unwrap().hint.as_deref(), Some("first"));
+    }
+
+    /// An error must stop a start even when a thousand warnings stand before and after it.
+    #[test]
+    fn an_error_past_the_bound_still_counts() {
+        let mut out = Diagnostics::default();
+        for at in 0..DIAGNOSTICS_MAX + 5 {
+            out.warning("w", &Origin::file(FileId(0), at..at), "", "w");
+        }
+        assert!(!out.has_errors());
+        out.error("e", &Origin::Default, "", "e");
+        assert!(out.has_errors());
+        assert_eq!((out.len(), out.dropped()), (DIAGNOSTICS_MAX, 6));
+        let mut other = Diagnostics::default();
+        other.extend(out);
+        assert!(other.has_errors());
     }
 }

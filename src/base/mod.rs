@@ -2,6 +2,7 @@
 
 pub mod authority;
 pub mod clock;
+pub mod decode;
 pub mod diagnostic;
 pub mod names;
 pub mod origin;
