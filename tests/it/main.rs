@@ -1,0 +1,18 @@
+//! Integration tests: the real binary, real sockets, scripted servers behind it. One binary, so that it links once.
+//!
+//! `support` holds the scripted servers, the gateway process and the clients; each other file is one area, and each
+//! test a scenario. Ports are chosen by the system, and nothing sleeps in place of a condition.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::let_underscore_must_use,
+    clippy::print_stderr,
+    clippy::large_futures,
+    clippy::disallowed_methods,
+    reason = "all of this crate is tests: a panic is a failed test, and its tasks die with it"
+)]
+#![allow(unreachable_pub, missing_docs, reason = "nothing outside this crate reads it")]
+
+mod support;

@@ -1,0 +1,51 @@
+//! What the scenarios are made of: servers to stand behind the gateway, the gateway itself, and clients.
+#![allow(dead_code, unused_imports, reason = "a vocabulary: not every scenario uses every word")]
+
+mod answer;
+mod client;
+mod echo;
+mod gateway;
+mod grpc;
+mod raw;
+mod requests;
+mod tls;
+mod upstream;
+
+mod selftest;
+
+use std::time::Duration;
+
+pub use answer::{Answer, Feed, Gate};
+pub use client::{RawClient, RawResponse, curl};
+pub use echo::Echoed;
+pub use gateway::{Gateway, GatewayBuilder, gateway};
+pub use grpc::{frame, messages};
+pub use raw::{DeadPort, RawUpstream, Unreachable};
+pub use requests::{Client, RequestBuilder, Response, Streaming};
+pub use tls::{Authority, Identity};
+pub use upstream::{Seen, Upstream, UpstreamBuilder, upstream};
+
+/// Longest any step of a scenario may take. Only a broken gateway or a stuck machine ever waits this long.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until `probe` gives a value; panics with `what` when it never does.
+pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+    let attempt = async {
+        loop {
+            if let Some(value) = probe().await {
+                return value;
+            }
+            // Not in place of a condition: this is the interval at which the condition is looked at.
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    within(what, attempt).await
+}
+
+/// Runs `work` for at most [`PATIENCE`]; panics with `what` after it.
+pub async fn within<T>(what: &str, work: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(PATIENCE, work).await {
+        Ok(value) => value,
+        Err(_) => panic!("waited {PATIENCE:?} in vain: {what}"),
+    }
+}
