@@ -1,6 +1,9 @@
 //! What is seen from outside: metrics, access records and their formats, the process log, trace context.
 //!
-//! Names no Pingora type. The proxy fills an [`access`] record and calls metric handles that were resolved when the
+//! Names no Pingora type. The proxy fills an access record and calls metric handles that were resolved when the
 //! configuration was compiled; nothing here blocks the request path.
 
 pub mod metrics;
+mod random;
+pub mod request_id;
+pub mod trace;
