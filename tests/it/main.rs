@@ -16,3 +16,5 @@
 #![allow(unreachable_pub, missing_docs, reason = "nothing outside this crate reads it")]
 
 mod support;
+
+mod tidy;

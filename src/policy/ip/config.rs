@@ -1,3 +1,5 @@
+//! What a route writes under `ip`, and what becomes of it.
+
 use ipnet::IpNet;
 
 use super::{IpRules, Networks};
