@@ -7,6 +7,7 @@ pub mod diagnostic;
 pub mod names;
 pub mod origin;
 pub mod out;
+pub mod peer;
 pub mod problem;
 pub mod reason;
 pub mod secret;

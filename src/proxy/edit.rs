@@ -1,0 +1,283 @@
+//! The one place for edits of forwarded heads: hop-by-hop fields, `Host`, forwarding headers, `Via`, `X-Request-Id`.
+//!
+//! Edits go through Pingora's methods and never to the map below them: Pingora keeps a second map with the spelling of
+//! names, and panics when the two differ. Names to be inserted are `&'static str`, which costs it no allocation.
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::{StatusCode, Version};
+use pingora::Result;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::authority::raw_target_authority;
+use smallvec::SmallVec;
+
+use super::client::Client;
+use super::names::{X_FORWARDED_FOR, X_FORWARDED_PORT};
+use crate::base::peer::{PeerValues, address_value};
+
+/// What a forwarded request tells the server about where it comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Forwarding<'a> {
+    /// The connection it came on.
+    pub peer: &'a PeerValues,
+    /// Who sent it.
+    pub client: &'a Client,
+    /// The version the client spoke. The head to be edited has the server's.
+    pub version: Version,
+    /// Whether it is a valid WebSocket handshake: see [`crate::ingress::head::Head::upgrade`].
+    pub upgrade: bool,
+    /// The `Host` to send; `None` = the client's.
+    pub host: Option<&'a HeaderValue>,
+    /// Its identifier.
+    pub request_id: &'a [u8],
+}
+
+/// Makes the head of one attempt of a client's: to be called once on each, after Pingora's own clean-up and before the
+/// target is changed, as the host may stand only there.
+///
+/// Pingora removes hop-by-hop fields on most ways, but not from HTTP/2 to HTTP/2, and it takes any `Upgrade: websocket`
+/// for a handshake. Here all of them are looked for on every way, in one pass that finds nothing more to do on most.
+///
+/// # Errors
+/// If a value cannot stand in a header, or there are more headers than the map holds: neither can happen to a head that
+/// passed the scanner.
+pub fn request(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<()> {
+    let to_h2 = head.version == Version::HTTP_2;
+    let trusted = forwarding.client.peer_trusted;
+    for name in hop_by_hop(&head.headers) {
+        head.remove_header(&name);
+    }
+    for name in unwanted_in_request(&head.headers, trusted, to_h2 && forwarding.version == Version::HTTP_2) {
+        head.remove_header(&name);
+    }
+    if forwarding.upgrade && !to_h2 {
+        head.insert_header("Connection", HeaderValue::from_static("Upgrade"))?;
+        head.insert_header("Upgrade", HeaderValue::from_static("websocket"))?;
+    }
+    let asked = asked_host(head);
+    set_forwarding(head, forwarding, asked.as_ref())?;
+    match (forwarding.host, asked) {
+        (Some(host), _) => head.insert_header("Host", host.clone())?,
+        // It stands in the target only, which is going to be reduced to a path.
+        (None, Some(host)) if !head.headers.contains_key(header::HOST) => head.insert_header("Host", host)?,
+        _ => {}
+    }
+    head.insert_header("X-Request-Id", forwarding.request_id)?;
+    head.append_header("Via", via(forwarding.version))?;
+    Ok(())
+}
+
+/// Makes the head of a server's answer the client's, which speaks `version`.
+///
+/// `Transfer-Encoding` stays: Pingora frames the body by it. `Server` and `Date` are the server's business.
+///
+/// # Errors
+/// As [`request`].
+pub fn response(head: &mut ResponseHeader, version: Version, request_id: &[u8]) -> Result<()> {
+    let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
+    // 426 is nothing without the protocol that the server wants instead (RFC 9110 section 15.5.22).
+    let offer = (head.status == StatusCode::UPGRADE_REQUIRED && version != Version::HTTP_2)
+        .then(|| head.headers.get(header::UPGRADE).cloned())
+        .flatten();
+    let received = head.version;
+    for name in hop_by_hop(&head.headers) {
+        head.remove_header(&name);
+    }
+    for name in unwanted_in_response(&head.headers, version) {
+        head.remove_header(&name);
+    }
+    if upgraded {
+        head.insert_header("Connection", HeaderValue::from_static("Upgrade"))?;
+        head.insert_header("Upgrade", HeaderValue::from_static("websocket"))?;
+    } else if let Some(offer) = offer {
+        head.insert_header("Upgrade", offer)?;
+    }
+    head.append_header("Via", via(received))?;
+    head.insert_header("X-Request-Id", request_id)
+}
+
+/// Completes the head of an answer that the gateway makes itself.
+///
+/// # Errors
+/// As [`request`].
+pub fn local_response(head: &mut ResponseHeader, request_id: &[u8]) -> Result<()> {
+    head.insert_header("X-Request-Id", request_id)
+}
+
+/// Takes `Upgrade` out of a request that is no valid WebSocket handshake: to be called before Pingora looks at the head,
+/// as it treats the body of everything with an `Upgrade` as a tunnel.
+pub fn ignore_upgrade(head: &mut RequestHeader) {
+    head.remove_header(&header::UPGRADE);
+}
+
+type Names = SmallVec<[HeaderName; 8]>;
+
+/// What `Connection` names, to be removed before anything is inserted (RFC 9110 section 7.6.1); usually nothing.
+fn hop_by_hop(headers: &HeaderMap) -> Names {
+    headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
+        .take(CONNECTION_OPTIONS_MAX)
+        .filter_map(|option| HeaderName::from_bytes(option.trim_ascii()).ok())
+        // Naming these would take away the framing, or the answer's meaning; requests that do are refused before.
+        .filter(|name| !PROTECTED.contains(name) && headers.contains_key(name))
+        .collect()
+}
+
+/// Options of `Connection` heeded. Requests are held to fewer by the scanner; no server sends so many.
+const CONNECTION_OPTIONS_MAX: usize = 16;
+
+const PROTECTED: &[HeaderName] = &[
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::CONTENT_TYPE,
+    header::CONTENT_ENCODING,
+    header::CONTENT_RANGE,
+    header::TRANSFER_ENCODING,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    header::SET_COOKIE,
+    header::CACHE_CONTROL,
+    header::VARY,
+    header::LOCATION,
+];
+
+/// What must not reach the server: fields for this hop alone, and what an untrusted client says about where it is.
+fn unwanted_in_request(headers: &HeaderMap, trusted: bool, h2_to_h2: bool) -> Names {
+    let unwanted = |name: &&HeaderName| match name.as_str().as_bytes() {
+        b"connection"
+        | b"keep-alive"
+        | b"proxy-connection"
+        | b"proxy-authenticate"
+        | b"proxy-authorization"
+        | b"upgrade"
+        | b"http2-settings" => true,
+        // Pingora has taken it off where it must be made anew; between HTTP/2 it cannot be.
+        b"transfer-encoding" => h2_to_h2,
+        // gRPC servers ask for it; nothing but `trailers` may stand there in HTTP/2 (RFC 9113 section 8.2.2).
+        b"te" => !(h2_to_h2 && headers.get(header::TE).is_some_and(is_trailers)),
+        // Trailers pass between HTTP/2 only.
+        b"trailer" => !h2_to_h2,
+        b"forwarded" | b"x-real-ip" => !trusted,
+        name => !trusted && name.starts_with(b"x-forwarded-"),
+    };
+    headers.keys().filter(unwanted).cloned().collect()
+}
+
+fn is_trailers(value: &HeaderValue) -> bool {
+    value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"trailers")
+}
+
+/// What must not reach the client: fields for the hop between gateway and server.
+fn unwanted_in_response(headers: &HeaderMap, version: Version) -> Names {
+    let unwanted = |name: &&HeaderName| match name.as_str().as_bytes() {
+        b"connection" | b"keep-alive" | b"proxy-connection" | b"proxy-authenticate" | b"upgrade" | b"te" => {
+            true
+        }
+        b"trailer" => version != Version::HTTP_2,
+        _ => false,
+    };
+    headers.keys().filter(unwanted).cloned().collect()
+}
+
+/// The host the client asked for: `Host`, the authority of an HTTP/2 request, or that of an absolute HTTP/1.0 target.
+fn asked_host(head: &RequestHeader) -> Option<HeaderValue> {
+    if let Some(host) = head.headers.get(header::HOST) {
+        return (!host.is_empty()).then(|| host.clone());
+    }
+    let authority = match head.uri.authority() {
+        Some(authority) => authority.as_str().as_bytes(),
+        None => raw_target_authority(head.raw_path()).authority()?,
+    };
+    HeaderValue::from_bytes(authority).ok()
+}
+
+/// `X-Forwarded-*`, `X-Real-IP`, and `Forwarded` if a trusted proxy uses it.
+fn set_forwarding(
+    head: &mut RequestHeader,
+    forwarding: &Forwarding<'_>,
+    host: Option<&HeaderValue>,
+) -> Result<()> {
+    let Forwarding { peer, client, .. } = forwarding;
+    let real = if client.address == peer.ip { peer.address.clone() } else { address_value(client.address) };
+    head.insert_header("X-Real-IP", real)?;
+    head.insert_header("X-Forwarded-Proto", HeaderValue::from_static(scheme(client.https)))?;
+    if let Some(host) = client.host.as_ref().or(host) {
+        head.insert_header("X-Forwarded-Host", host.clone())?;
+    }
+    match forwarded_port(forwarding) {
+        Some(port) => head.insert_header("X-Forwarded-Port", port)?,
+        None => drop(head.remove_header(&X_FORWARDED_PORT)),
+    }
+    // Only trusted proxies' entries are still there.
+    let chain = append_entry(&head.headers, &X_FORWARDED_FOR, peer.address.as_bytes());
+    head.insert_header("X-Forwarded-For", chain.unwrap_or_else(|| peer.address.clone()))?;
+    if head.headers.contains_key(header::FORWARDED) {
+        let element = forwarded_element(peer, host);
+        if let Some(chain) = append_entry(&head.headers, &header::FORWARDED, &element) {
+            head.insert_header("Forwarded", chain)?;
+        }
+    }
+    Ok(())
+}
+
+/// The port the client connected to: as a trusted proxy says, else the usual one if it changed the scheme, else ours.
+fn forwarded_port(forwarding: &Forwarding<'_>) -> Option<HeaderValue> {
+    let Forwarding { peer, client, .. } = forwarding;
+    match client.port {
+        Some(port) => Some(HeaderValue::from(port)),
+        None if client.https != peer.https => {
+            Some(HeaderValue::from_static(if client.https { "443" } else { "80" }))
+        }
+        None => peer.local_port.clone(),
+    }
+}
+
+/// All lines of `name` and `entry` as one list; `None` if there are none.
+fn append_entry(headers: &HeaderMap, name: &HeaderName, entry: &[u8]) -> Option<HeaderValue> {
+    let mut list: SmallVec<[u8; 256]> = SmallVec::new();
+    for line in headers.get_all(name) {
+        if !line.is_empty() {
+            list.extend_from_slice(line.as_bytes());
+            list.extend_from_slice(b", ");
+        }
+    }
+    if list.is_empty() {
+        return None;
+    }
+    list.extend_from_slice(entry);
+    HeaderValue::from_bytes(&list).ok()
+}
+
+/// What `Forwarded` says about this hop (RFC 7239 section 4): the connection it came on, not what others said before.
+fn forwarded_element(peer: &PeerValues, host: Option<&HeaderValue>) -> SmallVec<[u8; 128]> {
+    let mut element = SmallVec::new();
+    let (open, close): (&[u8], &[u8]) = if peer.ip.is_ipv6() { (b"for=\"[", b"]\"") } else { (b"for=", b"") };
+    for part in [open, peer.address.as_bytes(), close, b";proto=", scheme(peer.https).as_bytes()] {
+        element.extend_from_slice(part);
+    }
+    if let Some(host) = host {
+        // Always quoted: a port's colon is no token character. The scanner let no quote or backslash into a host.
+        for part in [b";host=\"".as_slice(), host.as_bytes(), b"\""] {
+            element.extend_from_slice(part);
+        }
+    }
+    element.extend_from_slice(b";by=_edgeward");
+    element
+}
+
+fn scheme(https: bool) -> &'static str {
+    if https { "https" } else { "http" }
+}
+
+/// The `Via` of a message received in `version` (RFC 9110 section 7.6.3).
+fn via(version: Version) -> HeaderValue {
+    HeaderValue::from_static(match version {
+        Version::HTTP_10 => "1.0 edgeward",
+        Version::HTTP_2 => "2 edgeward",
+        _ => "1.1 edgeward",
+    })
+}
+
+#[cfg(test)]
+mod tests;
