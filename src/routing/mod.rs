@@ -4,14 +4,25 @@
 //! what an operator wrote, which was brought into the same form when it was compiled.
 
 pub mod escape;
+pub mod explain;
 pub mod host;
+mod index;
+pub mod method;
 pub mod path;
 pub mod pattern;
+pub mod predicate;
+mod shadow;
+pub mod table;
+#[cfg(test)]
+mod tests;
 
 use std::ops::Range;
 
 pub use host::HostPattern;
+pub use method::MethodSet;
 pub use pattern::{Captures, PathPattern};
+pub use predicate::ValueMatch;
+pub use table::{ListenerSet, Outcome, RequestView, RouteId, RouteSpec, Table};
 
 /// What is wrong with a text an operator wrote: a pattern, a template, a predicate.
 ///

@@ -143,7 +143,7 @@ impl PathPattern {
             }
             Kind::Regex(regex) if self.names.is_empty() => regex.matches(path).then_some(captures),
             Kind::Regex(regex) => {
-                let found = regex.regex.captures(path.as_bytes())?;
+                let found = regex.regex.captures(path.as_bytes()).filter(|_| path.starts_with('/'))?;
                 for group in found.iter().skip(1) {
                     captures.push(group.map(|group| group.range()));
                 }
@@ -160,6 +160,10 @@ impl PathPattern {
             (Kind::Regex(one), Kind::Regex(two)) => one.regex.as_str() == two.regex.as_str(),
             _ => false,
         }
+    }
+
+    pub(super) fn kind(&self) -> &Kind {
+        &self.kind
     }
 
     fn parse_segments(text: &str) -> Result<Self, Mistake> {
@@ -253,9 +257,27 @@ impl Segment {
     }
 }
 
+impl Kind {
+    /// The kind's place in the order of precedence; less goes first.
+    pub(super) fn rank(&self) -> u8 {
+        match self {
+            Self::Exact(_) => 0,
+            Self::Template(_) => 1,
+            Self::Prefix(segments) if !segments.is_empty() => 2,
+            Self::Regex(_) => 3,
+            Self::Prefix(_) => 4,
+        }
+    }
+}
+
 impl PathRegex {
+    /// The whole segments that every matching path begins with, followed by a slash; empty if none are certain.
+    pub(super) fn directory(&self) -> &str {
+        self.literal.rfind('/').and_then(|slash| self.literal.get(..slash)).unwrap_or_default()
+    }
+
     pub(super) fn matches(&self, path: &str) -> bool {
-        path.starts_with(&*self.literal) && self.regex.is_match(path.as_bytes())
+        path.starts_with('/') && path.starts_with(&*self.literal) && self.regex.is_match(path.as_bytes())
     }
 }
 
