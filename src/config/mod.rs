@@ -1,1 +1,7 @@
 //! From TOML files to the immutable snapshot that requests run on.
+
+pub mod files;
+mod pairs;
+pub mod process;
+pub mod render;
+pub mod settings;

@@ -102,7 +102,7 @@ pub use decoder::{Decoder, Surroundings};
 pub use path::{push_index, push_key};
 pub use shape::{Key, Keys, Presence, Shape, TablePlace, TableShape, doc_text, tables};
 pub use substitute::substitute;
-pub use table::{TableReader, decode_at, render_table};
+pub use table::{TableReader, check, check_partial, decode_at, render_table};
 pub use tree::{Entry, FILE_BYTES_MAX, Kind, NESTING_MAX, Node, Table, parse};
 pub use values::{ConfigPath, MapKey, Percentage, Rate, Size, text_value};
 

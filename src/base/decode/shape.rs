@@ -1,5 +1,8 @@
 //! What a value looks like: enough to print a JSON Schema and to say where a key belongs.
 
+use super::decoder::Decoder;
+use super::tree::Node;
+
 /// The form of a value in a file.
 #[derive(Debug, Clone)]
 pub enum Shape {
@@ -47,7 +50,7 @@ pub struct TableShape {
 }
 
 /// One declared key of a table.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct Key {
     /// As written in a file.
     pub name: &'static str,
@@ -55,6 +58,8 @@ pub struct Key {
     pub doc: &'static [&'static str],
     /// What its value looks like.
     pub shape: fn() -> Shape,
+    /// Decodes a value for its problems alone.
+    pub check: fn(&Node, &mut Decoder<'_>),
     /// Whether it must stand there.
     pub presence: Presence,
     /// Its value is never shown.
@@ -91,6 +96,43 @@ pub struct TablePlace {
     pub listed: bool,
     /// Its keys.
     pub keys: &'static [Key],
+}
+
+impl Shape {
+    /// Whether a table can stand here and is the only form besides a boolean: such tables merge key by key.
+    pub fn merges(&self) -> bool {
+        match self {
+            Self::Table(_) | Self::Map(_) => true,
+            Self::OneOf(shapes) => {
+                shapes.iter().any(Self::merges)
+                    && shapes
+                        .iter()
+                        .all(|shape| shape.merges() || matches!(shape, Self::Boolean | Self::Only(_)))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether `false` is a value here.
+    pub fn takes_false(&self) -> bool {
+        match self {
+            Self::Boolean | Self::Only(false) | Self::Any => true,
+            Self::OneOf(shapes) => shapes.iter().any(Self::takes_false),
+            _ => false,
+        }
+    }
+
+    /// The shape of the value under `key`, if this is a table that has it.
+    pub fn under(&self, key: &str) -> Option<Shape> {
+        match self {
+            Self::Table(table) => {
+                table.keys.iter().find(|declared| declared.name == key).map(|declared| (declared.shape)())
+            }
+            Self::Map(inner) => Some((**inner).clone()),
+            Self::OneOf(shapes) => shapes.iter().find_map(|shape| shape.under(key)),
+            _ => None,
+        }
+    }
 }
 
 /// Tables nested deeper than this are not walked: no declared table is.

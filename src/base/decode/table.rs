@@ -52,6 +52,25 @@ pub fn decode_at<T: Value>(node: &Node, cx: &mut Decoder<'_>) -> Option<At<T>> {
     T::decode(node, cx).map(|value| At::new(value, node.origin.clone()))
 }
 
+/// Decodes `node` as a `T` for its problems alone.
+pub fn check<T: Value>(node: &Node, cx: &mut Decoder<'_>) {
+    drop(T::decode(node, cx));
+}
+
+/// Reports what is wrong with a table that may hold any of `keys`, none of them required: `[defaults]`.
+pub fn check_partial(node: &Node, keys: &'static [Key], cx: &mut Decoder<'_>) {
+    let Kind::Table(table) = &node.kind else {
+        cx.expected::<()>(node, "a table");
+        return;
+    };
+    cx.check_keys(table.iter(), keys);
+    for (name, entry) in table {
+        if let Some(key) = keys.iter().find(|key| key.name == name) {
+            cx.key(name, |cx| (key.check)(&entry.node, cx));
+        }
+    }
+}
+
 /// Joins the rendered entries of an inline table.
 pub fn render_table(entries: &[(&str, Option<String>)]) -> String {
     let written: Vec<String> =
@@ -112,6 +131,7 @@ macro_rules! keys {
                     name: $crate::base::decode::key_name(stringify!($field)),
                     doc: &[$($field_doc),*],
                     shape: <$type as $crate::base::decode::Value>::shape,
+                    check: $crate::base::decode::check::<$type>,
                     presence: $crate::keys!(@presence [$($presence)*] $type),
                     secret: $crate::keys!(@flag secret [$($flag)*]),
                     needs_upgrade: $crate::keys!(@flag upgrade [$($flag)*]),

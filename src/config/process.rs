@@ -1,0 +1,428 @@
+//! The process-level tables: `[server]`, `[limits]`, `[[listeners]]`, `[admin]`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::pairs;
+use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
+use crate::base::decode::{ConfigPath, Decoder, Node, Shape, Size, Value, quote};
+use crate::base::diagnostic::Diagnostics;
+use crate::base::origin::{At, Origin};
+use crate::keys;
+use crate::policy::trusted::TrustedProxies;
+
+keys! {
+    /// The process.
+    pub struct ServerRaw {
+        /// Worker threads; 0 = one per core.
+        threads: upgrade usize = 0,
+        /// Where the process id is written; absent = nowhere.
+        pid_file: upgrade optional ConfigPath,
+        /// Where commands such as `edgeward quit` reach the process: a socket of mode 0600; absent = nowhere.
+        control_socket: upgrade optional ConfigPath,
+        /// Dropped to after the listeners are bound.
+        user: upgrade optional String,
+        /// Dropped to after the listeners are bound; absent = the user's own.
+        group: upgrade optional String,
+        /// How long a leaving process serves what it has.
+        grace_period: Duration = Duration::from_secs(30),
+        /// After TERM or QUIT: how long connections are still accepted while `/readyz` says 503, for load balancers in front.
+        drain_delay: Duration = Duration::ZERO,
+        /// Networks whose `Forwarded` and `X-Forwarded-*` headers are believed; empty = nobody's.
+        trusted_proxies: Vec<At<IpNet>> = Vec::new(),
+    }
+}
+
+keys! {
+    /// What bounds every client.
+    pub struct LimitsRaw {
+        /// Open connections in all.
+        connections: usize = 20_000,
+        /// Size of a request head.
+        header_bytes: Size = Size(32 << 10),
+        /// Time for a whole request head, however it drips.
+        header_timeout: Duration = Duration::from_secs(10),
+        /// How long a connection is kept that asks for nothing.
+        idle_timeout: Duration = Duration::from_secs(75),
+        /// Size of a request body, where a route does not say otherwise.
+        body_bytes: Size = Size(10 << 20),
+        /// Longest silence of a client in a body (408); must be below every upstream's `read`.
+        body_timeout: Duration = Duration::from_secs(20),
+        /// First byte of the request to first byte of the answer; after it bodies must keep moving.
+        request_timeout: Duration = Duration::from_secs(60),
+        /// Silence that ends a stream: WebSocket, gRPC, event stream, or a route with `stream = true`.
+        stream_idle: Duration = Duration::from_secs(3600),
+        /// Idle upstream connections kept, whole process.
+        upstream_idle: upgrade usize = 1024,
+    }
+}
+
+keys! {
+    /// One place where connections are accepted.
+    pub struct ListenerRaw {
+        /// Its name, for routes, logs and metrics.
+        name: upgrade required String,
+        /// Where it is bound: an address with a port, or a unix socket.
+        address: upgrade required BindAddress,
+        /// Whether HTTP/2 is spoken: by prior knowledge in cleartext, by ALPN over TLS.
+        http2: upgrade bool = true,
+        /// Certificates, chosen by SNI from the names in them; the first is the default. Any makes this a TLS listener.
+        certificates: Vec<At<CertificateRaw>> = Vec::new(),
+    }
+}
+
+keys! {
+    /// A certificate with its key. One `*` in each file name pairs files by what it matches.
+    pub struct CertificateRaw {
+        /// PEM file of the certificate and those that link it to a root.
+        cert: required ConfigPath,
+        /// PEM file of its private key.
+        key: required ConfigPath,
+    }
+}
+
+keys! {
+    /// The listener for operators: `/livez`, `/readyz`, `/metrics`.
+    pub struct AdminRaw {
+        /// Where it is bound.
+        address: upgrade SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901),
+    }
+}
+
+/// One listener, checked; its certificates are still files.
+#[derive(Debug, Clone)]
+pub struct ListenerSettings {
+    /// Its name.
+    pub name: String,
+    /// Where it is bound.
+    pub address: BindAddress,
+    /// Whether HTTP/2 is spoken.
+    pub http2: bool,
+    /// Certificate and key files, in the order written; empty = cleartext.
+    pub certificates: Vec<CertificateFiles>,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+/// A certificate and its key.
+#[derive(Debug, Clone)]
+pub struct CertificateFiles {
+    /// PEM file of the certificate chain.
+    pub cert: At<PathBuf>,
+    /// PEM file of the private key.
+    pub key: At<PathBuf>,
+}
+
+impl ServerRaw {
+    /// The settings.
+    pub fn compile(&self, out: &mut Diagnostics) -> ServerSettings {
+        for (name, value) in [("user", &self.user), ("group", &self.group)] {
+            if let Some(value) = value.as_ref().filter(|value| value.is_empty()) {
+                out.error("invalid-value", &value.origin, format!("server.{name}"), "the name is empty");
+            }
+        }
+        if let (Some(pid_file), Some(socket)) = (&self.pid_file, &self.control_socket)
+            && pid_file.value == socket.value
+        {
+            let message = "the control socket cannot be the pid file";
+            out.error("invalid-value", &socket.origin, "server.control_socket", message)
+                .related(&pid_file.origin, "used here");
+        }
+        ServerSettings {
+            threads: *self.threads,
+            pid_file: self.pid_file.as_ref().map(|path| path.value.0.clone()),
+            control_socket: self.control_socket.as_ref().map(|path| path.value.0.clone()),
+            user: self.user.as_ref().map(|user| user.value.clone()),
+            group: self.group.as_ref().map(|group| group.value.clone()),
+            grace_period: *self.grace_period,
+            drain_delay: *self.drain_delay,
+            trusted_proxies: TrustedProxies::new(self.trusted_proxies.iter().map(|network| network.value)),
+        }
+    }
+}
+
+/// Least room for a request head: below it not even a browser's request fits.
+const HEADER_BYTES_MIN: u64 = 1 << 10;
+/// Most room for a request head: each connection may take it.
+const HEADER_BYTES_MAX: u64 = 1 << 20;
+
+impl LimitsRaw {
+    /// The limits.
+    pub fn compile(&self, out: &mut Diagnostics) -> Limits {
+        if *self.connections == 0 {
+            let message = "no connection could ever be accepted";
+            out.error("invalid-value", &self.connections.origin, "limits.connections", message);
+        }
+        if !(HEADER_BYTES_MIN..=HEADER_BYTES_MAX).contains(&self.header_bytes.0) {
+            let message =
+                format!("{} is not between \"1KiB\" and \"1MiB\"", self.header_bytes.value.render());
+            out.error("invalid-value", &self.header_bytes.origin, "limits.header_bytes", message);
+        }
+        for (name, value) in [
+            ("header_timeout", &self.header_timeout),
+            ("idle_timeout", &self.idle_timeout),
+            ("body_timeout", &self.body_timeout),
+            ("request_timeout", &self.request_timeout),
+            ("stream_idle", &self.stream_idle),
+        ] {
+            positive(value, &format!("limits.{name}"), out);
+        }
+        Limits {
+            connections: *self.connections,
+            header_bytes: usize::try_from(self.header_bytes.0).unwrap_or(usize::MAX),
+            header_timeout: *self.header_timeout,
+            idle_timeout: *self.idle_timeout,
+            body_timeout: *self.body_timeout,
+            request_timeout: *self.request_timeout,
+            stream_idle: *self.stream_idle,
+            upstream_idle: *self.upstream_idle,
+        }
+    }
+}
+
+/// Reports a time-out of zero: it would end everything at once, and "no limit" is never written as 0 here.
+pub(super) fn positive(value: &At<Duration>, path: &str, out: &mut Diagnostics) {
+    if value.is_zero() {
+        out.error("invalid-value", &value.origin, path, "a duration of 0 would end everything at once");
+    }
+}
+
+impl ListenerRaw {
+    /// The settings. `path` is the configuration path of the listener.
+    fn compile(&self, path: &str, origin: &Origin, out: &mut Diagnostics) -> ListenerSettings {
+        if self.name.is_empty() {
+            out.error("invalid-value", &self.name.origin, format!("{path}.name"), "the name is empty");
+        }
+        let certificates = self
+            .certificates
+            .iter()
+            .enumerate()
+            .flat_map(|(index, at)| pairs::files(&at.value, &format!("{path}.certificates[{index}]"), out))
+            .collect();
+        ListenerSettings {
+            name: self.name.value.clone(),
+            address: self.address.value.clone(),
+            http2: *self.http2,
+            certificates,
+            origin: origin.clone(),
+        }
+    }
+}
+
+/// Compiles all listeners and checks them against each other and against the admin listener.
+pub fn compile_listeners(
+    listeners: &[At<ListenerRaw>],
+    admin: Option<&AdminRaw>,
+    out: &mut Diagnostics,
+) -> Vec<ListenerSettings> {
+    if listeners.is_empty() {
+        out.warning(
+            "no-listeners",
+            &Origin::Default,
+            "listeners",
+            "there is no listener: nothing will be accepted",
+        )
+        .hint("add [[listeners]] with a name and an address");
+    }
+    for (index, listener) in listeners.iter().enumerate() {
+        let earlier = listeners.get(..index).unwrap_or(&[]);
+        if let Some(first) = earlier.iter().find(|first| first.name.value == listener.name.value) {
+            let message = format!("two listeners are called {}", quote(&listener.name));
+            out.error("duplicate-name", &listener.name.origin, format!("listeners[{index}].name"), message)
+                .related(&first.name.origin, "first defined here");
+        }
+        if let Some(first) = earlier.iter().find(|first| clash(&first.address, &listener.address)) {
+            let message = format!("{} is taken by another listener", listener.address.value.render());
+            out.error(
+                "duplicate-address",
+                &listener.address.origin,
+                format!("listeners[{index}].address"),
+                message,
+            )
+            .related(&first.address.origin, "taken here");
+        }
+        if let Some(admin) = admin
+            && clash(&BindAddress::Tcp(*admin.address), &listener.address)
+        {
+            let message = format!("{} is taken by the admin listener", listener.address.value.render());
+            out.error(
+                "duplicate-address",
+                &listener.address.origin,
+                format!("listeners[{index}].address"),
+                message,
+            )
+            .related(&admin.address.origin, "taken here");
+        }
+    }
+    let compile = |(index, at): (usize, &At<ListenerRaw>)| {
+        at.value.compile(&format!("listeners[{index}]"), &at.origin, out)
+    };
+    listeners.iter().enumerate().map(compile).collect()
+}
+
+/// Whether both cannot be bound at once. Port 0 takes a free port each time.
+fn clash(one: &BindAddress, two: &BindAddress) -> bool {
+    match (one, two) {
+        (BindAddress::Unix(one), BindAddress::Unix(two)) => one == two,
+        (BindAddress::Tcp(one), BindAddress::Tcp(two)) => {
+            let same_family = one.is_ipv4() == two.is_ipv4();
+            let overlap = one.ip() == two.ip() || one.ip().is_unspecified() || two.ip().is_unspecified();
+            one.port() == two.port() && one.port() != 0 && same_family && overlap
+        }
+        _ => false,
+    }
+}
+
+impl AdminRaw {
+    /// The settings.
+    pub fn compile(&self, out: &mut Diagnostics) -> AdminSettings {
+        if !self.address.ip().is_loopback() {
+            let message = format!("whoever reaches {} can read metrics and health", self.address.value);
+            out.warning("admin-exposed", &self.address.origin, "admin.address", message)
+                .hint("bind it to 127.0.0.1, or keep strangers away from it");
+        }
+        AdminSettings { address: *self.address }
+    }
+}
+
+/// Longest path of a unix socket: the kernel's structure holds 108 bytes with the NUL at the end.
+const SOCKET_PATH_BYTES_MAX: usize = 107;
+
+impl Value for BindAddress {
+    fn shape() -> Shape {
+        Shape::Text { pattern: None, examples: &["0.0.0.0:8080", "[::]:8080", "unix:run/edge.sock"] }
+    }
+
+    fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
+        let expected = "an address such as \"0.0.0.0:8080\" or \"unix:run/edge.sock\"";
+        let Some(text) = node.as_str() else { return cx.expected(node, expected) };
+        if let Some(path) = text.strip_prefix("unix:") {
+            let path = cx.resolve(&node.origin, path);
+            let bytes = path.as_os_str().as_encoded_bytes();
+            if text == "unix:" || bytes.contains(&0) {
+                return cx.invalid(node, "names no socket");
+            }
+            if bytes.len() > SOCKET_PATH_BYTES_MAX {
+                let message = format!(
+                    "is a path of {} bytes, a socket's may have {SOCKET_PATH_BYTES_MAX}",
+                    bytes.len()
+                );
+                return cx.invalid(node, message);
+            }
+            return Some(Self::Unix(path));
+        }
+        if let Ok(address) = text.parse() {
+            return Some(Self::Tcp(address));
+        }
+        let hint = address_hint(text);
+        let problem = cx.error("invalid-value", &node.origin, format!("{} is not {expected}", quote(text)));
+        problem.hint = hint;
+        None
+    }
+
+    fn render(&self) -> String {
+        match self {
+            Self::Tcp(address) => quote(&address.to_string()),
+            Self::Unix(path) => quote(&format!("unix:{}", path.display())),
+        }
+    }
+}
+
+/// What someone who wrote `text` for an address to bind probably meant.
+fn address_hint(text: &str) -> Option<String> {
+    if text.contains("://") {
+        return Some("write the address without a scheme; certificates make it https".to_owned());
+    }
+    if let Ok(ip) = text.parse::<IpAddr>() {
+        return Some(format!("the port is missing: \"{}\"", SocketAddr::new(ip, 8080)));
+    }
+    let port: u16 = text.rsplit(':').next()?.parse().ok()?;
+    match text.rsplit_once(':').map_or("", |(host, _)| host) {
+        "" | "*" => Some(format!("write \"0.0.0.0:{port}\" for all addresses, \"[::]:{port}\" for IPv6 too")),
+        "localhost" => Some(format!("write \"127.0.0.1:{port}\"")),
+        _ => Some("a listener is bound to an IP address, not to a name".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::decode::decode_str;
+
+    keys! {
+        /// Both.
+        struct BothRaw {
+            /// Listeners.
+            listeners: Vec<At<ListenerRaw>> = Vec::new(),
+            /// Admin.
+            admin: optional AdminRaw,
+        }
+    }
+
+    fn listeners(text: &str) -> (Vec<ListenerSettings>, Vec<String>) {
+        let (raw, mut out) = decode_str::<BothRaw>(text);
+        let raw = raw.unwrap();
+        let admin = raw.admin.as_ref().map(|at| &at.value);
+        let settings = compile_listeners(&raw.listeners, admin, &mut out);
+        (settings, out.iter().map(|item| item.message.clone()).collect())
+    }
+
+    #[test]
+    fn listeners_bind_addresses_and_sockets() {
+        let (settings, problems) = listeners(
+            "[[listeners]]\nname = \"a\"\naddress = \"[::]:0\"\n\
+             [[listeners]]\nname = \"b\"\naddress = \"unix:run/x\"\nhttp2 = false\n\
+             [[listeners]]\nname = \"c\"\naddress = \"[::]:0\"\n",
+        );
+        assert!(problems.is_empty(), "{problems:?}");
+        assert_eq!(settings[1].address, BindAddress::Unix("run/x".into()));
+        assert!(!settings[1].http2 && settings[0].http2);
+    }
+
+    #[test]
+    fn what_cannot_be_bound_together_is_refused() {
+        let (_, problems) = listeners(
+            "[[listeners]]\nname = \"a\"\naddress = \"0.0.0.0:8080\"\n\
+             [[listeners]]\nname = \"a\"\naddress = \"127.0.0.1:8080\"\n\
+             [[listeners]]\nname = \"c\"\naddress = \"127.0.0.1:9901\"\n[admin]\n",
+        );
+        assert_eq!(
+            problems,
+            [
+                "two listeners are called \"a\"",
+                "\"127.0.0.1:8080\" is taken by another listener",
+                "\"127.0.0.1:9901\" is taken by the admin listener",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_address_that_is_none_gets_a_hint() {
+        let hint = |text: &str| address_hint(text).unwrap_or_default();
+        assert!(hint(":8080").contains("\"0.0.0.0:8080\""));
+        assert!(hint("8080").contains("\"0.0.0.0:8080\""));
+        assert_eq!(hint("localhost:80"), "write \"127.0.0.1:80\"");
+        assert_eq!(hint("::1"), "the port is missing: \"[::1]:8080\"");
+        assert!(hint("http://x").contains("without a scheme"));
+        assert!(hint("example.com:80").contains("not to a name"));
+        assert_eq!(address_hint("x"), None);
+    }
+
+    #[test]
+    fn limits_that_would_stop_everything_are_refused() {
+        let (raw, mut out) =
+            decode_str::<LimitsRaw>("connections = 0\nheader_bytes = \"2MiB\"\nidle_timeout = \"0\"\n");
+        raw.unwrap().compile(&mut out);
+        assert_eq!(
+            out.iter().map(|item| item.path.as_str()).collect::<Vec<_>>(),
+            ["limits.connections", "limits.header_bytes", "limits.idle_timeout"]
+        );
+        let mut out = Diagnostics::default();
+        assert_eq!(LimitsRaw::default().compile(&mut out).header_bytes, 32_768);
+        ServerRaw::default().compile(&mut out);
+        assert!(out.is_empty());
+    }
+}

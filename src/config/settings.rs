@@ -1,0 +1,65 @@
+//! What the process-level tables come to: plain values, no handles.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::policy::trusted::TrustedProxies;
+
+/// `[server]`: the process.
+#[derive(Debug, Clone)]
+pub struct ServerSettings {
+    /// Worker threads; 0 = one per core.
+    pub threads: usize,
+    /// Where the process id is written.
+    pub pid_file: Option<PathBuf>,
+    /// Where commands reach the process.
+    pub control_socket: Option<PathBuf>,
+    /// Dropped to after the listeners are bound.
+    pub user: Option<String>,
+    /// Dropped to after the listeners are bound.
+    pub group: Option<String>,
+    /// How long a leaving process serves what it has.
+    pub grace_period: Duration,
+    /// After TERM or QUIT: how long connections are still accepted while `/readyz` says 503.
+    pub drain_delay: Duration,
+    /// Whose forwarding headers are believed.
+    pub trusted_proxies: TrustedProxies,
+}
+
+/// `[limits]`: what bounds every client.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// Open connections in all.
+    pub connections: usize,
+    /// Size of a request head.
+    pub header_bytes: usize,
+    /// Time for a whole request head.
+    pub header_timeout: Duration,
+    /// Time an idle connection is kept.
+    pub idle_timeout: Duration,
+    /// Longest silence of a client in a body.
+    pub body_timeout: Duration,
+    /// First byte of the request to first byte of the answer.
+    pub request_timeout: Duration,
+    /// Silence that ends a stream.
+    pub stream_idle: Duration,
+    /// Idle upstream connections kept, whole process.
+    pub upstream_idle: usize,
+}
+
+/// Where a listener is bound.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum BindAddress {
+    /// An IP address and port; port 0 takes a free one.
+    Tcp(SocketAddr),
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// `[admin]`.
+#[derive(Debug, Clone)]
+pub struct AdminSettings {
+    /// Where the admin listener is bound.
+    pub address: SocketAddr,
+}
