@@ -78,6 +78,11 @@ pub struct Permit {
 }
 
 impl Permit {
+    /// The permit of a request that passes a closed breaker; taking it from [`Breaker::admit`] would change nothing.
+    pub(super) const fn ordinary() -> Self {
+        Self { probe: false }
+    }
+
     /// Whether this request decides alone whether the breaker closes.
     pub fn is_probe(&self) -> bool {
         self.probe

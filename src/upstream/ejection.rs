@@ -30,6 +30,21 @@ impl Ejection {
         self.until.is_some_and(|until| now < until)
     }
 
+    /// Whether the server is out as far as anybody has noticed: the time may be over, see [`Ejection::expire`].
+    pub fn is_out(&self) -> bool {
+        self.until.is_some()
+    }
+
+    /// Ends an ejection whose time is over; returns whether there was one. The server is then on trial: see
+    /// [`Ejection::on_failure`].
+    pub fn expire(&mut self, now: Instant) -> bool {
+        let over = self.until.is_some_and(|until| now >= until);
+        if over {
+            self.until = None;
+        }
+        over
+    }
+
     /// Whether a success would change nothing, so that reporting it may be skipped.
     pub fn is_idle(&self) -> bool {
         self.failures == 0 && self.times == 0 && self.until.is_none()
@@ -58,9 +73,9 @@ impl Ejection {
         Some(out)
     }
 
-    /// The server answered. Returns whether that ended an ejection (over or not).
+    /// The server answered: all is forgiven. Returns whether that ended an ejection.
     pub fn on_success(&mut self) -> bool {
-        let was_out = self.times > 0;
+        let was_out = self.until.is_some();
         *self = Self::default();
         was_out
     }
@@ -108,9 +123,11 @@ mod tests {
             outs.push(out.as_secs());
             assert_eq!(ejection.on_failure(now), None, "stragglers do not add up");
             now += out;
+            assert!(ejection.expire(now));
         }
         assert_eq!(outs, [5, 10, 20, 40, 60, 60]);
-        assert!(ejection.on_success());
+        assert!(!ejection.expire(now) && !ejection.is_idle(), "back, but on trial");
+        assert!(!ejection.on_success());
         assert!(ejection.is_idle());
         assert_eq!(ejection.on_failure(now), None);
     }

@@ -1,0 +1,133 @@
+//! What outlives a configuration: the state of servers and the addresses of names, found again by identity.
+//!
+//! Everything is held weakly. A new configuration takes over what it shares with the one before; what nobody holds any
+//! more, neither a configuration nor a request, is gone.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
+use super::Upstream;
+use super::address::Address;
+use super::discovery::{Name, Resolve};
+use super::server::ServerState;
+use crate::telemetry::metrics::Metrics;
+
+/// What makes a server the same server in two configurations.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ServerKey {
+    /// The upstream's name: the same address under two upstreams may be two services behind one proxy.
+    pub upstream: Arc<str>,
+    /// Where it is.
+    pub address: Address,
+    /// How it is spoken to: TLS, its names and keys, and the protocol.
+    pub policy: u64,
+}
+
+/// The live state of all upstreams of a process (or test).
+#[derive(Debug)]
+pub struct Live {
+    pub(super) metrics: Arc<Metrics>,
+    resolver: Arc<dyn Resolve>,
+    servers: Registry<ServerKey, ServerState>,
+    names: Registry<Arc<str>, Name>,
+    started: Registry<Arc<str>, Upstream>,
+}
+
+impl Live {
+    /// Nothing known yet.
+    pub fn new(metrics: Arc<Metrics>, resolver: Arc<dyn Resolve>) -> Arc<Self> {
+        Arc::new(Self {
+            metrics,
+            resolver,
+            servers: Registry::default(),
+            names: Registry::default(),
+            started: Registry::default(),
+        })
+    }
+
+    /// The state under `key`; made by `build` if nobody holds one.
+    pub(super) fn server(&self, key: ServerKey, build: impl FnOnce() -> ServerState) -> Arc<ServerState> {
+        self.servers.get(key, build)
+    }
+
+    /// The name `host`, with what is known about it.
+    pub(super) fn name(&self, host: &Arc<str>) -> Arc<Name> {
+        self.names.get(host.clone(), || Name::new(host.clone()))
+    }
+
+    pub(super) fn resolver(&self) -> &Arc<dyn Resolve> {
+        &self.resolver
+    }
+
+    /// `upstream` is the one under its name from now on. Returns the one before, if somebody still holds it: its
+    /// requests go on, but its background work is done for it.
+    pub(super) fn started(&self, upstream: &Arc<Upstream>) -> Option<Arc<Upstream>> {
+        self.started.replace(upstream.name.clone(), upstream).filter(|before| !Arc::ptr_eq(before, upstream))
+    }
+}
+
+/// Values by identity, for as long as somebody holds them.
+#[derive(Debug)]
+struct Registry<K, V> {
+    inner: Mutex<Inner<K, V>>,
+}
+
+#[derive(Debug)]
+struct Inner<K, V> {
+    by_key: HashMap<K, Weak<V>>,
+    /// Size at which dead entries are looked for: the map stays within twice what is alive.
+    prune_at: usize,
+}
+
+const PRUNE_AT_MIN: usize = 64;
+
+impl<K, V> Default for Registry<K, V> {
+    fn default() -> Self {
+        Self { inner: Mutex::new(Inner { by_key: HashMap::new(), prune_at: PRUNE_AT_MIN }) }
+    }
+}
+
+impl<K: Eq + Hash, V> Registry<K, V> {
+    fn get(&self, key: K, build: impl FnOnce() -> V) -> Arc<V> {
+        let mut inner = self.inner.lock();
+        if let Some(value) = inner.by_key.get(&key).and_then(Weak::upgrade) {
+            return value;
+        }
+        let value = Arc::new(build());
+        inner.insert(key, &value);
+        value
+    }
+
+    fn replace(&self, key: K, value: &Arc<V>) -> Option<Arc<V>> {
+        self.inner.lock().insert(key, value).and_then(|before| before.upgrade())
+    }
+}
+
+impl<K: Eq + Hash, V> Inner<K, V> {
+    fn insert(&mut self, key: K, value: &Arc<V>) -> Option<Weak<V>> {
+        if self.by_key.len() >= self.prune_at {
+            self.by_key.retain(|_, value| value.strong_count() > 0);
+            self.prune_at = (self.by_key.len() * 2).max(PRUNE_AT_MIN);
+        }
+        self.by_key.insert(key, Arc::downgrade(value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_what_is_held_and_forgets_the_rest() {
+        let registry = Registry::default();
+        let kept = registry.get(0, || "kept");
+        for key in 1..1_000 {
+            registry.get(key, || "dropped");
+        }
+        assert!(Arc::ptr_eq(&kept, &registry.get(0, || "new")));
+        assert!(registry.inner.lock().by_key.len() <= PRUNE_AT_MIN);
+    }
+}
