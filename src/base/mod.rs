@@ -10,6 +10,7 @@ pub mod out;
 pub mod peer;
 pub mod problem;
 pub mod reason;
+pub mod respond;
 pub mod secret;
 pub mod service;
 pub mod task;
