@@ -3,6 +3,7 @@
 //! Names no Pingora type. The proxy fills an access record and calls metric handles that were resolved when the
 //! configuration was compiled; nothing here blocks the request path.
 
+pub mod access;
 pub mod metrics;
 mod random;
 pub mod request_id;

@@ -98,6 +98,13 @@ impl TraceId {
     pub fn bytes(&self) -> &[u8; 16] {
         &self.0
     }
+
+    /// As 32 lowercase hexadecimal digits.
+    pub fn hex(&self) -> [u8; 32] {
+        let mut text = [0; 32];
+        random::write_hex(&self.0, &mut text);
+        text
+    }
 }
 
 impl SpanId {
@@ -112,6 +119,13 @@ impl SpanId {
     pub fn bytes(&self) -> &[u8; 8] {
         &self.0
     }
+
+    /// As 16 lowercase hexadecimal digits.
+    pub fn hex(&self) -> [u8; 16] {
+        let mut text = [0; 16];
+        random::write_hex(&self.0, &mut text);
+        text
+    }
 }
 
 /// One client span: an attempt at an upstream, as a trace shows it. Its other attributes (address, status, failure,
@@ -122,8 +136,8 @@ pub struct SpanRecord {
     pub id: SpanId,
     /// When it began.
     pub started: SystemTime,
-    /// How long it took.
-    pub duration: Duration,
+    /// How long it took; `None` while it lasts.
+    pub duration: Option<Duration>,
 }
 
 impl fmt::Display for TraceId {

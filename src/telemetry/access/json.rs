@@ -1,0 +1,155 @@
+//! The built-in `json` format: one object per line, always the same fields. `docs/access-log.md` describes them.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::escape::write_json_string;
+use super::mask;
+use super::record::{AccessRecord, Attempt, Field};
+use super::stamp::{self, Stamps};
+use super::variable::{attempt_status, origin_form, protocol, write_ip};
+
+/// Where in the record the headers lie that it shows.
+#[derive(Debug)]
+pub(super) struct Slots {
+    pub(super) user: usize,
+    pub(super) referer: usize,
+    pub(super) user_agent: usize,
+}
+
+pub(super) fn write(record: &AccessRecord, slots: &Slots, stamps: &mut Stamps, out: &mut Vec<u8>) {
+    out.push(b'{');
+    key(out, "time");
+    out.push(b'"');
+    out.extend_from_slice(stamps.utc(record.ended).as_bytes());
+    fraction(out, stamp::split(record.ended).1, 3);
+    out.extend_from_slice(b"Z\"");
+
+    text(out, "request_id", record.request_id.as_ref().map(|id| id.as_bytes()));
+    text(out, "trace_id", record.trace.map(|trace| trace.trace_id.hex()).as_ref().map(<[u8; 32]>::as_slice));
+    text(out, "span_id", record.trace.map(|trace| trace.span.hex()).as_ref().map(<[u8; 16]>::as_slice));
+
+    address(out, "client", record.client);
+    number(out, "client_port", record.client_port);
+    address(out, "peer", record.peer.map(|peer| peer.ip()));
+    field(out, record, "listener", Field::Listener);
+    number(out, "connection", Some(record.connection));
+    number(out, "connection_requests", Some(record.connection_requests));
+    text(out, "scheme", Some(if record.tls.is_some() { b"https" } else { b"http" }));
+    text(out, "tls_protocol", record.tls.map(|tls| tls.protocol.as_bytes()));
+    text(out, "tls_cipher", record.tls.map(|tls| tls.cipher.as_bytes()));
+
+    field(out, record, "method", Field::Method);
+    field(out, record, "host", Field::Host);
+    text(out, "uri", record.get(Field::Target).map(origin_form).map(mask::url).as_deref());
+    text(out, "protocol", record.version.map(protocol));
+    text(out, "referer", record.slot(slots.referer).map(mask::url).as_deref());
+    text(out, "user_agent", record.slot(slots.user_agent));
+    text(out, "user", record.get(Field::User).or(record.slot(slots.user)));
+
+    number(out, "status", Some(record.status));
+    number(out, "request_length", Some(record.request_length));
+    number(out, "bytes_sent", Some(record.bytes_sent));
+    number(out, "body_bytes_sent", Some(record.body_bytes_sent));
+    seconds(out, "request_time", Some(record.request_time));
+    literal(out, "completed", if record.completed { b"true" } else { b"false" });
+
+    field(out, record, "route", Field::Route);
+    field(out, record, "upstream", Field::Upstream);
+    attempts(record, out);
+    text(out, "cache_status", record.cache_status.map(str::as_bytes));
+    text(out, "reason", record.reason.map(|reason| reason.code().as_bytes()));
+    field(out, record, "detail", Field::Detail);
+    out.push(b'}');
+}
+
+fn attempts(record: &AccessRecord, out: &mut Vec<u8>) {
+    key(out, "attempts");
+    out.push(b'[');
+    for (index, attempt) in record.attempts().iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        let Attempt { span, failure, connect, header, bytes_sent, bytes_received, .. } = attempt;
+        out.push(b'{');
+        text(out, "address", Some(record.address(attempt)));
+        number(out, "status", attempt_status(attempt));
+        text(out, "failure", failure.map(str::as_bytes));
+        seconds(out, "connect_time", *connect);
+        seconds(out, "header_time", *header);
+        seconds(out, "response_time", span.duration);
+        number(out, "bytes_sent", Some(*bytes_sent));
+        number(out, "bytes_received", Some(*bytes_received));
+        text(out, "span_id", Some(&span.id.hex()));
+        out.push(b'}');
+    }
+    out.push(b']');
+}
+
+/// `"name":`, after a comma unless it is the first of its object.
+fn key(out: &mut Vec<u8>, name: &str) {
+    if !out.ends_with(b"{") {
+        out.push(b',');
+    }
+    out.push(b'"');
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn literal(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    key(out, name);
+    out.extend_from_slice(value);
+}
+
+fn text(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
+    key(out, name);
+    match value {
+        Some(value) => write_json_string(value, out),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+fn field(out: &mut Vec<u8>, record: &AccessRecord, name: &str, field: Field) {
+    text(out, name, record.get(field));
+}
+
+fn number(out: &mut Vec<u8>, name: &str, value: Option<impl itoa::Integer>) {
+    key(out, name);
+    match value {
+        Some(value) => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+fn address(out: &mut Vec<u8>, name: &str, value: Option<IpAddr>) {
+    key(out, name);
+    match value {
+        Some(address) => {
+            out.push(b'"');
+            write_ip(address, out);
+            out.push(b'"');
+        }
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+/// Seconds with microseconds.
+fn seconds(out: &mut Vec<u8>, name: &str, value: Option<Duration>) {
+    key(out, name);
+    match value {
+        Some(duration) => {
+            out.extend_from_slice(itoa::Buffer::new().format(duration.as_secs()).as_bytes());
+            fraction(out, duration.subsec_micros(), 6);
+        }
+        None => out.extend_from_slice(b"null"),
+    }
+}
+
+/// `.` and `digits` digits.
+fn fraction(out: &mut Vec<u8>, value: u32, digits: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let text = buffer.format(value);
+    out.push(b'.');
+    out.extend(std::iter::repeat_n(b'0', digits.saturating_sub(text.len())));
+    out.extend_from_slice(text.as_bytes());
+}
