@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::StatusCode;
 use indexmap::IndexMap;
 
-use super::local::{Redirect, Respond};
 pub use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
 use crate::base::origin::{Origin, Sources};
 use crate::policy;
+use crate::routing::template::Template;
 use crate::routing::{Rewrite, RouteId, Table};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
@@ -115,11 +117,9 @@ pub struct Route {
     pub timeout: RouteTimeout,
     /// No deadline for streams: only [`Limits::stream_idle`].
     pub stream: bool,
-    /// Largest request body; `None` = no limit.
-    pub body_bytes: Option<u64>,
     /// Whether requests are logged.
     pub access_log: bool,
-    /// What a request must pass.
+    /// What a request must pass; `body_bytes` (own, inherited, or `limits.body_bytes`) is a part of it.
     pub guard: policy::Chain,
     /// Its metrics.
     pub metrics: Arc<RouteMetrics>,
@@ -149,15 +149,24 @@ pub struct Setting {
     pub origin: Origin,
 }
 
+/// `redirect` of a route.
+#[derive(Debug)]
+pub struct Redirect {
+    /// 301, 302, 303, 307 or 308.
+    pub status: StatusCode,
+    /// Where to. The request's query is appended unless it has one of its own ([`Template::has_query`]).
+    pub to: Template,
+}
+
 /// What answers a route's requests.
 #[derive(Debug)]
 pub enum Target {
     /// Servers.
     Upstream(Arc<Upstream>),
     /// Another address.
-    Redirect(Box<Redirect>),
-    /// The gateway itself.
-    Respond(Arc<Respond>),
+    Redirect(Redirect),
+    /// The gateway itself: what `base::respond` compiled, without framing headers.
+    Respond(Arc<http::Response<Bytes>>),
     /// Nothing: no route matched.
     Nothing,
 }
