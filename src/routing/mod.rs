@@ -11,8 +11,10 @@ pub mod method;
 pub mod path;
 pub mod pattern;
 pub mod predicate;
+pub mod rewrite;
 mod shadow;
 pub mod table;
+pub mod template;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +24,9 @@ pub use host::HostPattern;
 pub use method::MethodSet;
 pub use pattern::{Captures, PathPattern};
 pub use predicate::ValueMatch;
+pub use rewrite::Rewrite;
 pub use table::{ListenerSet, Outcome, RequestView, RouteId, RouteSpec, Table};
+pub use template::{ExpandError, Template, Values};
 
 /// What is wrong with a text an operator wrote: a pattern, a template, a predicate.
 ///
