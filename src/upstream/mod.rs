@@ -11,6 +11,7 @@ pub mod attempt;
 pub mod breaker;
 pub mod budget;
 pub mod check;
+pub mod config;
 pub mod discovery;
 pub mod ejection;
 pub mod fallback;

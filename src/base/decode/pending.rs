@@ -34,7 +34,6 @@ const PENDING: &[(&str, &[&str])] = &[
     ("log", &["bus"]),
     ("upstreams.*", &["max_requests", "proxy_protocol"]),
     ("upstream_defaults", &["max_requests", "proxy_protocol"]),
-    ("upstreams.*.retry", &["non_idempotent"]),
     ("routes", ROUTE),
     ("defaults", ROUTE),
 ];

@@ -1,16 +1,17 @@
 //! An upstream as its callers see it: no sockets but where a check needs one, no clock but the one passed in.
 
+mod checks;
+mod discovery;
+
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use http::Method;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::breaker::Trip;
 use super::discovery::{Answer, Resolve, TTL_MIN};
-use super::health::Thresholds;
 use super::*;
 use crate::base::reason::Reason;
 use crate::telemetry::metrics::Metrics;
@@ -84,6 +85,16 @@ fn in_flight(upstream: &Upstream) -> u32 {
 
 fn states(upstream: &Upstream, now: Instant) -> Vec<&'static str> {
     upstream.status(now).servers.iter().map(|server| server.state).collect()
+}
+
+async fn eventually(what: &str, condition: impl Fn() -> bool) {
+    for _ in 0..1_000 {
+        if condition() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("never happened: {what}");
 }
 
 #[test]
@@ -402,149 +413,4 @@ fn tls_always_has_a_name_to_verify() {
 
 fn sni_of(tls: Option<&TlsPolicy>, target: &str) -> String {
     sni(tls, &Target::parse(target, 443).unwrap())
-}
-
-// === Discovery ===
-
-async fn eventually(what: &str, condition: impl Fn() -> bool) {
-    for _ in 0..1_000 {
-        if condition() {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    panic!("never happened: {what}");
-}
-
-/// The name does not resolve when the process starts: it runs, says so, and serves as soon as it does. Later answers
-/// change the pool; failures change nothing.
-#[tokio::test(start_paused = true)]
-async fn names_resolve_in_the_background() {
-    let zone = Arc::new(Zone::default());
-    let live = Live::new(Metrics::new(), zone.clone());
-    let upstream = Upstream::new(settings(&["users.internal:8080"]), &live, clock::now());
-    assert_eq!(first(&upstream, clock::now()).unwrap_err().reason, Reason::NotReady);
-    upstream.start();
-    upstream.warm().await;
-    let status = upstream.status(clock::now());
-    assert!(!status.is_ready());
-    assert_eq!(status.names[0].error.as_deref(), Some("no such name"));
-
-    zone.set("users.internal", &[[10, 0, 0, 2], [10, 0, 0, 1]]);
-    eventually("two servers", || upstream.servers().len() == 2).await;
-    assert_eq!(request(&upstream, Outcome::Answered(200), clock::now()), "10.0.0.1:8080");
-
-    zone.set("users.internal", &[[10, 0, 0, 2], [10, 0, 0, 3]]);
-    eventually("a new server", || upstream.servers()[1].address().as_ref() == "10.0.0.3:8080").await;
-
-    zone.0.lock().clear();
-    eventually("failure", || upstream.status(clock::now()).names[0].error.is_some()).await;
-    assert_eq!(upstream.servers().len(), 2, "the last good addresses are kept");
-}
-
-/// A new configuration is ready at once with what is known about its names, and takes the background work over.
-#[tokio::test(start_paused = true)]
-async fn names_are_shared_between_configurations() {
-    let zone = Arc::new(Zone::default());
-    zone.set("users.internal", &[[10, 0, 0, 1]]);
-    let live = Live::new(Metrics::new(), zone.clone());
-    let before = Upstream::new(settings(&["users.internal"]), &live, clock::now());
-    before.start();
-    before.warm().await;
-
-    let after = Upstream::new(settings(&["users.internal:81", "users.internal"]), &live, clock::now());
-    assert_eq!(after.servers().len(), 2, "before any lookup of its own");
-    after.start();
-    drop(before);
-    zone.set("users.internal", &[[10, 0, 0, 9]]);
-    eventually("new address", || after.servers()[0].address().as_ref() == "10.0.0.9:81").await;
-}
-
-// === Active checks ===
-
-fn check_every(interval: Duration, path: Option<&str>) -> Option<CheckSettings> {
-    Some(CheckSettings {
-        path: path.map(str::to_owned),
-        interval,
-        timeout: SECOND,
-        thresholds: Thresholds { healthy_after: 1, unhealthy_after: 2 },
-    })
-}
-
-/// A server on a free port that answers every request with 200, or with 503 while `failing`. Sends back what it was asked.
-async fn http_server(failing: Arc<AtomicBool>) -> (String, tokio::sync::mpsc::Receiver<String>) {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let (asked, heads) = tokio::sync::mpsc::channel(1024);
-    task::spawn("test server", async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut head = vec![0; 4096];
-            let Ok(read) = stream.read(&mut head).await else { continue };
-            let status = if failing.load(Ordering::Relaxed) { "503 Service Unavailable" } else { "200 OK" };
-            let answer = format!("HTTP/1.1 {status}\r\ncontent-length: 0\r\n\r\n");
-            if stream.write_all(answer.as_bytes()).await.is_ok() && read > 0 {
-                asked.try_send(String::from_utf8_lossy(&head[..read]).into_owned()).ok();
-            }
-        }
-    });
-    (address, heads)
-}
-
-/// Checks find out that a server is unwell and that it is well again; with all servers down nothing is sent.
-#[tokio::test]
-async fn http_checks_take_servers_out_and_back() {
-    let failing = Arc::new(AtomicBool::new(false));
-    let (address, mut heads) = http_server(failing.clone()).await;
-    let settings = Settings {
-        check: check_every(Duration::from_millis(10), Some("/health?deep=1")),
-        host: HostSent::Name(HeaderValue::from_static("users.example")),
-        ..settings(&[&address])
-    };
-    let upstream = upstream(settings);
-    assert_eq!(states(&upstream, clock::now()), ["warming"]);
-    upstream.start();
-    upstream.warm().await;
-    assert_eq!(states(&upstream, clock::now()), ["up"]);
-    let head = heads.recv().await.unwrap();
-    assert!(head.starts_with("GET /health?deep=1 HTTP/1.1\r\n"), "{head}");
-    assert!(head.contains("Host: users.example\r\n") || head.contains("host: users.example\r\n"), "{head}");
-
-    failing.store(true, Ordering::Relaxed);
-    eventually("unhealthy", || states(&upstream, clock::now()) == ["unhealthy"]).await;
-    assert_eq!(first(&upstream, clock::now()).unwrap_err().reason, Reason::NoServer);
-    let status = upstream.status(clock::now());
-    assert_eq!(status.servers[0].last_error.as_ref().unwrap().0, "status 503");
-    assert!(!status.is_ready());
-
-    failing.store(false, Ordering::Relaxed);
-    eventually("healthy", || states(&upstream, clock::now()) == ["up"]).await;
-}
-
-/// Without a path a connection is enough; a server that is down at the start is known as such after one check.
-#[tokio::test]
-async fn tcp_checks_only_connect() {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let open = listener.local_addr().unwrap().to_string();
-    let closed = {
-        let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        gone.local_addr().unwrap().to_string()
-    };
-    let check = check_every(60 * SECOND, None);
-    let upstream = upstream(Settings { check, ..settings(&[&open, &closed]) });
-    upstream.start();
-    upstream.warm().await;
-    assert_eq!(states(&upstream, clock::now()), ["up", "unhealthy"]);
-}
-
-/// Background work ends with its upstream, and holds nothing of it any longer.
-#[tokio::test]
-async fn checks_end_with_the_upstream() {
-    let (address, _heads) = http_server(Arc::default()).await;
-    let check = check_every(Duration::from_millis(5), Some("/"));
-    let upstream = upstream(Settings { check, ..settings(&[&address]) });
-    upstream.start();
-    upstream.warm().await;
-    let server = Arc::downgrade(&upstream.servers()[0]);
-    drop(upstream);
-    eventually("gone", || server.upgrade().is_none()).await;
 }
