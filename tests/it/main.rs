@@ -15,6 +15,21 @@
 )]
 #![allow(unreachable_pub, missing_docs, reason = "nothing outside this crate reads it")]
 
+mod access_log;
+mod balancing;
+mod bodies;
+mod drain;
+mod errors;
+mod forwarding;
+mod grpc;
+mod h2;
+mod health;
+mod malformed;
+mod metrics;
+mod retries;
+mod routing;
 mod support;
-
 mod tidy;
+mod timeouts;
+mod tls;
+mod websocket;

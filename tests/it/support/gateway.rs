@@ -20,6 +20,12 @@ pub fn gateway(config: &str) -> GatewayBuilder {
     GatewayBuilder { config: config.to_owned(), files: Vec::new(), environment: Vec::new() }
 }
 
+/// A gateway that passes everything to one server, `app`. `more` is added to the upstream's table and after it.
+pub fn in_front_of(app: &impl Addressed, more: &str) -> GatewayBuilder {
+    let routes = "[[routes]]\nname = \"all\"\npath = \"/*\"\nupstream = \"app\"\n";
+    gateway(&format!("[upstreams.app]\nservers = [\"{{app}}\"]\n{more}\n{routes}")).with("app", app)
+}
+
 pub struct GatewayBuilder {
     config: String,
     files: Vec<(String, String)>,
@@ -56,6 +62,29 @@ impl GatewayBuilder {
     /// Replaces `{name}` by the server's address.
     pub fn with(mut self, name: &str, server: &impl Addressed) -> Self {
         self.config = self.config.replace(&format!("{{{name}}}"), &server.socket_address().to_string());
+        self
+    }
+
+    /// Adds to the end of the configuration.
+    pub fn and(mut self, more: &str) -> Self {
+        self.config.push('\n');
+        self.config.push_str(more);
+        self
+    }
+
+    /// Adds a listener without TLS.
+    pub fn listener(self, name: &str, address: &str) -> Self {
+        self.and(&format!("[[listeners]]\nname = \"{name}\"\naddress = \"{address}\"\n"))
+    }
+
+    /// Adds a listener on a free port with these certificates: names given to [`GatewayBuilder::identity`].
+    pub fn tls_listener(mut self, name: &str, certificates: &[&str]) -> Self {
+        self = self.listener(name, "127.0.0.1:0");
+        for certificate in certificates {
+            self = self.and(&format!(
+                "[[listeners.certificates]]\ncert = \"{certificate}.pem\"\nkey = \"{certificate}-key.pem\""
+            ));
+        }
         self
     }
 

@@ -15,14 +15,14 @@ mod selftest;
 
 use std::time::Duration;
 
-pub use answer::{Answer, Feed, Gate};
-pub use client::{RawClient, RawResponse, curl};
+pub use answer::{Answer, Feed, Fixed, Gate, zeros};
+pub use client::{Ran, RawClient, RawResponse, curl, run};
 pub use echo::Echoed;
-pub use gateway::{Gateway, GatewayBuilder, gateway};
+pub use gateway::{Addressed, Gateway, GatewayBuilder, command, gateway, in_front_of};
 pub use grpc::{frame, messages};
 pub use raw::{DeadPort, RawUpstream, Unreachable};
-pub use requests::{Client, RequestBuilder, Response, Streaming};
-pub use tls::{Authority, Identity};
+pub use requests::{Client, Connection, RequestBuilder, Response, Streaming};
+pub use tls::{Authority, Identity, trusting};
 pub use upstream::{Seen, Upstream, UpstreamBuilder, upstream};
 
 /// Longest any step of a scenario may take. Only a broken gateway or a stuck machine ever waits this long.

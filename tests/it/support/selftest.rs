@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::HeaderMap;
 use serde_json::json;
 
-use super::answer::{Fixed, zeros};
 use super::*;
 
 #[tokio::test]

@@ -74,6 +74,13 @@ impl Authority {
         client_config(self.roots(), protocols, identity)
     }
 
+    /// A client configuration that speaks this version of TLS alone.
+    pub fn client_config_of(&self, version: &'static rustls::SupportedProtocolVersion) -> Arc<ClientConfig> {
+        let builder = ClientConfig::builder_with_provider(provider());
+        let builder = builder.with_protocol_versions(&[version]).unwrap();
+        Arc::new(builder.with_root_certificates(self.roots()).with_no_client_auth())
+    }
+
     /// Writes the authority's certificate into `directory`.
     pub fn write(&self, directory: &Path, name: &str) -> PathBuf {
         let path = directory.join(name);

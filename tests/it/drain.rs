@@ -1,0 +1,209 @@
+//! The end of the process: nothing that is open is cut short, and nothing holds it up for longer than it may.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::support::*;
+
+async fn with_one_held(
+    more: &str,
+) -> (std::sync::Arc<Gate>, Upstream, Gateway, tokio::task::JoinHandle<Response>) {
+    let gate = Gate::new();
+    let app = upstream().on("/held", gate.then(Answer::text("whole"))).start().await;
+    let gw = in_front_of(&app, "").and(more).start().await;
+    let held = tokio::spawn(std::future::IntoFuture::into_future(gw.get("/held")));
+    gate.arrived(1).await;
+    (gate, app, gw, held)
+}
+
+async fn refuses_connections(gw: &Gateway) {
+    eventually("new connections to be refused", async || {
+        gw.client().try_connect().await.is_err().then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn term_and_quit_finish_what_is_open_then_exit() {
+    for signal in [Signal::TERM, Signal::QUIT] {
+        let (gate, _app, mut gw, held) = with_one_held("").await;
+        gw.signal(signal);
+        refuses_connections(&gw).await;
+        assert!(gw.is_running());
+        gate.open();
+        assert_eq!(held.await.unwrap().expect_status(200).text(), "whole");
+        let began = Instant::now();
+        assert!(gw.exit().await.success());
+        assert!(began.elapsed() < Duration::from_secs(5), "it waited for nothing: {:?}", began.elapsed());
+    }
+}
+
+/// As soon as nothing is open: idle connections are nothing.
+#[tokio::test]
+async fn idle_connections_do_not_hold_it_up() {
+    let app = upstream().start().await;
+    let mut gw = in_front_of(&app, "").and("[server]\ngrace_period = \"1h\"\n").start().await;
+    let mut idle = gw.raw().await;
+    idle.get("/1").await.expect_status(200);
+    let silent = gw.raw().await;
+    let h2 = gw.client().http2().connect().await;
+    h2.get("/2").await.expect_status(200);
+    gw.signal(Signal::TERM);
+    assert!(gw.exit().await.success());
+    idle.closed().await;
+    h2.closed().await;
+    drop(silent);
+}
+
+/// While draining, a connection is told that this was its last answer.
+#[tokio::test]
+async fn the_last_answer_says_close() {
+    let gate = Gate::new();
+    let app = upstream().on("/held", gate.then(Answer::text("whole"))).start().await;
+    let mut gw = in_front_of(&app, "").start().await;
+    let mut raw = gw.raw().await;
+    raw.send("GET /held HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    gate.arrived(1).await;
+    gw.signal(Signal::TERM);
+    refuses_connections(&gw).await;
+    gate.open();
+    let answer = raw.response().await.expect_status(200);
+    assert_eq!(answer.text(), "whole");
+    assert_eq!(answer.header("connection").map(str::to_ascii_lowercase).as_deref(), Some("close"));
+    raw.closed().await;
+    assert!(gw.exit().await.success());
+}
+
+#[tokio::test]
+async fn http2_streams_are_finished() {
+    let gate = Gate::new();
+    let app = upstream().on("/held", gate.then(Answer::text("whole"))).start().await;
+    let mut gw = in_front_of(&app, "").start().await;
+    let connection = gw.client().http2().connect().await;
+    let held: Vec<_> = (0..3)
+        .map(|_| {
+            let connection = connection.clone();
+            tokio::spawn(async move { connection.get("/held").await })
+        })
+        .collect();
+    gate.arrived(3).await;
+    gw.signal(Signal::TERM);
+    refuses_connections(&gw).await;
+    gate.open();
+    for request in held {
+        assert_eq!(request.await.unwrap().expect_status(200).text(), "whole");
+    }
+    connection.closed().await;
+    assert!(gw.exit().await.success());
+}
+
+#[tokio::test]
+async fn the_grace_period_is_the_longest_it_waits() {
+    let (_gate, _app, mut gw, held) = with_one_held("[server]\ngrace_period = \"1s\"\n").await;
+    let began = Instant::now();
+    gw.signal(Signal::TERM);
+    gw.exit().await;
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(900) && took < Duration::from_secs(8), "{took:?}");
+    assert!(held.await.is_err(), "there was no answer to give");
+}
+
+#[tokio::test]
+async fn int_stops_at_once() {
+    let (_gate, _app, mut gw, held) = with_one_held("[server]\ngrace_period = \"1h\"\n").await;
+    let began = Instant::now();
+    gw.signal(Signal::INT);
+    gw.exit().await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(held.await.is_err());
+}
+
+/// An operator who has waited enough says INT.
+#[tokio::test]
+async fn int_ends_a_drain() {
+    let (_gate, _app, mut gw, _held) = with_one_held("[server]\ngrace_period = \"1h\"\n").await;
+    gw.signal(Signal::TERM);
+    refuses_connections(&gw).await;
+    gw.signal(Signal::TERM);
+    assert!(gw.is_running());
+    gw.signal(Signal::INT);
+    gw.exit().await;
+}
+
+/// Load balancers in front look at /readyz: they are told before anything is refused.
+#[tokio::test]
+async fn drain_delay_keeps_accepting_while_not_ready() {
+    let app = upstream().start().await;
+    let mut gw = in_front_of(&app, "").and("[server]\ndrain_delay = \"1500ms\"\n").start().await;
+    gw.admin().get("/readyz").await.expect_status(200);
+    let began = Instant::now();
+    gw.signal(Signal::TERM);
+    eventually("/readyz to be 503", async || (gw.admin().get("/readyz").await.status == 503).then_some(()))
+        .await;
+    if began.elapsed() < Duration::from_millis(1000) {
+        gw.get("/still").await.expect_status(200);
+    }
+    assert!(gw.exit().await.success());
+    assert!(began.elapsed() >= Duration::from_millis(1400), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn the_pid_file_comes_and_goes() {
+    let mut gw = gateway(
+        "[server]\npid_file = \"run/it.pid\"\n[[routes]]\npath = \"/x\"\nrespond = { status = 200 }\n",
+    )
+    .start()
+    .await;
+    let file = gw.directory().join("run/it.pid");
+    assert_eq!(std::fs::read_to_string(&file).unwrap().trim(), gw.pid().to_string());
+    gw.signal(Signal::TERM);
+    assert!(gw.exit().await.success());
+    assert!(!file.exists());
+}
+
+/// HUP and USR2 are for the next version; until then they must not kill.
+#[tokio::test]
+async fn signals_without_a_meaning_yet_are_harmless() {
+    let mut gw = gateway("[[routes]]\npath = \"/x\"\nrespond = { status = 200 }\n").start().await;
+    for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
+        gw.signal(signal);
+        gw.get("/x").await.expect_status(200);
+    }
+    assert!(gw.is_running());
+    gw.stop().await;
+}
+
+#[tokio::test]
+async fn a_websocket_does_not_outlive_the_grace_period() {
+    let app = upstream().otherwise(Answer::WebSocket).start().await;
+    let mut gw = in_front_of(&app, "").and("[server]\ngrace_period = \"500ms\"\n").start().await;
+    let stream = tokio::net::TcpStream::connect(gw.address()).await.unwrap();
+    let (_socket, _) = tokio_tungstenite::client_async("ws://localhost/", stream).await.unwrap();
+    let began = Instant::now();
+    gw.signal(Signal::TERM);
+    gw.exit().await;
+    assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn what_is_taken_is_said_and_nothing_starts() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let refused = gateway("[[routes]]\npath = \"/x\"\nrespond = { status = 200 }\n")
+        .listener("main", &address)
+        .refused()
+        .await;
+    assert!(refused.stderr.contains(&address), "{}", refused.stderr);
+    assert!(!refused.stdout.contains("ready"));
+}
+
+#[tokio::test]
+async fn the_banner_says_what_listens_where() {
+    let app = upstream().start().await;
+    let mut gw = in_front_of(&app, "").start().await;
+    let banner = gw.banner().unwrap();
+    assert_eq!(banner[0], format!("edgeward {}: 1 route, 1 upstream", env!("CARGO_PKG_VERSION")));
+    assert!(banner.contains(&format!("listening main http://{}", gw.address())), "{banner:?}");
+    assert_eq!(banner.last().map(String::as_str), Some("ready"));
+}

@@ -1,0 +1,128 @@
+//! WebSockets: passed after all policies, as tunnels, logged at their end.
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
+
+use crate::support::*;
+
+async fn open(gw: &Gateway, path: &str) -> Result<WebSocketStream<TcpStream>, Error> {
+    let stream = TcpStream::connect(gw.address()).await.unwrap();
+    let request = format!("ws://localhost{path}").into_client_request().unwrap();
+    Ok(within("the handshake", client_async(request, stream)).await?.0)
+}
+
+#[tokio::test]
+async fn messages_go_both_ways() {
+    let app = upstream().otherwise(Answer::WebSocket).start().await;
+    let gw = in_front_of(&app, "").start().await;
+    let mut socket = open(&gw, "/chat").await.unwrap();
+    for text in ["hello", "", "wörld"] {
+        socket.send(text.into()).await.unwrap();
+        let back = within("an echo", socket.next()).await.unwrap().unwrap();
+        assert_eq!(back.into_text().unwrap(), text);
+    }
+    let big = vec![7_u8; 1 << 20];
+    socket.send(Message::binary(big.clone())).await.unwrap();
+    assert_eq!(within("an echo", socket.next()).await.unwrap().unwrap().into_data(), big);
+    let seen = app.last();
+    assert_eq!(seen.header("x-forwarded-for"), Some("127.0.0.1"));
+    assert_eq!(seen.header("upgrade").map(str::to_ascii_lowercase).as_deref(), Some("websocket"));
+    socket.close(None).await.unwrap();
+    while let Some(Ok(_)) = within("the end", socket.next()).await {}
+    let line = gw.logged("/chat").await;
+    assert!(line.contains("\" 101 "), "{line}");
+}
+
+#[tokio::test]
+async fn the_subprotocol_is_agreed_end_to_end() {
+    let app = upstream().otherwise(Answer::WebSocket).start().await;
+    let gw = in_front_of(&app, "").start().await;
+    let stream = TcpStream::connect(gw.address()).await.unwrap();
+    let mut request = "ws://localhost/".into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", "chat, other".parse().unwrap());
+    let (_socket, response) = within("the handshake", client_async(request, stream)).await.unwrap();
+    assert_eq!(response.headers()["sec-websocket-protocol"], "chat");
+}
+
+#[tokio::test]
+async fn policies_come_first() {
+    let app = upstream().otherwise(Answer::WebSocket).start().await;
+    let gw = in_front_of(&app, "").and("ip = { deny = [\"127.0.0.1\"] }\n").start().await;
+    match open(&gw, "/chat").await {
+        Err(Error::Http(answer)) => assert_eq!(answer.status(), 403),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(app.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_service_may_refuse() {
+    let app = upstream().otherwise(Answer::status(403)).start().await;
+    let gw = in_front_of(&app, "").start().await;
+    match open(&gw, "/chat").await {
+        Err(Error::Http(answer)) => assert_eq!(answer.status(), 403),
+        other => panic!("{other:?}"),
+    }
+    let dead = DeadPort::new();
+    let gw = in_front_of(&dead, "").start().await;
+    match open(&gw, "/chat").await {
+        Err(Error::Http(answer)) => assert!([502, 503].contains(&answer.status().as_u16())),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn the_end_of_either_side_is_the_end_of_both() {
+    let mut app = upstream().otherwise(Answer::WebSocket).start().await;
+    let gw = in_front_of(&app, "").start().await;
+    let socket = open(&gw, "/1").await.unwrap();
+    assert_eq!(app.open_connections(), 1);
+    drop(socket);
+    eventually("the service's side to close", async || (app.open_connections() == 0).then_some(())).await;
+    let mut socket = open(&gw, "/2").await.unwrap();
+    app.stop().await;
+    let end = within("the end", socket.next()).await;
+    assert!(matches!(end, None | Some(Err(_))), "{end:?}");
+}
+
+/// Silence ends a tunnel after `stream_idle`, and nothing earlier does: neither the route's time nor `read`.
+#[tokio::test]
+async fn a_silent_tunnel_ends_after_stream_idle() {
+    let app = upstream().otherwise(Answer::WebSocket).start().await;
+    let gw = in_front_of(&app, "timeouts = { read = \"300ms\" }")
+        .and("timeout = \"300ms\"\n[limits]\nstream_idle = \"1s\"\nbody_timeout = \"200ms\"\nrequest_timeout = \"300ms\"\n")
+        .start()
+        .await;
+    let mut socket = open(&gw, "/").await.unwrap();
+    let began = std::time::Instant::now();
+    // Kept alive across every other bound by a message now and then.
+    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(150));
+    for _ in 0..6 {
+        ticks.tick().await;
+        socket.send("tick".into()).await.unwrap();
+        within("an echo", socket.next()).await.unwrap().unwrap();
+    }
+    assert!(began.elapsed() >= std::time::Duration::from_millis(700));
+    let end = within("the tunnel to end", socket.next()).await;
+    assert!(matches!(end, None | Some(Err(_)) | Some(Ok(Message::Close(_)))), "{end:?}");
+}
+
+/// An offer of HTTP/2 on a cleartext connection may be ignored, and curl makes it with `--http2`.
+#[tokio::test]
+async fn other_upgrades() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").start().await;
+    let out =
+        curl(&["--http2", "-o", "/dev/null", "-w", "%{http_code}", &format!("http://{}/", gw.address())])
+            .await;
+    assert_eq!((out.status, out.stdout.as_str()), (0, "200"), "{}", out.stderr);
+    let mut raw = gw.raw().await;
+    raw.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: something-else\r\n\r\n")
+        .await;
+    let answer = raw.response().await;
+    assert!(matches!(answer.status, 200 | 501), "{answer:?}");
+    assert!(app.seen().iter().all(|seen| !seen.headers.contains_key("upgrade")), "{:?}", app.seen());
+}
