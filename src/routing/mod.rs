@@ -3,6 +3,7 @@
 //! What a client sends is brought into one form first ([`path::normalise`], [`host::normalise`]), then compared with
 //! what an operator wrote, which was brought into the same form when it was compiled.
 
+pub mod config;
 pub mod escape;
 pub mod explain;
 pub mod host;
