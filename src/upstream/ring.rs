@@ -12,7 +12,7 @@ use pingora_load_balancing::selection::consistent::KetamaHashing;
 use pingora_load_balancing::selection::{BackendIter, BackendSelection};
 
 /// Sum of weights on a ring; each unit makes 160 points of 8 bytes. Larger weights are scaled down.
-const RING_WEIGHT_MAX: u64 = 4096;
+const RING_WEIGHT_MAX: u64 = 1024;
 const POINTS_PER_WEIGHT: usize = 160;
 
 /// A hash ring over the servers of a group.

@@ -93,3 +93,128 @@ async fn checks_end_with_the_upstream() {
     drop(upstream);
     eventually("gone", || server.upgrade().is_none()).await;
 }
+
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+
+#[tokio::test]
+async fn unix_sockets_are_checked_like_any_server() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("app.sock");
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    task::spawn("test server", async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = [0; 4096];
+            if stream.read(&mut head).await.is_ok() {
+                stream.write_all(OK).await.ok();
+            }
+        }
+    });
+    let check = check_every(60 * SECOND, Some("/"));
+    let upstream = upstream(Settings { check, ..settings(&[&format!("unix:{}", path.display())]) });
+    upstream.start();
+    upstream.warm().await;
+    assert_eq!(states(&upstream, clock::now()), ["up"]);
+}
+
+/// Cleartext HTTP/2 cannot be negotiated: it is spoken at once.
+#[tokio::test]
+async fn http2_is_spoken_by_prior_knowledge() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    task::spawn("test server", async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut connection) = h2::server::handshake(stream).await else { continue };
+            while let Some(Ok((request, mut respond))) = connection.accept().await {
+                assert_eq!(request.uri().path(), "/grpc");
+                respond.send_response(http::Response::new(()), true).ok();
+            }
+        }
+    });
+    let check = check_every(60 * SECOND, Some("/grpc"));
+    let upstream = upstream(Settings { check, http2: true, ..settings(&[&address]) });
+    upstream.start();
+    upstream.warm().await;
+    assert_eq!(states(&upstream, clock::now()), ["up"]);
+}
+
+/// An authority and a certificate it signed for `name`, as files.
+struct Pki {
+    directory: tempfile::TempDir,
+    server: Arc<rustls::ServerConfig>,
+}
+
+impl Pki {
+    /// A server that proves `name` and wants a client certificate of the same authority.
+    fn new(name: &str) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let ca = params.self_signed(&key).unwrap();
+        let issuer = rcgen::Issuer::new(params, key);
+        let leaf_key = rcgen::KeyPair::generate().unwrap();
+        let leaf =
+            rcgen::CertificateParams::new([name.to_owned()]).unwrap().signed_by(&leaf_key, &issuer).unwrap();
+        for (file, pem) in
+            [("ca.pem", ca.pem()), ("leaf.pem", leaf.pem()), ("leaf-key.pem", leaf_key.serialize_pem())]
+        {
+            std::fs::write(directory.path().join(file), pem).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(ca.der().clone()).unwrap();
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+        let key = rustls::pki_types::PrivateKeyDer::try_from(leaf_key.serialize_der()).unwrap();
+        let server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(vec![leaf.der().clone()], key)
+            .unwrap();
+        Self { directory, server: server.into() }
+    }
+
+    async fn serve(&self) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let acceptor = tokio_rustls::TlsAcceptor::from(self.server.clone());
+        task::spawn("test server", async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+                let mut head = [0; 4096];
+                if stream.read(&mut head).await.is_ok() {
+                    stream.write_all(OK).await.ok();
+                }
+            }
+        });
+        address
+    }
+
+    fn policy(&self, sni: &str, with_client: bool) -> TlsPolicy {
+        let file = |name| self.directory.path().join(name);
+        let client = with_client.then(|| tls::load_client(&file("leaf.pem"), &file("leaf-key.pem")).unwrap());
+        TlsPolicy::new(Some(sni.into()), Some(tls::load_ca(&file("ca.pem")).unwrap()), client)
+    }
+}
+
+/// Servers must prove the configured name to the configured authority; the gateway proves itself with its certificate.
+#[tokio::test]
+async fn tls_is_verified_both_ways() {
+    let (pki, stranger) = (Pki::new("users.internal"), Pki::new("users.internal"));
+    let address = pki.serve().await;
+    for (policy, expected) in [
+        (pki.policy("users.internal", true), "up"),
+        (pki.policy("orders.internal", true), "unhealthy"),
+        (pki.policy("users.internal", false), "unhealthy"),
+        (stranger.policy("users.internal", true), "unhealthy"),
+    ] {
+        let check = check_every(60 * SECOND, Some("/"));
+        let described = format!("{policy:?}");
+        let upstream = upstream(Settings { check, tls: Some(policy), ..settings(&[&address]) });
+        upstream.start();
+        upstream.warm().await;
+        let status = upstream.status(clock::now());
+        assert_eq!(status.servers[0].state, expected, "{described}: {:?}", status.servers[0].last_error);
+    }
+}
