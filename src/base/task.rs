@@ -26,6 +26,15 @@ where
     })
 }
 
+/// Spawns `work` on another runtime than the current one; otherwise as [`spawn`].
+pub fn spawn_on<F>(runtime: &tokio::runtime::Handle, name: &'static str, work: F) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let _entered = runtime.enter();
+    spawn(name, work)
+}
+
 /// Aborts its task when dropped: for tasks that belong to a value.
 #[derive(Debug)]
 pub struct AbortOnDrop(JoinHandle<()>);

@@ -5,4 +5,5 @@ mod pairs;
 pub mod process;
 pub mod render;
 pub mod settings;
+pub mod snapshot;
 pub mod tls;

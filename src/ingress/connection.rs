@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use tokio::sync::Notify;
 
 use crate::base::clock;
-use crate::telemetry::metrics::ListenerMetrics;
+use crate::base::peer::PeerValues;
+use crate::telemetry::metrics::{ListenerMetrics, OpenConnection};
 
 /// One accepted connection. Counted as open until the last holder lets go of it, lingering close included.
 #[derive(Debug)]
@@ -19,11 +20,13 @@ pub struct Connection {
     /// Serial number in this process, from 1.
     pub serial: u64,
     /// Index of its listener in the snapshot.
-    pub listener: usize,
+    pub listener: u16,
     /// The listener's port; 0 on a unix socket.
     pub local_port: u16,
     /// Who connected.
     pub peer: Peer,
+    /// The peer as forwarding headers name it.
+    pub peer_values: PeerValues,
     /// What TLS agreed on; absent on a cleartext connection.
     pub tls: Option<TlsFacts>,
     /// When it was accepted.
@@ -78,7 +81,7 @@ pub struct TlsFacts {
 
 impl Connection {
     pub(crate) fn new(
-        listener: usize,
+        listener: u16,
         local_port: u16,
         peer: Peer,
         tls: Option<TlsFacts>,
@@ -89,6 +92,7 @@ impl Connection {
             listener,
             local_port,
             peer,
+            peer_values: PeerValues::new(peer.ip(), local_port, tls.is_some()),
             tls,
             accepted: clock::now(),
             bytes_read: AtomicU64::new(0),
@@ -125,14 +129,14 @@ impl Connections {
     }
 
     /// Counts a new connection, unless `most` are open already.
-    pub(crate) fn admit(self: &Arc<Self>, most: usize, metrics: Arc<ListenerMetrics>) -> Option<OpenGuard> {
+    pub(crate) fn admit(self: &Arc<Self>, most: usize, metrics: &Arc<ListenerMetrics>) -> Option<OpenGuard> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= most {
             self.release();
+            metrics.rejected("connections");
             return None;
         }
-        metrics.opened();
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
-        Some(OpenGuard { all: self.clone(), metrics, serial })
+        Some(OpenGuard { all: self.clone(), serial, _metrics: metrics.open() })
     }
 
     fn release(&self) {
@@ -146,13 +150,12 @@ impl Connections {
 #[derive(Debug)]
 pub(crate) struct OpenGuard {
     all: Arc<Connections>,
-    metrics: Arc<ListenerMetrics>,
     serial: u64,
+    _metrics: OpenConnection,
 }
 
 impl Drop for OpenGuard {
     fn drop(&mut self) {
-        self.metrics.closed();
         self.all.release();
     }
 }
@@ -164,14 +167,15 @@ pub struct Exchange {
     pub connection: Arc<Connection>,
     /// When its first byte arrived.
     pub began: Instant,
-    /// [`Connection::bytes_read`] when it began, and bytes of its head that were already there.
-    pub bytes_read_before: u64,
+    /// Length of its head as received; 0 for HTTP/2, which compresses it.
+    pub head_bytes: u64,
+    /// Serial number of the request on its connection, from 1.
+    pub serial: u64,
     /// [`Connection::bytes_written`] when it began.
     pub bytes_written_before: u64,
     /// Milliseconds after `began` at which it is cut off; 0 = never. See [`Exchange::cut_off_at`].
     cut_off_ms: AtomicU64,
-    /// Set when the request body broke its framing.
-    pub body_malformed: AtomicBool,
+    pub(crate) body_malformed: AtomicBool,
     /// Set when the client asked for an upgrade: bytes flow unframed.
     pub upgrade: bool,
 }
@@ -187,13 +191,13 @@ pub fn exchange() -> Option<Arc<Exchange>> {
 
 impl Exchange {
     pub(crate) fn new(connection: Arc<Connection>, began: Instant, head_bytes: u64, upgrade: bool) -> Self {
-        let read = connection.bytes_read.load(Ordering::Relaxed);
         let written = connection.bytes_written.load(Ordering::Relaxed);
-        connection.requests.fetch_add(1, Ordering::Relaxed);
+        let serial = connection.requests.fetch_add(1, Ordering::Relaxed) + 1;
         Self {
             connection,
             began,
-            bytes_read_before: read.saturating_sub(head_bytes),
+            head_bytes,
+            serial,
             bytes_written_before: written,
             cut_off_ms: AtomicU64::new(0),
             body_malformed: AtomicBool::new(false),
@@ -207,6 +211,11 @@ impl Exchange {
             u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX).max(1)
         });
         self.cut_off_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// Whether the request body broke its framing.
+    pub fn is_body_malformed(&self) -> bool {
+        self.body_malformed.load(Ordering::Relaxed)
     }
 
     /// When the request is to be cut off, if ever.

@@ -1,5 +1,24 @@
 //! Connections, from accept(2) to the proxy: sockets, TLS, deadlines, strict heads, keep-alive.
+//!
+//! ```text
+//! listen (bind) ─► accept ─► TLS ─► http1 ─► head scanned ─┬─► HttpProxy::process_new_http
+//!                     │         └─► http2 ─► streams ──────┘         (the proxy's hooks)
+//!                     └─ over the cap: closed              └─► refuse: 4xx, logged, counted
+//! ```
+//! Nothing outside may know how far this goes: the proxy sees [`connection::Exchange`] and Pingora's session.
 
 pub mod chunked;
+pub mod connection;
 pub mod head;
+pub mod listen;
+pub mod plain;
+
+mod accept;
+mod http1;
+mod http2;
 mod octets;
+mod refuse;
+mod stream;
+mod transport;
+
+pub use accept::{Edge, Rules, serve};

@@ -15,17 +15,17 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
-    UniqueIDType,
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
+    UniqueID, UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::chunked::ChunkScanner;
-use super::connection::{Connection, Exchange};
-use super::head::{Framing, Head, HeadScanner, Status};
-use super::transport::Transport;
 use crate::base::reason::Reason;
 use crate::base::{clock, task};
+use crate::ingress::chunked::ChunkScanner;
+use crate::ingress::connection::{Connection, Exchange};
+use crate::ingress::head::{Framing, Head, HeadScanner, Status};
+use crate::ingress::transport::Transport;
 
 /// Bytes asked of the socket at once while a head or a chunked body is read.
 const READ_BYTES: usize = 8 * 1024;
@@ -132,7 +132,11 @@ impl EdgeStream {
     ///
     /// The first byte must come within `idle_timeout`; from it on the whole head, however it drips, within
     /// `header_timeout`. `idle_ends` resolves when an idle connection is to be closed (drain).
-    pub(crate) async fn next_head(&mut self, limits: &HeadLimits, idle_ends: impl Future<Output = ()>) -> Next {
+    pub(crate) async fn next_head(
+        &mut self,
+        limits: &HeadLimits,
+        idle_ends: impl Future<Output = ()>,
+    ) -> Next {
         self.exchange = None;
         self.timer = None;
         self.message = Message::Done;
@@ -143,7 +147,7 @@ impl EdgeStream {
             self.output = Vec::new();
             tokio::select! {
                 biased;
-                read = pingora::prelude::timeout(limits.idle_timeout, self.fill()) => {
+                read = pingora::time::timeout(limits.idle_timeout, self.fill()) => {
                     if !matches!(read, Ok(Ok(1..))) {
                         return Next::Closed;
                     }
@@ -167,7 +171,7 @@ impl EdgeStream {
                 }
             }
         };
-        match pingora::prelude::timeout(limits.header_timeout, Box::pin(rest)).await {
+        match pingora::time::timeout(limits.header_timeout, Box::pin(rest)).await {
             Ok(next) => next,
             Err(_) => Next::Refused { reason: Reason::HeaderTimeout, line: self.first_line(), began },
         }
@@ -180,14 +184,19 @@ impl EdgeStream {
             self.flush().await
         };
         // Nobody is left to tell when the client does not take its error.
-        let _sent = pingora::prelude::timeout(limit, write).await;
+        let _sent = pingora::time::timeout(limit, write).await;
     }
 
     fn pending_input(&self) -> &[u8] {
         self.input.get(self.input_start..).unwrap_or_default()
     }
 
-    fn look_at_head(&mut self, scanner: &mut HeadScanner, limits: &HeadLimits, began: Instant) -> Option<Next> {
+    fn look_at_head(
+        &mut self,
+        scanner: &mut HeadScanner,
+        limits: &HeadLimits,
+        began: Instant,
+    ) -> Option<Next> {
         let input = self.input.get(self.input_start..).unwrap_or_default();
         if limits.preface {
             // Answered at the first byte that differs: a request shorter than the preface must not wait for more.
@@ -208,7 +217,7 @@ impl EdgeStream {
                     Framing::Length(length) => Message::Bytes((head.len as u64).saturating_add(length)),
                     Framing::Chunked => Message::Chunked {
                         head: head.len,
-                        scanner: Box::new(ChunkScanner::new()),
+                        scanner: Box::new(ChunkScanner::default()),
                         passed: 0,
                         ended: false,
                     },
@@ -318,7 +327,10 @@ impl EdgeStream {
                     if let Some(exchange) = &self.exchange {
                         exchange.body_malformed.store(true, Ordering::Relaxed);
                     }
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, "chunked body is malformed")));
+                    return Poll::Ready(Err(io::Error::new(
+                        io::ErrorKind::InvalidData,
+                        "chunked body is malformed",
+                    )));
                 }
             }
         }
@@ -371,17 +383,17 @@ impl AsyncRead for EdgeStream {
                 let most = usize::try_from(left).unwrap_or(usize::MAX);
                 let mut count = this.take_input(buf, most);
                 if count == 0 {
-                    let mut part = buf.take(most);
-                    let before = part.filled().len();
+                    // A slice of its own, so that not a byte behind the message is read into Pingora's buffer.
+                    // Pingora's body buffers are initialised already: this does not write zeros each time.
+                    let most = most.min(buf.remaining());
+                    let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
                     match this.poll_transport_read(cx, &mut part) {
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                         Poll::Pending => return this.pend(cx),
                     }
-                    count = part.filled().len() - before;
-                    let filled = buf.filled().len() + count;
-                    // `take` shares the memory but not the cursors.
-                    assume_filled(buf, filled);
+                    count = part.filled().len();
+                    buf.advance(count);
                 }
                 this.message = Message::Bytes(left - count as u64);
                 Poll::Ready(Ok(()))
@@ -398,16 +410,6 @@ impl AsyncRead for EdgeStream {
             }
         }
     }
-}
-
-/// Sets the cursor of `buf` to `filled`, whose bytes were written through a part of it.
-fn assume_filled(buf: &mut ReadBuf<'_>, filled: usize) {
-    #[expect(unsafe_code, reason = "`ReadBuf::take` leaves the parent's cursors behind; tokio's own `Take` does the same")]
-    // SAFETY: the bytes up to `filled` were initialised by the read into the part of this buffer.
-    unsafe {
-        buf.assume_init(filled - buf.filled().len());
-    }
-    buf.set_filled(filled);
 }
 
 impl AsyncWrite for EdgeStream {
@@ -451,7 +453,8 @@ impl Drop for EdgeStream {
     /// Closing a socket with unread input resets it, and the reset overtakes the answer. So whatever still waits to be
     /// sent is sent, and what the client still sends is read for a while.
     fn drop(&mut self) {
-        let whole = matches!(self.message, Message::Done | Message::Bytes(0)) && self.pending_input().is_empty();
+        let whole =
+            matches!(self.message, Message::Done | Message::Bytes(0)) && self.pending_input().is_empty();
         let written_out = self.output_start >= self.output.len();
         let Some(mut transport) = self.transport.take() else { return };
         if (whole && written_out) || tokio::runtime::Handle::try_current().is_err() {
@@ -515,3 +518,6 @@ impl GetSocketDigest for EdgeStream {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+use std::net::SocketAddr;
+
+use tokio::net::UnixStream;
+
+use super::*;
+use crate::ingress::connection::{Connections, Peer};
+use crate::telemetry::metrics::Metrics;
+
+/// A stream and the client's end of it.
+fn pair() -> (EdgeStream, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let metrics = Metrics::new();
+    let open = Arc::new(Connections::default()).admit(10, &metrics.listener("test")).unwrap();
+    let peer = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 4711)));
+    let connection = Arc::new(Connection::new(0, 80, peer, None, open));
+    (EdgeStream::new(Transport::Unix(ours), connection), theirs)
+}
+
+fn limits() -> HeadLimits {
+    HeadLimits {
+        header_bytes: 4096,
+        header_timeout: Duration::from_secs(5),
+        idle_timeout: Duration::from_secs(5),
+        preface: false,
+    }
+}
+
+async fn head(stream: &mut EdgeStream) -> Next {
+    stream.next_head(&limits(), std::future::pending()).await
+}
+
+/// Reads as long as something is there at once.
+async fn read_now(stream: &mut EdgeStream) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut buf = [0; 64];
+    while let Ok(Ok(count @ 1..)) =
+        tokio::time::timeout(Duration::from_millis(50), tokio::io::AsyncReadExt::read(stream, &mut buf)).await
+    {
+        out.extend_from_slice(&buf[..count]);
+    }
+    out
+}
+
+/// Two requests in one segment: the first is handed out alone, the second waits for its turn.
+#[tokio::test]
+async fn a_message_ends_where_its_framing_says() {
+    let (mut stream, mut client) = pair();
+    let first = b"POST /a HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello";
+    let second = b"GET /b HTTP/1.1\r\nHost: h\r\n\r\n";
+    client.write_all(&[first.as_slice(), second].concat()).await.unwrap();
+    assert!(matches!(head(&mut stream).await, Next::Head(..)));
+    assert_eq!(read_now(&mut stream).await, first);
+    assert!(matches!(head(&mut stream).await, Next::Head(..)));
+    assert_eq!(read_now(&mut stream).await, second);
+}
+
+#[tokio::test]
+async fn a_chunked_body_is_handed_out_as_it_came_and_not_a_byte_more() {
+    let (mut stream, mut client) = pair();
+    let first = b"POST /a HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    client.write_all(&[first.as_slice(), b"GET /b HT"].concat()).await.unwrap();
+    assert!(matches!(head(&mut stream).await, Next::Head(..)));
+    assert_eq!(read_now(&mut stream).await, first);
+    client.write_all(b"TP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    assert!(matches!(head(&mut stream).await, Next::Head(..)));
+}
+
+/// The proxy listens for the client's leaving while it waits for the server.
+#[tokio::test]
+async fn a_client_that_leaves_after_its_request_is_noticed() {
+    let (mut stream, mut client) = pair();
+    client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").await.unwrap();
+    assert!(matches!(head(&mut stream).await, Next::Head(..)));
+    assert!(!read_now(&mut stream).await.is_empty());
+    drop(client);
+    let mut buf = [0; 8];
+    assert_eq!(tokio::io::AsyncReadExt::read(&mut stream, &mut buf).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_broken_chunk_is_an_error_and_told() {
+    let (mut stream, mut client) = pair();
+    client
+        .write_all(b"POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n")
+        .await
+        .unwrap();
+    assert!(matches!(head(&mut stream).await, Next::Head(..)));
+    let exchange = Arc::new(Exchange::new(stream.connection.clone(), clock::now(), 0, false));
+    stream.serve(exchange.clone());
+    let mut buf = [0; 256];
+    assert!(tokio::io::AsyncReadExt::read(&mut stream, &mut buf).await.unwrap() > 0);
+    assert!(tokio::io::AsyncReadExt::read(&mut stream, &mut buf).await.is_err());
+    assert!(exchange.body_malformed.load(Ordering::Relaxed));
+}
+
+/// A deadline ends a read that waits, and nothing else.
+#[tokio::test]
+async fn a_read_ends_at_the_cut_off() {
+    let (mut stream, mut client) = pair();
+    client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 9\r\n\r\n").await.unwrap();
+    assert!(matches!(head(&mut stream).await, Next::Head(..)));
+    let exchange = Arc::new(Exchange::new(stream.connection.clone(), clock::now(), 0, false));
+    exchange.cut_off_at(Some(clock::now() + Duration::from_millis(30)));
+    stream.serve(exchange);
+    let mut buf = [0; 256];
+    assert!(tokio::io::AsyncReadExt::read(&mut stream, &mut buf).await.unwrap() > 0);
+    let error = tokio::io::AsyncReadExt::read(&mut stream, &mut buf).await.unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test]
+async fn a_slow_head_and_a_silent_client_end_on_time() {
+    let (mut stream, mut client) = pair();
+    client.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let short = HeadLimits { header_timeout: Duration::from_millis(30), ..limits() };
+    let refused = stream.next_head(&short, std::future::pending()).await;
+    assert!(matches!(refused, Next::Refused { reason: Reason::HeaderTimeout, .. }));
+
+    let (mut stream, _client) = pair();
+    let short = HeadLimits { idle_timeout: Duration::from_millis(30), ..limits() };
+    assert!(matches!(stream.next_head(&short, std::future::pending()).await, Next::Closed));
+}
+
+/// The preface is told from a request at the first byte that differs, however short the request.
+#[tokio::test]
+async fn the_preface_is_told_from_a_short_request() {
+    let limits = HeadLimits { preface: true, ..limits() };
+    let (mut stream, mut client) = pair();
+    client.write_all(b"P").await.unwrap();
+    let sending = async {
+        tokio::task::yield_now().await;
+        client.write_all(b"UT / HTTP/1.0\r\n\r\n").await.unwrap();
+    };
+    let (next, ()) = tokio::join!(stream.next_head(&limits, std::future::pending()), sending);
+    assert!(matches!(next, Next::Head(..)));
+
+    let (mut stream, mut client) = pair();
+    client.write_all(PREFACE).await.unwrap();
+    assert!(matches!(stream.next_head(&limits, std::future::pending()).await, Next::Http2));
+    assert_eq!(stream.pending_input(), PREFACE);
+}
+
+/// Small writes leave together; a head does not wait for its body longer than the proxy waits itself.
+#[tokio::test]
+async fn writes_are_gathered_and_leave_when_the_proxy_waits() {
+    let (mut stream, mut client) = pair();
+    stream.write_all(b"head").await.unwrap();
+    let mut buf = [0; 16];
+    let silent = tokio::time::timeout(Duration::from_millis(30), client.read(&mut buf)).await;
+    assert!(silent.is_err(), "nothing leaves before a flush or a wait");
+    let mut waiting = [0; 8];
+    let read = tokio::io::AsyncReadExt::read(&mut stream, &mut waiting);
+    assert!(tokio::time::timeout(Duration::from_millis(30), read).await.is_err());
+    assert_eq!(client.read(&mut buf).await.unwrap(), 4);
+}
+
+/// Unread input at the end would reset the connection and take the answer with it.
+#[tokio::test]
+async fn an_answer_survives_an_unread_body() {
+    let (mut stream, mut client) = pair();
+    client.write_all(b"POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 100000\r\n\r\n").await.unwrap();
+    assert!(matches!(head(&mut stream).await, Next::Head(..)));
+    stream.write_all(b"HTTP/1.1 413 no\r\n\r\n").await.unwrap();
+    drop(stream);
+    client.write_all(&[b'x'; 100_000]).await.unwrap();
+    AsyncWriteExt::shutdown(&mut client).await.unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).await.unwrap();
+    assert_eq!(answer, "HTTP/1.1 413 no\r\n\r\n");
+}
