@@ -1,5 +1,195 @@
-//! The data plane: the only `ProxyHttp` implementation.
+//! The data plane: the only `ProxyHttp` implementation, a table of contents over [`phases`].
+//!
+//! ```text
+//! request_filter           accept ─► route ─► guard ─► dispatch ─┬─► local answer: respond
+//!                                                                └─► the first attempt is picked
+//! upstream_peer            connect   (again for every retry)
+//! upstream_request_filter  forward   (the request's edits)
+//! request_body_filter      forward   (body limit, empty last chunk)
+//! upstream_response_filter respond   (retry on a status)
+//! response_filter          respond   (the answer's edits)
+//! fail_to_proxy            fail      (from cause to problem)
+//! logging, Drop            finish    (always, once)
+//! ```
 
 pub mod client;
+mod context;
 pub mod edit;
 mod names;
+mod phases;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, Result};
+use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+
+pub use context::Context;
+use phases::{accept, connect, dispatch, fail, finish, forward, guard, respond, route};
+
+use crate::base::problem::Problem;
+use crate::config::snapshot::Current;
+use crate::telemetry::metrics::Metrics;
+
+/// Attempts Pingora itself allows: above any `retry.attempts`, whose own count decides, and the fallback's.
+pub const ATTEMPTS_MAX: usize = 32;
+
+/// The gateway as Pingora calls it.
+#[derive(Debug)]
+pub struct Gateway {
+    current: Arc<Current>,
+    metrics: Arc<Metrics>,
+}
+
+impl Gateway {
+    /// A gateway that serves the configuration of the moment.
+    pub fn new(current: Arc<Current>, metrics: Arc<Metrics>) -> Self {
+        Self { current, metrics }
+    }
+}
+
+/// Route, guard, dispatch: everything that is decided before anything is written or sent.
+fn decide(session: &Session, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
+    let view = route::View::read(session.req_header(), ctx.listener)?;
+    route::find(&view, ctx)?;
+    guard::check(session, ctx)?;
+    dispatch::start(session, &view, ctx)
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(self.current.load(), self.metrics.clone())
+    }
+
+    /// None: each costs an allocation per request, and what they do is done elsewhere or not at all.
+    fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+        accept::begin(session, ctx);
+        let step = decide(session, ctx);
+        match step {
+            Ok(dispatch::Next::Forward) => return Ok(false),
+            Ok(dispatch::Next::Answer(answer)) => respond::local(session, ctx, answer).await?,
+            Err(problem) => respond::problem(session, ctx, &problem).await?,
+        }
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+        connect::peer(ctx).await
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _session: &mut Session,
+        reused: bool,
+        _peer: &HttpPeer,
+        _fd: std::os::unix::io::RawFd,
+        _digest: Option<&Digest>,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        connect::connected(ctx, reused);
+        Ok(())
+    }
+
+    fn fail_to_connect(
+        &self,
+        session: &mut Session,
+        _peer: &HttpPeer,
+        ctx: &mut Context,
+        error: Box<Error>,
+    ) -> Box<Error> {
+        connect::failed(session, ctx, error)
+    }
+
+    async fn upstream_request_filter(
+        &self,
+        _session: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        forward::head(request, ctx)
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        forward::body(session, body, end, ctx)
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        respond::upstream_answered(session, response, ctx)
+    }
+
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> Result<()> {
+        respond::edit(session, response, ctx)
+    }
+
+    fn response_body_filter(
+        &self,
+        _session: &mut Session,
+        body: &mut Option<Bytes>,
+        _end: bool,
+        ctx: &mut Context,
+    ) -> Result<Option<Duration>> {
+        respond::body(body.as_ref(), ctx);
+        Ok(None)
+    }
+
+    fn error_while_proxy(
+        &self,
+        _peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Context,
+        client_reused: bool,
+    ) -> Box<Error> {
+        fail::while_proxying(session, ctx, error, client_reused)
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+        fail::answer(session, ctx, error).await
+    }
+
+    async fn logging(&self, _session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+        finish::record(ctx, error);
+    }
+
+    /// The access log and the metrics say it, with the reason.
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _session: &Session,
+        _ctx: &Context,
+        _error: &Error,
+        _reason: ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+}

@@ -1,0 +1,272 @@
+//! What the gateway knows of one request, from its first hook to its record.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::{HeaderName, HeaderValue, Method, Version, header};
+use pingora::http::RequestHeader;
+
+use super::client::Client;
+use super::phases::finish;
+use crate::base::clock;
+use crate::base::problem::{self, Form};
+use crate::base::reason::Reason;
+use crate::config::snapshot::{Route, RouteTimeout, Snapshot};
+use crate::ingress::connection::{Exchange, exchange};
+use crate::routing::Captures;
+use crate::telemetry::access::{AccessRecord, Field};
+use crate::telemetry::metrics::{InFlight, Metrics};
+use crate::telemetry::request_id::RequestId;
+use crate::telemetry::trace::{SpanId, TraceContext};
+use crate::upstream::{Attempt, Failure, Outcome, Tried, Upstream};
+
+/// One request. Whatever ends it, also a panic or the client's leaving, is recorded when this is dropped.
+pub struct Context {
+    /// What `ingress` knows of it; `None` only outside of it (tests of single hooks).
+    pub(super) exchange: Option<Arc<Exchange>>,
+    pub(super) snapshot: Arc<Snapshot>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) began: Instant,
+    /// The route; [`Snapshot::unmatched`] until one is found.
+    pub(super) route: Arc<Route>,
+    pub(super) captures: Captures,
+    pub(super) in_flight: Option<InFlight>,
+    pub(super) listener: u16,
+    pub(super) client: Client,
+    pub(super) request_id: RequestId,
+    pub(super) trace: Option<TraceContext>,
+    pub(super) head: Head,
+    /// Path and query to forward, where they differ from what was sent.
+    pub(super) target: Option<String>,
+    pub(super) deadlines: Deadlines,
+    pub(super) call: Option<Call>,
+    /// Why the gateway itself ends the request, once that is decided.
+    pub(super) failure: Option<Reason>,
+    /// The inside story, for the log only.
+    pub(super) detail: Option<String>,
+    /// Status sent, or that would have been; 0 = nothing yet.
+    pub(super) status: u16,
+    /// The line of the access log in the making; absent without one.
+    pub(super) record: Option<Box<AccessRecord>>,
+    /// A status made the answer's attempt a failed one, and the next is picked.
+    pub(super) retrying: bool,
+    pub(super) request_body_bytes: u64,
+    pub(super) response_body_bytes: u64,
+    pub(super) recorded: bool,
+}
+
+/// What is needed of the request's head when the session is gone, or lent out.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) method: Method,
+    pub(super) version: Version,
+    /// gRPC, or a client that waits for server-sent events.
+    pub(super) expects_stream: bool,
+    /// How errors are written for this client.
+    pub(super) error_form: Form,
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self { method: Method::GET, version: Version::HTTP_11, expects_stream: false, error_form: Form::Json }
+    }
+}
+
+/// The one deadline of a request.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Deadlines {
+    /// For the first byte of the answer.
+    pub(super) first_byte: Option<Instant>,
+    /// For the last byte of the answer.
+    pub(super) whole: Option<Instant>,
+}
+
+/// The call to an upstream: one attempt, or several.
+pub(super) struct Call {
+    pub(super) upstream: Arc<Upstream>,
+    pub(super) tried: Tried,
+    pub(super) attempt: Option<Attempt>,
+    /// Pause before the picked attempt.
+    pub(super) backoff: Option<Duration>,
+    pub(super) hash_key: u64,
+    /// Whether the whole request body went to the server.
+    pub(super) body_sent: bool,
+    /// Whether this is the fallback of another upstream.
+    pub(super) is_fallback: bool,
+    /// A stale pooled connection was replaced once already.
+    pub(super) stale_replaced: bool,
+}
+
+impl Context {
+    pub(super) fn new(snapshot: Arc<Snapshot>, metrics: Arc<Metrics>) -> Self {
+        let exchange = exchange();
+        let began = exchange.as_ref().map_or_else(clock::now, |exchange| exchange.began);
+        let listener = exchange.as_ref().map_or(0, |exchange| exchange.connection.listener);
+        Self {
+            exchange,
+            route: snapshot.unmatched.clone(),
+            snapshot,
+            metrics,
+            began,
+            captures: Captures::default(),
+            in_flight: None,
+            listener,
+            client: Client::default(),
+            request_id: RequestId::random(),
+            trace: None,
+            head: Head::default(),
+            target: None,
+            deadlines: Deadlines::default(),
+            call: None,
+            failure: None,
+            detail: None,
+            status: 0,
+            record: None,
+            retrying: false,
+            request_body_bytes: 0,
+            response_body_bytes: 0,
+            recorded: false,
+        }
+    }
+
+    /// Who is at the other end of the connection, proxies included.
+    pub(super) fn peer_ip(&self) -> IpAddr {
+        match &self.exchange {
+            Some(exchange) => exchange.connection.peer.ip(),
+            None => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+        }
+    }
+
+    pub(super) fn is_tls(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.connection.tls.is_some())
+    }
+
+    /// Whether the client asked to turn the connection into a WebSocket.
+    pub(super) fn is_upgrade(&self) -> bool {
+        self.exchange.as_ref().is_some_and(|exchange| exchange.upgrade)
+    }
+
+    pub(super) fn enter_route(&mut self, route: Arc<Route>, captures: Captures) {
+        self.in_flight = Some(route.metrics.start());
+        self.route = route;
+        self.captures = captures;
+    }
+
+    /// Keeps what the record needs of the head, and settles the request's id and trace.
+    pub(super) fn begin(&mut self, head: &RequestHeader, host: Option<&[u8]>) {
+        let field = |name: http::HeaderName| head.headers.get(name);
+        let content_type = field(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+        let accept = field(header::ACCEPT).map(HeaderValue::as_bytes);
+        let foreign_id = field(HeaderName::from_static("x-request-id")).filter(|_| self.client.peer_trusted);
+        if let Some(foreign) = foreign_id.and_then(|id| RequestId::foreign(id.as_bytes())) {
+            self.request_id = foreign;
+        }
+        self.trace = Some(TraceContext::accept(
+            field(HeaderName::from_static("traceparent")).map(HeaderValue::as_bytes),
+        ));
+        self.head = Head {
+            method: head.method.clone(),
+            version: head.version,
+            expects_stream: content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
+                || accept.is_some_and(|value| value.starts_with(b"text/event-stream")),
+            error_form: problem::negotiate(content_type, accept),
+        };
+        if let Some(log) = &self.snapshot.log.access {
+            let mut record = AccessRecord::new();
+            record.set(Field::Method, head.method.as_str());
+            record.set(Field::Target, head.raw_path());
+            if let Some(host) = host {
+                record.set(Field::Host, host);
+            }
+            log.collect_request(&mut record, &head.headers);
+            self.record = Some(record);
+        }
+    }
+
+    /// Ends the current attempt, if there is one: with a failure, or with what it has come to so far.
+    pub(super) fn end_attempt(&mut self, failure: Option<Outcome>, now: Instant) {
+        let Some(call) = self.call.as_mut() else { return };
+        let Some(mut attempt) = call.attempt.take() else { return };
+        if let Some(failure) = failure {
+            attempt.finish(failure, now);
+        }
+        let done = attempt.close(now);
+        let Some(record) = self.record.as_mut() else { return };
+        record.set(Field::Upstream, call.upstream.name().as_bytes());
+        let another_upstream = call.is_fallback && call.tried.attempts() == 1;
+        let started =
+            clock::wall().checked_sub(done.total.unwrap_or_default()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let line = record.begin_attempt(&done.server, SpanId::random(), started);
+        line.span.duration = done.total;
+        line.status = done.status;
+        line.failure = done.outcome.failure().map(Failure::label);
+        line.connect = if done.reused == Some(true) { Some(Duration::ZERO) } else { done.connect };
+        line.header = done.header;
+        line.bytes_sent = self.request_body_bytes;
+        line.response_length = self.response_body_bytes;
+        line.bytes_received = self.response_body_bytes;
+        line.another_upstream = another_upstream;
+    }
+
+    /// A kept connection turned out to be closed: has the same server asked again on a new one, once a request.
+    pub(super) fn replace_stale(&mut self) -> bool {
+        match self.call.as_mut() {
+            Some(call) if call.attempt.is_some() && !call.stale_replaced => {
+                call.stale_replaced = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Sets the deadlines of `route` and has the connection cut the request off at the first of them.
+    pub(super) fn set_deadlines(&mut self, route: &Route) {
+        let after = |time| self.began.checked_add(time);
+        self.deadlines = match route.timeout {
+            _ if route.stream => Deadlines::default(),
+            RouteTimeout::Unlimited => Deadlines::default(),
+            RouteTimeout::Whole(time) => Deadlines { first_byte: after(time), whole: after(time) },
+            RouteTimeout::Default => {
+                Deadlines { first_byte: after(self.snapshot.limits.request_timeout), whole: None }
+            }
+        };
+        if let Some(exchange) = &self.exchange {
+            exchange.cut_off_at(self.deadlines.first_byte.and_then(|at| at.checked_add(CUT_OFF_GRACE)));
+        }
+    }
+
+    /// The answer has begun: from now on only the deadline for the whole holds.
+    pub(super) fn answer_began(&mut self) {
+        if let Some(exchange) = &self.exchange {
+            let whole = if self.status == 101 { None } else { self.deadlines.whole };
+            exchange.cut_off_at(whole);
+        }
+    }
+
+    /// Whether the deadline for what is waited for now has passed.
+    pub(super) fn is_late(&self) -> bool {
+        let deadline = if self.status == 0 { self.deadlines.first_byte } else { self.deadlines.whole };
+        deadline.is_some_and(|at| clock::now() >= at)
+    }
+
+    /// Bytes this request has put on the connection so far, head included; the body alone where streams share it.
+    pub(super) fn bytes_sent(&self) -> u64 {
+        match &self.exchange {
+            Some(exchange) if self.head.version < Version::HTTP_2 => {
+                exchange.connection.bytes_written.load(Ordering::Relaxed) - exchange.bytes_written_before
+            }
+            _ => self.response_body_bytes,
+        }
+    }
+}
+
+/// The upstream's own time-outs end at the deadline, and become a proper answer; the connection's follow after this.
+const CUT_OFF_GRACE: Duration = Duration::from_millis(50);
+
+impl Drop for Context {
+    fn drop(&mut self) {
+        finish::dropped(self);
+    }
+}

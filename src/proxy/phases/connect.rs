@@ -1,0 +1,202 @@
+//! Which server, for each attempt; what a failed attempt means, and what follows it.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+
+use crate::base::clock;
+use crate::base::problem::Problem;
+use crate::base::reason::Reason;
+use crate::proxy::Context;
+use crate::proxy::context::Call;
+use crate::upstream::retry::is_idempotent;
+use crate::upstream::{Decision, Failure, Fallback, NoServer, Outcome, Situation, Tried, Upstream, fallback};
+
+/// Picks the server of the first attempt. Here, before Pingora takes over, so that "no server" is an answer like any
+/// other and keeps the connection.
+pub(in crate::proxy) fn first(
+    session: &Session,
+    ctx: &mut Context,
+    upstream: &Arc<Upstream>,
+) -> Result<(), Problem> {
+    let hash_key = upstream.hash_key(ctx.client.address, &session.req_header().headers);
+    begin(ctx, upstream.clone(), hash_key, false)
+}
+
+fn begin(
+    ctx: &mut Context,
+    upstream: Arc<Upstream>,
+    hash_key: u64,
+    is_fallback: bool,
+) -> Result<(), Problem> {
+    ctx.call = Some(Call {
+        upstream,
+        tried: Tried::default(),
+        attempt: None,
+        backoff: None,
+        hash_key,
+        body_sent: false,
+        is_fallback,
+        stale_replaced: false,
+    });
+    let Err(none) = pick(ctx) else { return Ok(()) };
+    ctx.failure = Some(none.reason);
+    match fallback_upstream(ctx) {
+        Some(other) => begin(ctx, other, hash_key, true),
+        None => Err(Problem::new(none.reason).retry_after(none.retry_after)),
+    }
+}
+
+/// Picks a server for the next attempt of the call: one not tried yet, if there is one.
+fn pick(ctx: &mut Context) -> Result<(), NoServer> {
+    let deadline = ctx.deadlines.first_byte;
+    let Some(call) = ctx.call.as_mut() else { return Ok(()) };
+    call.attempt = Some(call.upstream.attempt(&mut call.tried, call.hash_key, deadline, clock::now())?);
+    call.body_sent = false;
+    ctx.failure = None;
+    Ok(())
+}
+
+/// The peer of the picked attempt, after the pause that a retry makes.
+pub(in crate::proxy) async fn peer(ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    if let Some(pause) = ctx.call.as_mut().and_then(|call| call.backoff.take()) {
+        pingora::time::sleep(pause).await;
+    }
+    // A retry replays the body from its start.
+    ctx.request_body_bytes = 0;
+    let silence_is_normal = ctx.route.stream || ctx.is_upgrade() || ctx.head.expects_stream;
+    let Some(attempt) = ctx.call.as_ref().and_then(|call| call.attempt.as_ref()) else {
+        // Not reachable: an attempt is picked before Pingora is asked to go on, or to try again.
+        ctx.failure = Some(Reason::Internal);
+        return Error::e_explain(ErrorType::InternalError, "no attempt was picked");
+    };
+    let mut peer = attempt.peer();
+    if silence_is_normal {
+        // Tunnels, event streams, gRPC, and routes that say so. The request's deadline still holds until the answer
+        // begins: the connection is cut off then.
+        peer.options.read_timeout = Some(ctx.snapshot.limits.stream_idle);
+    }
+    Ok(peer)
+}
+
+pub(in crate::proxy) fn connected(ctx: &mut Context, reused: bool) {
+    if let Some(attempt) = ctx.call.as_mut().and_then(|call| call.attempt.as_mut()) {
+        attempt.connected(reused, clock::now());
+    }
+}
+
+/// No connection: nothing of the request was sent, so any method may be tried again.
+pub(in crate::proxy) fn failed(session: &Session, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+    let outcome = match error.etype() {
+        ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Outcome::ConnectTimeout,
+        ErrorType::TLSHandshakeFailure
+        | ErrorType::TLSWantX509Lookup
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError => Outcome::Tls,
+        _ => Outcome::ConnectFailed,
+    };
+    ctx.detail = Some(error.to_string());
+    let retry = next(session, ctx, outcome);
+    error.set_retry(retry);
+    error
+}
+
+/// Ends the current attempt with the failure `outcome` and decides what follows; true = another one is picked, and
+/// Pingora shall ask for its peer.
+pub(in crate::proxy) fn next(session: &Session, ctx: &mut Context, outcome: Outcome) -> bool {
+    let now = clock::now();
+    ctx.end_attempt(Some(outcome), now);
+    let reason = if ctx.is_late() { Some(Reason::DeadlineExceeded) } else { outcome.reason() };
+    ctx.failure = reason;
+    let (Some(failure), Some(call)) = (outcome.failure(), ctx.call.as_mut()) else { return false };
+    let situation = situation(session, call, ctx.deadlines.first_byte, now);
+    if let Decision::Retry(pause) = call.upstream.retry(failure, &situation, now) {
+        call.backoff = Some(pause);
+        if pick(ctx).is_ok() {
+            return true;
+        }
+        ctx.failure = reason;
+    }
+    fall_back(session, ctx, failure)
+}
+
+/// The server answered with a status that another may do better than. True: the attempt is ended as failed and the
+/// next is picked. False: this answer goes to the client as it came.
+pub(in crate::proxy) fn again_after_status(session: &Session, ctx: &mut Context, status: u16) -> bool {
+    let now = clock::now();
+    let Some(call) = ctx.call.as_mut() else { return false };
+    let situation = situation(session, call, ctx.deadlines.first_byte, now);
+    let Decision::Retry(pause) = call.upstream.retry(Failure::Status(status), &situation, now) else {
+        return false;
+    };
+    // The next one is picked before this one is let go: without a next one, this answer is the best there is.
+    let Some(current) = call.attempt.take() else { return false };
+    let picked = pick(ctx).is_ok();
+    let Some(call) = ctx.call.as_mut() else { return false };
+    let next = call.attempt.replace(current);
+    if picked {
+        call.backoff = Some(pause);
+        ctx.end_attempt(None, now);
+        if let Some(call) = ctx.call.as_mut() {
+            call.attempt = next;
+        }
+    }
+    picked
+}
+
+fn situation<'s>(
+    session: &'s Session,
+    call: &Call,
+    deadline: Option<Instant>,
+    now: Instant,
+) -> Situation<'s> {
+    Situation {
+        method: &session.req_header().method,
+        replayable: !session.as_downstream().retry_buffer_truncated(),
+        answer_started: answer_started(session),
+        attempts: call.tried.attempts(),
+        time_left: deadline.map(|at| at.saturating_duration_since(now)),
+    }
+}
+
+/// Whether the client has seen a part of the answer.
+pub(in crate::proxy) fn answer_started(session: &Session) -> bool {
+    session.response_written().is_some_and(|head| !head.status.is_informational())
+}
+
+/// Turns to the fallback upstream, if there is one and the request may be sent again.
+fn fall_back(session: &Session, ctx: &mut Context, failure: Failure) -> bool {
+    let sendable = failure == Failure::Connect
+        || is_idempotent(&session.req_header().method) && !session.as_downstream().retry_buffer_truncated();
+    if answer_started(session) || !sendable {
+        return false;
+    }
+    let Some(other) = fallback_upstream(ctx) else { return false };
+    let (hash_key, reason) = (ctx.call.as_ref().map_or(0, |call| call.hash_key), ctx.failure);
+    if begin(ctx, other, hash_key, true).is_ok() {
+        return true;
+    }
+    ctx.failure = reason;
+    false
+}
+
+/// The upstream that stands in for the one that could not be reached; a stand-in has none of its own.
+fn fallback_upstream(ctx: &Context) -> Option<Arc<Upstream>> {
+    let call = ctx.call.as_ref().filter(|call| !call.is_fallback)?;
+    match call.upstream.fallback()? {
+        Fallback::Upstream(link) if ctx.failure.is_some_and(fallback::applies) => link.upstream().cloned(),
+        _ => None,
+    }
+}
+
+/// The fixed answer that stands in for an upstream that could not be reached.
+pub(in crate::proxy) fn fallback_answer(ctx: &Context) -> Option<Arc<http::Response<Bytes>>> {
+    match ctx.call.as_ref()?.upstream.fallback()? {
+        Fallback::Answer(answer) if ctx.failure.is_some_and(fallback::applies) => Some(answer.clone()),
+        _ => None,
+    }
+}

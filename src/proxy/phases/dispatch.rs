@@ -1,0 +1,61 @@
+//! What answers: a server (the first attempt is picked here), or the gateway itself.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use pingora_proxy::Session;
+
+use super::route::View;
+use super::{connect, forward};
+use crate::base::problem::Problem;
+use crate::base::reason::Reason;
+use crate::config::snapshot::Target;
+use crate::proxy::Context;
+
+pub(in crate::proxy) enum Next {
+    /// Pingora goes on and asks for a peer.
+    Forward,
+    /// The gateway answers.
+    Answer(Answer),
+}
+
+/// A local answer.
+pub(in crate::proxy) enum Answer {
+    /// Another address, with the status of the redirect.
+    Redirect { status: StatusCode, location: String },
+    /// What the route or the fallback says.
+    Fixed(Arc<http::Response<Bytes>>),
+}
+
+pub(in crate::proxy) fn start(
+    session: &Session,
+    view: &View<'_>,
+    ctx: &mut Context,
+) -> Result<Next, Problem> {
+    let route = ctx.route.clone();
+    match &route.target {
+        Target::Respond(respond) => Ok(Next::Answer(Answer::Fixed(respond.clone()))),
+        Target::Redirect(redirect) => {
+            let location = view.with_values(ctx, |values| redirect.to.expand_location(values));
+            let mut location = location.map_err(|_| Problem::new(Reason::BadPath))?;
+            if let Some(query) = view.query.filter(|_| !redirect.to.has_query()) {
+                location.push('?');
+                location.push_str(query);
+            }
+            Ok(Next::Answer(Answer::Redirect { status: redirect.status, location }))
+        }
+        Target::Upstream(upstream) => {
+            forward::plan(view, ctx, &route)?;
+            ctx.set_deadlines(&route);
+            match connect::first(session, ctx, upstream) {
+                Ok(()) => Ok(Next::Forward),
+                Err(problem) => match connect::fallback_answer(ctx) {
+                    Some(answer) => Ok(Next::Answer(Answer::Fixed(answer))),
+                    None => Err(problem),
+                },
+            }
+        }
+        Target::Nothing => Err(Problem::new(Reason::RouteNotFound)),
+    }
+}

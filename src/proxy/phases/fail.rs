@@ -1,0 +1,108 @@
+//! Errors: from Pingora's cause to our reason, in one table; and the answer, if one can still be given.
+
+use pingora::{Error, ErrorSource, ErrorType};
+use pingora_proxy::{FailToProxy, Session};
+
+use super::{connect, respond};
+use crate::base::clock;
+use crate::base::problem::Problem;
+use crate::base::reason::Reason;
+use crate::proxy::Context;
+use crate::proxy::phases::dispatch::Answer;
+use crate::upstream::Outcome;
+use crate::upstream::retry::is_idempotent;
+
+/// An attempt that had a connection failed. Ends it and decides whether another follows.
+pub(in crate::proxy) fn while_proxying(
+    session: &Session,
+    ctx: &mut Context,
+    mut error: Box<Error>,
+    client_reused: bool,
+) -> Box<Error> {
+    if std::mem::take(&mut ctx.retrying) {
+        // Decided where the status was seen; the next attempt is picked.
+        error.set_retry(true);
+        return error;
+    }
+    if *error.esource() != ErrorSource::Upstream {
+        // The client left, was too slow, or sent what may not pass: nothing to hold against the server.
+        ctx.end_attempt(None, clock::now());
+        error.set_retry(false);
+        return error;
+    }
+    let replayable = !session.as_downstream().retry_buffer_truncated();
+    let fresh =
+        !connect::answer_started(session) && replayable && is_idempotent(&session.req_header().method);
+    if client_reused && fresh && is_reset(&error) && ctx.replace_stale() {
+        // A kept connection that the server had closed meanwhile: its right, and no failure.
+        error.set_retry(true);
+        return error;
+    }
+    ctx.detail = Some(error.to_string());
+    let body_sent = ctx.call.as_ref().is_some_and(|call| call.body_sent);
+    let outcome = match error.etype() {
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Outcome::Timeout { body_sent },
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2 | ErrorType::H2Downgrade => {
+            Outcome::BadResponse
+        }
+        _ => Outcome::Reset,
+    };
+    let retry = connect::next(session, ctx, outcome);
+    if !retry && outcome == (Outcome::Timeout { body_sent: false }) && !ctx.is_late() {
+        // While the body was still coming, the silence was the client's.
+        ctx.failure = Some(Reason::BodyTimeout);
+    }
+    error.set_retry(retry);
+    error
+}
+
+fn is_reset(error: &Error) -> bool {
+    matches!(
+        error.etype(),
+        ErrorType::ConnectionClosed | ErrorType::ReadError | ErrorType::WriteError | ErrorType::H2Error
+    )
+}
+
+/// Answers for a request that Pingora could not serve; only notes it when the answer has begun or nobody listens.
+pub(in crate::proxy) async fn answer(session: &mut Session, ctx: &mut Context, error: &Error) -> FailToProxy {
+    ctx.end_attempt(None, clock::now());
+    let reason = reason_of(ctx, error);
+    if ctx.detail.is_none() {
+        ctx.detail = Some(error.to_string());
+    }
+    ctx.failure = Some(reason);
+    if connect::answer_started(session) || reason == Reason::ClientClosed {
+        if ctx.status == 0 {
+            ctx.status = reason.status();
+        }
+        return FailToProxy { error_code: ctx.status, can_reuse_downstream: false };
+    }
+    let fallback = connect::fallback_answer(ctx);
+    // Where the client's message stopped is not known, or the rest of it is not wanted.
+    session.set_keepalive(None);
+    let sent = match fallback {
+        Some(fallback) => respond::local(session, ctx, Answer::Fixed(fallback)).await,
+        None => respond::problem(session, ctx, &Problem::new(reason)).await,
+    };
+    if sent.is_err() {
+        ctx.failure = Some(Reason::ClientClosed);
+    }
+    FailToProxy { error_code: ctx.status, can_reuse_downstream: false }
+}
+
+/// The one table from Pingora's errors to reasons, for what was not named where it happened.
+fn reason_of(ctx: &Context, error: &Error) -> Reason {
+    if let Some(reason) = ctx.failure {
+        return reason;
+    }
+    let malformed = ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_body_malformed());
+    match (error.esource(), error.etype()) {
+        (ErrorSource::Downstream, _) if malformed => Reason::RequestMalformed,
+        (ErrorSource::Downstream, _) if ctx.is_late() => Reason::DeadlineExceeded,
+        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Reason::BodyTimeout,
+        (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => Reason::RequestMalformed,
+        (ErrorSource::Downstream, _) => Reason::ClientClosed,
+        (ErrorSource::Upstream, _) => Reason::UpstreamReset,
+        _ => Reason::Internal,
+    }
+}

@@ -1,0 +1,88 @@
+//! The end of a request: metrics and access log, exactly once, whatever ended it.
+
+use pingora::Error;
+
+use crate::base::clock;
+use crate::base::reason::Reason;
+use crate::proxy::Context;
+use crate::telemetry::access::{Field, TlsInfo};
+
+/// Records a request that came to its end.
+pub(in crate::proxy) fn record(ctx: &mut Context, error: Option<&Error>) {
+    let completed = error.is_none();
+    ctx.end_attempt(None, clock::now());
+    if ctx.status == 0 {
+        ctx.status = ctx.failure.map_or(0, Reason::status);
+    }
+    write(ctx, completed);
+}
+
+/// Records a request whose task was dropped: cut off at its deadline, abandoned with its connection, or panicked.
+pub(in crate::proxy) fn dropped(ctx: &mut Context) {
+    if ctx.recorded {
+        return;
+    }
+    let reason = match ctx.failure {
+        Some(reason) => reason,
+        None if std::thread::panicking() => Reason::Internal,
+        None if ctx.is_late() => Reason::DeadlineExceeded,
+        None => Reason::ClientClosed,
+    };
+    ctx.failure = Some(reason);
+    if ctx.status == 0 {
+        ctx.status = reason.status();
+    }
+    ctx.end_attempt(None, clock::now());
+    write(ctx, false);
+}
+
+fn write(ctx: &mut Context, completed: bool) {
+    if std::mem::replace(&mut ctx.recorded, true) {
+        return;
+    }
+    let time = clock::now().saturating_duration_since(ctx.began);
+    ctx.route.metrics.finish(
+        &ctx.head.method,
+        ctx.status,
+        time.as_secs_f64(),
+        ctx.request_body_bytes,
+        ctx.response_body_bytes,
+    );
+    if let Some(reason) = ctx.failure {
+        ctx.metrics.request_rejected(reason);
+    }
+    let Some(mut record) = ctx.record.take() else { return };
+    if !ctx.route.access_log {
+        return;
+    }
+    let Some(log) = ctx.snapshot.log.access.as_ref() else { return };
+    record.ended = clock::wall();
+    record.request_time = time;
+    record.client = Some(ctx.client.address);
+    record.version = Some(ctx.head.version);
+    record.status = ctx.status;
+    record.body_bytes_sent = ctx.response_body_bytes;
+    record.bytes_sent = ctx.bytes_sent();
+    record.completed = completed;
+    record.request_id = Some(ctx.request_id.clone());
+    record.trace = ctx.trace.take();
+    record.reason = ctx.failure;
+    record.set(Field::Route, ctx.route.name.as_bytes());
+    if let Some(detail) = &ctx.detail {
+        record.set(Field::Detail, detail);
+    }
+    if let Some(exchange) = &ctx.exchange {
+        let connection = &exchange.connection;
+        record.client_port = (ctx.client.address == connection.peer.ip()).then(|| connection.peer.port());
+        record.server_port = Some(connection.local_port).filter(|port| *port != 0);
+        record.connection = connection.serial;
+        record.connection_requests = u32::try_from(exchange.serial).unwrap_or(u32::MAX);
+        record.tls =
+            connection.tls.as_ref().map(|tls| TlsInfo { protocol: tls.protocol, cipher: tls.cipher });
+        record.request_length = exchange.head_bytes + ctx.request_body_bytes;
+        if let Some(listener) = ctx.snapshot.listeners.get(usize::from(connection.listener)) {
+            record.set(Field::Listener, &listener.name);
+        }
+    }
+    log.submit(record);
+}

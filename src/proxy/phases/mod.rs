@@ -1,0 +1,11 @@
+//! One file a phase, in the order a request passes them; see [`super`] for the chart.
+
+pub(super) mod accept;
+pub(super) mod connect;
+pub(super) mod dispatch;
+pub(super) mod fail;
+pub(super) mod finish;
+pub(super) mod forward;
+pub(super) mod guard;
+pub(super) mod respond;
+pub(super) mod route;

@@ -1,0 +1,141 @@
+//! Answers: the server's on their way back, and the gateway's own. One place writes every local answer.
+
+use bytes::Bytes;
+use http::{StatusCode, Version, header};
+use pingora::http::ResponseHeader;
+use pingora::{Error, ErrorType, Result};
+use pingora_proxy::Session;
+
+use super::connect;
+use super::dispatch::Answer;
+use crate::base::clock;
+use crate::base::problem::{Form, Problem};
+use crate::proxy::{Context, edit};
+use crate::upstream::Outcome;
+
+/// The head of a server's answer: retried when its status says so and another server may do better.
+pub(in crate::proxy) fn upstream_answered(
+    session: &Session,
+    response: &ResponseHeader,
+    ctx: &mut Context,
+) -> Result<()> {
+    let status = response.status.as_u16();
+    if response.status.is_informational() && status != 101 {
+        return Ok(());
+    }
+    if let Some(attempt) = ctx.call.as_mut().and_then(|call| call.attempt.as_mut()) {
+        attempt.finish(Outcome::Answered(status), clock::now());
+    }
+    let retryable = ctx.call.as_ref().is_some_and(|call| call.upstream.retry_policy().on.has_status(status));
+    if retryable && connect::again_after_status(session, ctx, status) {
+        let mut error = Error::explain(ErrorType::HTTPStatus(status), "retried on another server");
+        error.as_up();
+        error.set_retry(true);
+        ctx.retrying = true;
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// The head of any proxied answer, as it goes to the client.
+pub(in crate::proxy) fn edit(
+    session: &Session,
+    response: &mut ResponseHeader,
+    ctx: &mut Context,
+) -> Result<()> {
+    if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
+    }
+    ctx.status = response.status.as_u16();
+    ctx.failure = None;
+    ctx.answer_began();
+    edit::response(response, session.req_header().version, ctx.request_id.as_bytes())?;
+    collect(ctx, response);
+    Ok(())
+}
+
+/// What the access log shows of the answer's head.
+fn collect(ctx: &mut Context, response: &ResponseHeader) {
+    if let (Some(record), Some(log)) = (ctx.record.as_mut(), &ctx.snapshot.log.access) {
+        log.collect_response(record, &response.headers);
+    }
+}
+
+/// One piece of an answer's body.
+pub(in crate::proxy) fn body(piece: Option<&Bytes>, ctx: &mut Context) {
+    ctx.response_body_bytes += piece.map_or(0, |piece| piece.len() as u64);
+}
+
+/// Answers with a problem document in the form the client asked for.
+pub(in crate::proxy) async fn problem(
+    session: &mut Session,
+    ctx: &mut Context,
+    problem: &Problem,
+) -> Result<()> {
+    ctx.failure = Some(problem.reason);
+    let form = ctx.head.error_form;
+    // Trailers are HTTP/2's; over HTTP/1 there is no gRPC, only something that says it is.
+    let form = if form == Form::Grpc && ctx.head.version < Version::HTTP_2 { Form::Json } else { form };
+    let status = if form == Form::Grpc { 200 } else { problem.reason.status() };
+    let body = problem.body(form, ctx.request_id.as_str());
+    let mut header = ResponseHeader::build(status, Some(8))?;
+    header.insert_header(header::CONTENT_TYPE, Problem::content_type(form))?;
+    if form == Form::Grpc {
+        header.insert_header("grpc-status", u16::from(problem.reason.grpc_status()))?;
+        header.insert_header("grpc-message", problem.reason.detail())?;
+    } else {
+        header.insert_header(header::CACHE_CONTROL, "no-store")?;
+    }
+    if let Some(seconds) = problem.retry_after_seconds() {
+        header.insert_header(header::RETRY_AFTER, seconds)?;
+    }
+    if let Some(allow) = &problem.allow {
+        header.insert_header(header::ALLOW, allow.as_ref())?;
+    }
+    send(session, ctx, header, Bytes::from(body)).await?;
+    ctx.status = problem.reason.status();
+    Ok(())
+}
+
+/// Answers with what the route says.
+pub(in crate::proxy) async fn local(session: &mut Session, ctx: &mut Context, answer: Answer) -> Result<()> {
+    match answer {
+        Answer::Redirect { status, location } => {
+            let mut header = ResponseHeader::build(status, Some(6))?;
+            header.insert_header(header::LOCATION, location)?;
+            send(session, ctx, header, Bytes::new()).await
+        }
+        Answer::Fixed(answer) => {
+            let mut header = ResponseHeader::build(answer.status(), Some(answer.headers().len() + 6))?;
+            for (name, value) in answer.headers() {
+                header.append_header(name.clone(), value.clone())?;
+            }
+            send(session, ctx, header, answer.body().clone()).await
+        }
+    }
+}
+
+/// Writes a local answer and leaves the connection usable, unless a body is still on its way: reading that to its end
+/// could take for ever, so such a connection is closed after the answer.
+async fn send(
+    session: &mut Session,
+    ctx: &mut Context,
+    mut header: ResponseHeader,
+    body: Bytes,
+) -> Result<()> {
+    let status = header.status;
+    ctx.status = status.as_u16();
+    edit::local_response(&mut header, ctx.request_id.as_bytes())?;
+    let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
+    if !bodiless {
+        header.insert_header(header::CONTENT_LENGTH, body.len())?;
+    }
+    collect(ctx, &header);
+    let end = bodiless || body.is_empty() || ctx.head.method == http::Method::HEAD;
+    session.write_response_header(Box::new(header), end).await?;
+    if !end {
+        ctx.response_body_bytes += body.len() as u64;
+        session.write_response_body(Some(body), true).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,143 @@
+//! Which route: host and path in their one form, then the table.
+
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderValue, Method};
+use pingora::http::RequestHeader;
+
+use crate::base::problem::Problem;
+use crate::base::reason::Reason;
+use crate::proxy::Context;
+use crate::routing::template::Values;
+use crate::routing::{Outcome, RequestView, host, path};
+
+/// What routing and templates see of a request: its head, read once.
+pub(in crate::proxy) struct View<'s> {
+    listener: u16,
+    host: Cow<'s, str>,
+    /// In its one form; owned where that differs from what was sent.
+    pub(in crate::proxy) path: Cow<'s, str>,
+    /// Without `?`; absent when there is none, or an empty one.
+    pub(in crate::proxy) query: Option<&'s str>,
+    /// Whether the target came in origin form (RFC 9112 section 3.2.1).
+    pub(in crate::proxy) origin_form: bool,
+    method: &'s Method,
+    headers: &'s HeaderMap,
+}
+
+impl<'s> View<'s> {
+    /// Reads `head`, or says what is wrong with it.
+    pub(in crate::proxy) fn read(head: &'s RequestHeader, listener: u16) -> Result<Self, Problem> {
+        if head.method == Method::CONNECT {
+            return Err(Problem::new(Reason::MethodUnsupported));
+        }
+        let host = match host_of(head) {
+            Some(raw) => host::normalise(raw).map_err(|_| Problem::new(Reason::BadHost))?.name,
+            // HTTP/1.0 may come without; only routes without hosts match it.
+            None => Cow::Borrowed(""),
+        };
+        let target = head.raw_path();
+        let (raw_path, query) = split_target(target);
+        let path = path::normalise(raw_path).map_err(|_| Problem::new(Reason::BadPath))?;
+        if path == "*" && head.method != Method::OPTIONS {
+            return Err(Problem::new(Reason::BadPath));
+        }
+        let query = std::str::from_utf8(query).map_err(|_| Problem::new(Reason::BadPath))?;
+        Ok(Self {
+            listener,
+            host,
+            path,
+            query: (!query.is_empty()).then_some(query),
+            origin_form: target.starts_with(b"/"),
+            method: &head.method,
+            headers: &head.headers,
+        })
+    }
+
+    fn request(&self) -> RequestView<'_> {
+        RequestView {
+            listener: self.listener,
+            host: &self.host,
+            path: &self.path,
+            query: self.query,
+            method: self.method,
+            headers: self.headers,
+        }
+    }
+
+    /// Calls `expand` with what templates of this request may refer to.
+    pub(in crate::proxy) fn with_values<R>(&self, ctx: &Context, expand: impl FnOnce(&Values<'_>) -> R) -> R {
+        expand(&Values {
+            request: &self.request(),
+            captures: &ctx.captures,
+            scheme: if ctx.client.https { "https" } else { "http" },
+            id: ctx.request_id.as_str(),
+            client: Some(ctx.client.address),
+        })
+    }
+}
+
+/// Finds the route and enters it.
+pub(in crate::proxy) fn find(view: &View<'_>, ctx: &mut Context) -> Result<(), Problem> {
+    match ctx.snapshot.table.find(&view.request()) {
+        Outcome::Found { route, captures } => {
+            let route = ctx.snapshot.route(route).clone();
+            ctx.enter_route(route, captures);
+            Ok(())
+        }
+        Outcome::MethodNotAllowed { allow } => {
+            let mut problem = Problem::new(Reason::MethodNotAllowed);
+            problem.allow = Some(Cow::Owned(allow.to_string()));
+            Err(problem)
+        }
+        Outcome::NotFound => Err(Problem::new(Reason::RouteNotFound)),
+    }
+}
+
+/// The host the request names: the authority of HTTP/2, else `Host`.
+pub(in crate::proxy) fn host_of(head: &RequestHeader) -> Option<&[u8]> {
+    match head.uri.authority() {
+        Some(authority) => Some(authority.as_str().as_bytes()),
+        None => head.headers.get(http::header::HOST).map(HeaderValue::as_bytes),
+    }
+}
+
+/// Path and query of a target in origin or absolute form.
+fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
+    let target = match memchr::memmem::find(target, b"://") {
+        // Absolute form (RFC 9112 section 3.2.2); an origin form begins with the slash.
+        Some(at) if !target.starts_with(b"/") => {
+            let rest = target.get(at + 3..).unwrap_or_default();
+            let start = memchr::memchr2(b'/', b'?', rest);
+            start.and_then(|start| rest.get(start..)).unwrap_or(b"/")
+        }
+        _ => target,
+    };
+    match memchr::memchr(b'?', target) {
+        Some(0) => (b"/", target.get(1..).unwrap_or_default()),
+        Some(at) => (target.get(..at).unwrap_or_default(), target.get(at + 1..).unwrap_or_default()),
+        None => (target, b""),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_target;
+
+    #[test]
+    fn targets_split_into_path_and_query() {
+        for (target, path, query) in [
+            ("/a?b=1", "/a", "b=1"),
+            ("/a", "/a", ""),
+            ("/a?b?c", "/a", "b?c"),
+            ("http://h/a?b", "/a", "b"),
+            ("http://h", "/", ""),
+            ("http://h?q", "/", "q"),
+            ("/x?u=http://h/a", "/x", "u=http://h/a"),
+            ("*", "*", ""),
+        ] {
+            let split = split_target(target.as_bytes());
+            assert_eq!(split, (path.as_bytes(), query.as_bytes()), "{target}");
+        }
+    }
+}
