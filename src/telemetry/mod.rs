@@ -4,6 +4,7 @@
 //! configuration was compiled; nothing here blocks the request path.
 
 pub mod access;
+pub mod log;
 pub mod metrics;
 mod random;
 pub mod request_id;

@@ -39,6 +39,12 @@ impl Stamps {
         &self.utc
     }
 
+    /// `2026-08-22T01:01:08.007Z`.
+    pub(in crate::telemetry) fn utc_millis(&mut self, at: SystemTime) -> String {
+        let (_, millis) = split(at);
+        format!("{}.{millis:03}Z", self.utc(at))
+    }
+
     fn look(&mut self, at: SystemTime) {
         let (second, _) = split(at);
         if self.second == Some(second) {

@@ -187,11 +187,13 @@ fn absent_and_empty_are_told_apart() {
     let mut record = AccessRecord::default();
     record.set(Field::Target, "/x?");
     let format = "<$https> <$is_args> <$args> <$remote_port> <$upstream_addr> <$host> <$request_completion>";
-    assert_eq!(line_of(format, Escape::Default, &record), "<> <> <> <> <-> <-> <>");
+    assert_eq!(line_of(format, Escape::Default, &record), "<> <> <-> <> <-> <-> <>");
     assert_eq!(line_of(format, Escape::Json, &record), "<> <> <> <> <> <> <>");
-    record.set(Field::Target, "/x");
-    assert_eq!(line_of("<$args>", Escape::Default, &record), "<->");
-    assert_eq!(line_of("<$args>", Escape::None, &record), "<>");
+    let format = Format::compile("<$http_referer> <$http_user_agent>", Escape::Default).unwrap();
+    format.collect_request(&mut record, &headers(&[("user-agent", "")]));
+    let mut out = Vec::new();
+    format.write(&record, &mut Stamps::new(TimeZone::UTC), &mut out);
+    assert_eq!(out, b"<-> <>\n");
 }
 
 #[test]
@@ -324,6 +326,22 @@ fn mistakes_in_a_format_are_all_pointed_at() {
     assert_eq!(mistakes("${a-b}")[0].1, "has a `$` that begins no variable");
     assert_eq!(mistakes("$http_ $arg_ $cookie_ $sent_http_").len(), 4);
     assert_eq!(mistakes("")[0].1, "names no format and has no variable");
+}
+
+#[test]
+fn mistakes_are_reported_under_their_path() {
+    let mut out = crate::base::diagnostic::Diagnostics::default();
+    let text = crate::base::origin::At::default_value("$stats $uri $urj".to_owned());
+    assert!(Format::compile_at(&text, Escape::Default, "log.access.format", &mut out).is_none());
+    let found: Vec<_> =
+        out.iter().map(|item| (item.path.as_str(), item.code, item.hint.as_deref())).collect();
+    assert_eq!(
+        found,
+        [
+            ("log.access.format", "log-format", Some("did you mean \"$status\"?")),
+            ("log.access.format", "log-format", Some("did you mean \"$uri\"?")),
+        ]
+    );
 }
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {

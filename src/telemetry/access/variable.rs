@@ -135,7 +135,7 @@ impl Line<'_> {
     pub(super) fn variable(&mut self, variable: Variable) {
         let record = self.record;
         match variable {
-            Variable::Args => match split_target(record).and_then(|(_, query)| query) {
+            Variable::Args => match query_of(record) {
                 Some(query) => self.text(&mask::query(query)),
                 None => self.absent(),
             },
@@ -146,11 +146,7 @@ impl Line<'_> {
             Variable::Host => self.field(Field::Host),
             // Empty rather than absent, as with nginx.
             Variable::Https => self.raw(if record.tls.is_some() { b"on" } else { b"" }),
-            Variable::IsArgs => {
-                let has_args =
-                    split_target(record).is_some_and(|(_, query)| query.is_some_and(|q| !q.is_empty()));
-                self.raw(if has_args { b"?" } else { b"" });
-            }
+            Variable::IsArgs => self.raw(if query_of(record).is_some() { b"?" } else { b"" }),
             Variable::Msec => {
                 let (seconds, millis) = stamp::split(record.ended);
                 self.seconds(seconds.unsigned_abs(), millis);
@@ -231,7 +227,7 @@ impl Line<'_> {
 
     /// The value of the parameter `name` of the query, as written there: the first that has one, case ignored.
     pub(super) fn argument(&mut self, name: &[u8]) {
-        match split_target(self.record).and_then(|(_, query)| argument(query?, name)) {
+        match query_of(self.record).and_then(|query| argument(query, name)) {
             Some(_) if mask::is_secret(name) => self.raw(mask::MASK),
             value => self.maybe(value),
         }
@@ -384,13 +380,10 @@ pub(super) fn write_ip(address: IpAddr, out: &mut Vec<u8>) {
     }
 }
 
-/// Path and query of the target.
-fn split_target(record: &AccessRecord) -> Option<(&[u8], Option<&[u8]>)> {
+/// The query of the target; nginx takes an empty one for none.
+fn query_of(record: &AccessRecord) -> Option<&[u8]> {
     let target = record.get(Field::Target)?;
-    Some(match memchr::memchr(b'?', target).and_then(|at| target.split_at_checked(at)) {
-        Some((path, query)) => (path, query.get(1..)),
-        None => (target, None),
-    })
+    target.get(memchr::memchr(b'?', target)? + 1..).filter(|query| !query.is_empty())
 }
 
 fn argument<'a>(query: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {

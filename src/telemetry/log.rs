@@ -1,0 +1,426 @@
+//! The process log: what the process says about itself, one line an event, on standard error.
+//!
+//! ```text
+//! 2026-08-22T01:01:08.007Z WARN upstream=users server=10.0.0.1:80 failures=5 circuit opened
+//! ```
+//!
+//! Time in UTC, level, the fields, the message; for code that is not ours (and for everything at `debug` and `trace`)
+//! the module in brackets before the fields. Values that come from outside cannot forge a line or command a terminal:
+//! control characters are escaped.
+//!
+//! Events of `tracing` and records of the `log` crate (Pingora's) end up here alike. [`QUIET`] lists whose errors are
+//! not shown as such.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+
+use jiff::tz::TimeZone;
+use parking_lot::Mutex;
+use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
+use tracing::subscriber::Interest;
+use tracing::{Event, Level, Metadata, Subscriber, span};
+
+use super::access::Stamps;
+use crate::base::clock;
+
+/// Modules that report at `error` and `warn` what clients and servers do wrong: every aborted download, every refused
+/// connection, every scanner at the TLS port. The access log and the metrics have all of that, with its reason and
+/// request id, so here it is `debug`.
+pub const QUIET: &[&str] = &[
+    // "Fail to proxy", "Error finish sending body to downstream": an outcome in the access log.
+    "pingora_proxy",
+    // Accept and handshake errors of its own listeners, for each connection.
+    "pingora_core::services",
+    // Broken requests, resets, bodies cut off.
+    "pingora_core::protocols",
+    // Refused and timed-out connects: an attempt in the access log.
+    "pingora_core::connectors",
+    "pingora_core::apps",
+    // Health checks: transitions are logged by `upstream`.
+    "pingora_load_balancing",
+    // Errors of peers, on either side.
+    "h2",
+    "hyper",
+    "rustls",
+    // Names that do not resolve: a status of the upstream.
+    "hickory_proto",
+    "hickory_resolver",
+];
+
+/// The process log. Clones are the same log.
+#[derive(Debug, Clone)]
+pub struct ProcessLog(Arc<Shared>);
+
+/// There can be one process log, and something else is installed as such.
+#[derive(Debug, thiserror::Error)]
+#[error("a process log is installed already")]
+pub struct AlreadyInstalled;
+
+impl ProcessLog {
+    /// Makes standard error the log of the whole process, from `level` up. Colours only if it is a terminal and
+    /// `NO_COLOR` is not set.
+    ///
+    /// # Errors
+    /// If one is installed already; once per process.
+    pub fn install(level: LevelFilter) -> Result<Self, AlreadyInstalled> {
+        let colour =
+            io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
+        let this = Self::to(Box::new(io::stderr()), level, colour);
+        log::set_boxed_logger(Box::new(this.clone())).map_err(|_| AlreadyInstalled)?;
+        tracing::subscriber::set_global_default(this.clone()).map_err(|_| AlreadyInstalled)?;
+        this.set_level(level);
+        Ok(this)
+    }
+
+    /// Logs from `level` up, from now on.
+    pub fn set_level(&self, level: LevelFilter) {
+        self.0.level.store(rank(level), Relaxed);
+        log::set_max_level(match rank(level) {
+            0 => log::LevelFilter::Off,
+            1 => log::LevelFilter::Error,
+            2 => log::LevelFilter::Warn,
+            3 => log::LevelFilter::Info,
+            4 => log::LevelFilter::Debug,
+            _ => log::LevelFilter::Trace,
+        });
+        // Each place that logs remembers whether it is of interest.
+        tracing_core::callsite::rebuild_interest_cache();
+    }
+
+    fn to(out: Box<dyn Write + Send>, level: LevelFilter, colour: bool) -> Self {
+        let out = Mutex::new(Out { stamps: Stamps::new(TimeZone::UTC), to: out });
+        Self(Arc::new(Shared { level: AtomicU8::new(rank(level)), colour, out }))
+    }
+
+    fn shows(&self, target: &str, level: Level) -> bool {
+        rank(effective(target, level).into()) <= self.0.level.load(Relaxed)
+    }
+
+    fn write(&self, target: &str, level: Level, fields: &str, message: &str) {
+        let level = effective(target, level);
+        let mut line = String::with_capacity(64 + fields.len() + message.len());
+        let (colour, plain) = if self.0.colour { (colour_of(level), "\u{1b}[0m") } else { ("", "") };
+        line.extend([" ", colour, level.as_str(), plain]);
+        if !is_ours(target) || level >= Level::DEBUG {
+            line.extend([" [", target, "]"]);
+        }
+        line.push_str(fields);
+        if !message.is_empty() {
+            line.push(' ');
+            push_escaped(message, &mut line);
+        }
+        line.push('\n');
+        self.0.out.lock().write(&line);
+    }
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// A [`rank`].
+    level: AtomicU8,
+    colour: bool,
+    out: Mutex<Out>,
+}
+
+struct Out {
+    stamps: Stamps,
+    to: Box<dyn Write + Send>,
+}
+
+impl Out {
+    /// In one write, so that lines of several processes on one terminal stay whole.
+    fn write(&mut self, line: &str) {
+        let stamped = format!("{}{line}", self.stamps.utc_millis(clock::wall()));
+        // There is nowhere left to say that it did not work.
+        let _written = self.to.write_all(stamped.as_bytes());
+    }
+}
+
+impl fmt::Debug for Out {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Out")
+    }
+}
+
+impl Subscriber for ProcessLog {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.enabled(metadata) { Interest::always() } else { Interest::never() }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && self.shows(metadata.target(), *metadata.level())
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        const RANKED: [LevelFilter; 5] =
+            [LevelFilter::OFF, LevelFilter::ERROR, LevelFilter::WARN, LevelFilter::INFO, LevelFilter::DEBUG];
+        Some(RANKED.get(usize::from(self.0.level.load(Relaxed))).copied().unwrap_or(LevelFilter::TRACE))
+    }
+
+    /// Spans are not kept: what belongs to an event stands in its fields.
+    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+        span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+    fn event(&self, event: &Event<'_>) {
+        let mut words = Words::default();
+        event.record(&mut words);
+        self.write(event.metadata().target(), *event.metadata().level(), &words.fields, &words.message);
+    }
+
+    fn enter(&self, _: &span::Id) {}
+
+    fn exit(&self, _: &span::Id) {}
+}
+
+impl log::Log for ProcessLog {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        self.shows(metadata.target(), level_of(metadata.level()))
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if log::Log::enabled(self, record.metadata()) {
+            self.write(record.target(), level_of(record.level()), "", &record.args().to_string());
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// The level something counts as: see [`QUIET`]. What others report for debugging is a level further down, so that
+/// `debug` shows what Edgeward does and not each frame of HTTP/2.
+fn effective(target: &str, level: Level) -> Level {
+    if is_ours(target) {
+        level
+    } else if level >= Level::DEBUG {
+        Level::TRACE
+    } else if QUIET.iter().any(|quiet| is_within(target, quiet)) {
+        Level::DEBUG
+    } else {
+        level
+    }
+}
+
+fn is_ours(target: &str) -> bool {
+    is_within(target, "edgeward")
+}
+
+fn is_within(target: &str, module: &str) -> bool {
+    target.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// 0 for off to 5 for trace.
+fn rank(level: LevelFilter) -> u8 {
+    match level.into_level() {
+        None => 0,
+        Some(Level::ERROR) => 1,
+        Some(Level::WARN) => 2,
+        Some(Level::INFO) => 3,
+        Some(Level::DEBUG) => 4,
+        Some(Level::TRACE) => 5,
+    }
+}
+
+fn level_of(level: log::Level) -> Level {
+    match level {
+        log::Level::Error => Level::ERROR,
+        log::Level::Warn => Level::WARN,
+        log::Level::Info => Level::INFO,
+        log::Level::Debug => Level::DEBUG,
+        log::Level::Trace => Level::TRACE,
+    }
+}
+
+fn colour_of(level: Level) -> &'static str {
+    match level {
+        Level::ERROR => "\u{1b}[31m",
+        Level::WARN => "\u{1b}[33m",
+        Level::INFO => "\u{1b}[32m",
+        _ => "\u{1b}[2m",
+    }
+}
+
+/// The fields of an event as ` key=value`, and its message.
+#[derive(Default)]
+struct Words {
+    fields: String,
+    message: String,
+}
+
+impl Words {
+    fn push(&mut self, field: &Field, value: &str) {
+        if field.name() == "message" {
+            self.message.push_str(value);
+            return;
+        }
+        self.fields.extend([" ", field.name(), "="]);
+        // Quoted where it would not be seen where the value ends.
+        if value.is_empty() || value.contains([' ', '"', '=']) {
+            self.fields.push('"');
+            push_escaped(&value.replace('\\', "\\\\").replace('"', "\\\""), &mut self.fields);
+            self.fields.push('"');
+        } else {
+            push_escaped(value, &mut self.fields);
+        }
+    }
+}
+
+impl Visit for Words {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.push(field, value);
+    }
+
+    /// With all its causes.
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        let mut text = value.to_string();
+        let mut cause = value.source();
+        while let Some(error) = cause {
+            text.extend([": ", &error.to_string()]);
+            cause = error.source();
+        }
+        self.push(field, &text);
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.push(field, &format!("{value:?}"));
+    }
+}
+
+/// Control characters as `\n` or `\u{1b}`: a value from outside must not begin a line or command a terminal.
+fn push_escaped(text: &str, line: &mut String) {
+    for c in text.chars() {
+        if c.is_control() || matches!(c, '\u{2028}' | '\u{2029}') {
+            line.extend(c.escape_default());
+        } else {
+            line.push(c);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Lines {
+        /// Without the times, which are checked to be some.
+        fn take(&self) -> Vec<String> {
+            let text = String::from_utf8(std::mem::take(&mut *self.0.lock())).unwrap();
+            let untimed = text.lines().map(|line| {
+                let (time, rest) = line.split_once(' ').unwrap();
+                assert!(time.len() == 24 && time.ends_with('Z'), "{line}");
+                rest.to_owned()
+            });
+            untimed.collect()
+        }
+    }
+
+    fn logging(level: LevelFilter, colour: bool) -> (ProcessLog, Lines) {
+        let lines = Lines::default();
+        (ProcessLog::to(Box::new(lines.clone()), level, colour), lines)
+    }
+
+    fn report(log: &ProcessLog, target: &str, level: log::Level, message: &str) {
+        let mut builder = log::Record::builder();
+        log::Log::log(log, &builder.target(target).level(level).args(format_args!("{message}")).build());
+    }
+
+    #[test]
+    fn fields_stand_before_the_message() {
+        let (log, lines) = logging(LevelFilter::INFO, false);
+        tracing::subscriber::with_default(log, || {
+            let error = io::Error::other("no such host");
+            tracing::warn!(upstream = "users", server = %"10.0.0.1:80", failures = 5, "circuit opened");
+            tracing::error!(error = &error as &dyn std::error::Error, file = ?"a b", "cannot {}", "start");
+            tracing::info!(empty = "");
+            tracing::debug!("not shown");
+        });
+        assert_eq!(
+            lines.take(),
+            [
+                "WARN upstream=users server=10.0.0.1:80 failures=5 circuit opened",
+                r#"ERROR error="no such host" file="\"a b\"" cannot start"#,
+                r#"INFO empty="""#,
+            ]
+        );
+    }
+
+    /// A header that a client made up cannot begin a line of its own or colour the terminal.
+    #[test]
+    fn values_cannot_forge_lines() {
+        let (log, lines) = logging(LevelFilter::INFO, false);
+        tracing::subscriber::with_default(log, || {
+            tracing::info!(host = "a\r\n2026 ERROR \u{1b}[31mfake", "asked for {}", "b\n\u{85}\u{2028}c");
+        });
+        assert_eq!(
+            lines.take(),
+            [r#"INFO host="a\r\n2026 ERROR \u{1b}[31mfake" asked for b\n\u{85}\u{2028}c"#]
+        );
+    }
+
+    /// A client that hangs up is no error of ours, however Pingora puts it.
+    #[test]
+    fn noise_is_for_debugging() {
+        let (log, lines) = logging(LevelFilter::INFO, false);
+        for (target, level) in [
+            ("pingora_proxy", log::Level::Error),
+            ("pingora_proxy::proxy_h1", log::Level::Warn),
+            ("pingora_core::services::listening", log::Level::Error),
+            ("pingora_proxylike", log::Level::Error),
+            ("pingora_core::server", log::Level::Warn),
+            ("other", log::Level::Info),
+            ("other", log::Level::Debug),
+        ] {
+            report(&log, target, level, "said");
+        }
+        assert_eq!(
+            lines.take(),
+            ["ERROR [pingora_proxylike] said", "WARN [pingora_core::server] said", "INFO [other] said"]
+        );
+
+        let (log, lines) = logging(LevelFilter::DEBUG, false);
+        report(&log, "pingora_proxy", log::Level::Error, "said");
+        report(&log, "h2::codec", log::Level::Debug, "each frame");
+        report(&log, "edgeward::upstream", log::Level::Debug, "ours");
+        assert_eq!(lines.take(), ["DEBUG [pingora_proxy] said", "DEBUG [edgeward::upstream] ours"]);
+    }
+
+    #[test]
+    fn the_level_can_change_while_running() {
+        let (log, lines) = logging(LevelFilter::WARN, false);
+        tracing::subscriber::with_default(log.clone(), || {
+            for level in [LevelFilter::WARN, LevelFilter::INFO, LevelFilter::OFF] {
+                log.set_level(level);
+                tracing::info!(?level, "now");
+            }
+        });
+        assert_eq!(lines.take(), ["INFO level=LevelFilter::INFO now"]);
+    }
+
+    #[test]
+    fn a_terminal_gets_colours() {
+        let (log, lines) = logging(LevelFilter::INFO, true);
+        report(&log, "edgeward", log::Level::Error, "said");
+        assert_eq!(lines.take(), ["\u{1b}[31mERROR\u{1b}[0m said"]);
+    }
+}
