@@ -18,10 +18,14 @@ pub(super) fn files(raw: &CertificateRaw, path: &str, out: &mut Diagnostics) -> 
         (Ok(Some(cert)), Ok(Some(key))) => {
             let mut found = Vec::new();
             for part in cert.parts() {
-                let key = key.with(&part);
-                // Without a key it is something else: often the pattern for certificates also matches the keys.
-                if key.is_file() {
-                    found.push(pair(cert.with(&part), key));
+                let (cert_file, key_file) = (cert.with(&part), key.with(&part));
+                if key_file.is_file() {
+                    found.push(pair(cert_file, key_file));
+                } else if !key.fits(&cert_file) {
+                    // Not the key of another certificate, as where `*.pem` is paired with `*-key.pem`.
+                    let message =
+                        format!("{} is left out: there is no {}", cert_file.display(), key_file.display());
+                    out.warning("no-key", &raw.cert.origin, path, message);
                 }
             }
             if found.is_empty() {
@@ -74,6 +78,13 @@ impl Pattern {
         names.into_iter().filter_map(part).collect()
     }
 
+    /// Whether this pattern could stand for `file`.
+    fn fits(&self, file: &Path) -> bool {
+        let name = file.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let part = name.strip_prefix(&self.before).and_then(|rest| rest.strip_suffix(&self.after));
+        part.is_some() && file.parent() == Some(self.directory.as_path())
+    }
+
     fn with(&self, part: &str) -> PathBuf {
         self.directory.join(format!("{}{part}{}", self.before, self.after))
     }
@@ -100,7 +111,8 @@ mod tests {
     fn files_are_paired_by_what_the_star_matches() {
         assert_eq!(
             found("*.pem", "*-key.pem"),
-            (vec!["a.pem a-key.pem".into(), "c.pem c-key.pem".into()], 0)
+            (vec!["a.pem a-key.pem".into(), "c.pem c-key.pem".into()], 1),
+            "of b.pem, which has no key, the operator is told"
         );
         assert_eq!(
             found("none.pem", "x.pem"),

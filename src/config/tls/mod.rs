@@ -1,14 +1,13 @@
 //! `[[listeners.certificates]]`: from files to what a TLS listener answers with, every mistake a diagnostic.
 //!
 //! ```text
-//! raw (two paths) ─► pattern (one `*` = many pairs) ─► pair (files ─► checked certificate and key) ─► resolver (by SNI)
+//! pairs of files ─► pair (read, parsed, checked against each other) ─► resolver (by the name a client asks for)
 //! ```
 
 mod pair;
-mod pattern;
 mod resolver;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -16,22 +15,10 @@ use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::version::{TLS12, TLS13};
 
-use crate::base::decode::ConfigPath;
-use crate::base::diagnostic::Diagnostics;
-use crate::base::origin::At;
-use crate::keys;
+use super::process::{CertificateFiles, ListenerSettings};
+use crate::base::diagnostic::{Diagnostic, Diagnostics};
 use pair::{Fault, Loaded, Side};
 use resolver::Resolver;
-
-keys! {
-    /// A certificate with its key. Chosen by the names in the certificate; the first of a listener is the default.
-    pub struct CertificateRaw {
-        /// PEM file: the server's own certificate first, then intermediates. One `*` in the file name stands for many files.
-        cert: required ConfigPath,
-        /// PEM file with the private key (PKCS#8, PKCS#1 or SEC1). A `*` takes what it took in `cert`.
-        key: required ConfigPath,
-    }
-}
 
 /// TLS of one listener.
 #[derive(Debug, Clone)]
@@ -53,16 +40,16 @@ pub struct CertificateFacts {
     pub not_after: i64,
 }
 
-/// Loads the certificates of one listener.
+/// Loads the certificates of `listener`.
 ///
 /// `path` is the listener's configuration path, `now` the wall clock. Reads files and nothing else; the crypto provider
-/// is named explicitly and never the process's default. TLS 1.2 and 1.3; ALPN offers `h2` if `http2`; sessions resume by
-/// tickets under keys of this value alone, so that a ticket is worth nothing at a listener with other rules.
+/// is named explicitly and never the process's default. TLS 1.2 and 1.3; ALPN offers `h2` if the listener speaks it;
+/// sessions resume by tickets under keys of this value alone, so that a ticket is worth nothing at a listener with other
+/// rules.
 ///
-/// `None` if there are no certificates or any of them is unusable; then `out` says why.
+/// `None` if the listener has no certificates or any of them is unusable; then `out` says why.
 pub fn compile(
-    certificates: &[At<CertificateRaw>],
-    http2: bool,
+    listener: &ListenerSettings,
     path: &str,
     now: SystemTime,
     out: &mut Diagnostics,
@@ -70,35 +57,30 @@ pub fn compile(
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut resolver = Resolver::default();
     let mut facts = Vec::new();
-    let mut complete = true;
-    for (index, raw) in certificates.iter().enumerate() {
-        let mut entry =
-            Entry { raw, path: format!("{path}.certificates[{index}]"), provider: &provider, now, out };
-        match entry.load() {
-            None => complete = false,
-            Some(pairs) => {
-                for loaded in pairs {
-                    entry.check(&loaded, facts.is_empty());
-                    if let Some(other) = resolver.add(&loaded.names, loaded.key) {
-                        entry.shadowed(&loaded.file, &other);
-                    }
-                    facts.push(CertificateFacts {
-                        file: loaded.file,
-                        names: loaded.names,
-                        not_after: loaded.not_after,
-                    });
+    for files in &listener.certificates {
+        let mut report = Report { files, path, out };
+        match pair::load(&files.cert, &files.key, &provider) {
+            Err(faults) => faults.iter().for_each(|fault| report.fault(fault)),
+            Ok(loaded) => {
+                report.check(&loaded, now, facts.is_empty());
+                if let Some(name) = resolver.add(&loaded.names, loaded.key) {
+                    report.shadowed(&name);
                 }
+                facts.push(CertificateFacts {
+                    file: files.cert.value.clone(),
+                    names: loaded.names,
+                    not_after: loaded.not_after,
+                });
             }
         }
     }
-    if !complete || facts.is_empty() {
+    if facts.is_empty() || facts.len() < listener.certificates.len() {
         return None;
     }
-    match server_config(provider, resolver, http2) {
+    match server_config(provider, resolver, listener.http2) {
         Ok(config) => Some(ListenerTls { config: Arc::new(config), certificates: facts }),
         Err(error) => {
-            let origin = certificates.first().map(|raw| raw.origin.clone()).unwrap_or_default();
-            out.error("tls-unavailable", &origin, path, format!("TLS cannot be set up: {error}"));
+            out.error("tls-unavailable", &listener.origin, path, format!("TLS cannot be set up: {error}"));
             None
         }
     }
@@ -121,60 +103,32 @@ fn server_config(
     Ok(config)
 }
 
-/// One element of the list while it is being loaded.
-struct Entry<'a> {
-    raw: &'a CertificateRaw,
-    path: String,
-    provider: &'a CryptoProvider,
-    now: SystemTime,
+/// Reports about one pair of files.
+struct Report<'a> {
+    files: &'a CertificateFiles,
+    /// Of the listener.
+    path: &'a str,
     out: &'a mut Diagnostics,
 }
 
-impl Entry<'_> {
-    /// All pairs it stands for; `None`, reported, if any of them is unusable.
-    fn load(&mut self) -> Option<Vec<Loaded>> {
-        let expanded = match pattern::expand(&self.raw.cert, &self.raw.key) {
-            Ok(expanded) => expanded,
-            Err(fault) => {
-                self.report(&fault);
-                return None;
-            }
+impl Report<'_> {
+    fn fault(&mut self, fault: &Fault) {
+        let origin = match fault.side {
+            Side::Cert => &self.files.cert.origin,
+            Side::Key => &self.files.key.origin,
         };
-        for alone in &expanded.without_key {
-            let message = format!("{} is left out: it has no key file", alone.display());
-            self.out.warning("tls-no-key", &self.raw.key.origin, format!("{}.key", self.path), message);
-        }
-        let mut loaded = Vec::with_capacity(expanded.pairs.len());
-        let mut complete = true;
-        for (cert, key) in expanded.pairs {
-            match pair::load(&cert, &key, self.provider) {
-                Ok(pair) => loaded.push(pair),
-                Err(faults) => {
-                    complete = false;
-                    faults.iter().for_each(|fault| self.report(fault));
-                }
-            }
-        }
-        complete.then_some(loaded)
-    }
-
-    fn report(&mut self, fault: &Fault) {
-        let (origin, key) = match fault.side {
-            Side::Cert => (&self.raw.cert.origin, "cert"),
-            Side::Key => (&self.raw.key.origin, "key"),
-        };
-        let problem =
-            self.out.error(fault.code, origin, format!("{}.{key}", self.path), fault.message.as_str());
-        if let Some(hint) = &fault.hint {
-            problem.hint(hint.as_str());
+        let path = format!("{}.certificates", self.path);
+        let problem = self.out.error(fault.code, origin, path, fault.message.as_str());
+        if let Some(hint) = fault.hint {
+            problem.hint(hint);
         }
     }
 
     /// Warns of what works, but will not satisfy clients.
-    fn check(&mut self, loaded: &Loaded, is_default: bool) {
-        let now = self.now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    fn check(&mut self, loaded: &Loaded, now: SystemTime, is_default: bool) {
+        let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let now = i64::try_from(now).unwrap_or(i64::MAX);
-        let file = loaded.file.display();
+        let file = self.files.cert.display();
         if now > loaded.not_after {
             let message = format!("the certificate in {file} expired on {}", date(loaded.not_after));
             self.warn("tls-expired", message).hint("clients refuse it: put a renewed one in its place");
@@ -195,14 +149,14 @@ impl Entry<'_> {
         }
     }
 
-    fn shadowed(&mut self, file: &Path, name: &str) {
-        let message =
-            format!("\"{name}\" of {} is already in an earlier certificate of the same kind", file.display());
+    fn shadowed(&mut self, name: &str) {
+        let file = self.files.cert.display();
+        let message = format!("\"{name}\" of {file} is already in an earlier certificate of the same kind");
         self.warn("tls-duplicate-name", message).hint("the earlier one is used");
     }
 
-    fn warn(&mut self, code: &'static str, message: String) -> &mut crate::base::diagnostic::Diagnostic {
-        self.out.warning(code, &self.raw.cert.origin, format!("{}.cert", self.path), message)
+    fn warn(&mut self, code: &'static str, message: String) -> &mut Diagnostic {
+        self.out.warning(code, &self.files.cert.origin, format!("{}.certificates", self.path), message)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
@@ -25,7 +25,6 @@ const NAMES_MAX: usize = 10_000;
 /// A certificate that can be served.
 #[derive(Debug)]
 pub(super) struct Loaded {
-    pub(super) file: PathBuf,
     pub(super) key: Arc<CertifiedKey>,
     /// Host names, lower-case, wildcards as `*.example.com`.
     pub(super) names: Vec<String>,
@@ -49,16 +48,16 @@ pub(super) struct Fault {
     pub(super) side: Side,
     pub(super) code: &'static str,
     pub(super) message: String,
-    pub(super) hint: Option<String>,
+    pub(super) hint: Option<&'static str>,
 }
 
 impl Fault {
-    pub(super) fn new(side: Side, code: &'static str, message: String) -> Self {
+    fn new(side: Side, code: &'static str, message: String) -> Self {
         Self { side, code, message, hint: None }
     }
 
-    pub(super) fn hint(mut self, hint: &str) -> Self {
-        self.hint = Some(hint.to_owned());
+    fn hint(mut self, hint: &'static str) -> Self {
+        self.hint = Some(hint);
         self
     }
 }
@@ -74,7 +73,7 @@ pub(super) fn load(cert: &Path, key: &Path, provider: &CryptoProvider) -> Result
 }
 
 /// An I/O error without the number that nobody knows by heart.
-pub(super) fn why_unreadable(error: &io::Error) -> String {
+fn why_unreadable(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "it does not exist".to_owned(),
         io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
@@ -207,7 +206,6 @@ pub(super) fn join(
         Err(_) => return Err(unusable()),
     }
     Ok(Loaded {
-        file: cert.to_owned(),
         key: Arc::new(certified),
         names: facts.names,
         has_addresses: facts.has_addresses,
