@@ -19,7 +19,7 @@ pub use self::values::{AddressRaw, FallbackRaw, ServerRaw};
 keys! {
     /// A group of servers that do the same.
     pub struct UpstreamRaw {
-        /// Addresses without a scheme: host:port, [::1]:port, unix:path. Without a port: 80, with `tls` 443. A name
+        /// Addresses without a scheme: `host:port`, `[::1]:port`, `unix:path`. Without a port: 80, with `tls` 443. A name
         /// stands for all its addresses and is resolved in the background.
         servers: required Vec<At<ServerRaw>>,
         /// How the next server is chosen.
