@@ -60,10 +60,13 @@ impl Probe {
 
     /// A probe that asks for `path` at `host`; `None` if that cannot be a request.
     pub fn http(path: &str, host: HeaderValue) -> Option<Self> {
-        path.parse::<http::uri::PathAndQuery>().ok().filter(|_| path.starts_with('/'))?;
-        let mut request = RequestHeader::build("GET", path.as_bytes(), None).ok()?;
-        request.insert_header(http::header::HOST, host).ok()?;
-        request.insert_header(http::header::USER_AGENT, USER_AGENT).ok()?;
+        let uri: http::uri::PathAndQuery = path.parse().ok().filter(|_| path.starts_with('/'))?;
+        let request = http::Request::get(uri.as_str())
+            .header(http::header::HOST, host)
+            .header(http::header::USER_AGENT, USER_AGENT)
+            .body(())
+            .ok()?;
+        let request = RequestHeader::from(request.into_parts().0);
         Some(Self { request: Some(request), http: OnceLock::new() })
     }
 
