@@ -18,13 +18,14 @@ const SIZES: [usize; 3] = [10, 1_000, 10_000];
 /// Requests taken in turn: more than one, so that no size profits from asking the same thing again.
 const REQUESTS: usize = 64;
 
-/// A third exact paths, a third templates, a third prefixes, under as many services as a gateway of that size has.
+/// A third exact paths, a third templates, a third prefixes, under as many services as a gateway of that size has. All
+/// names have the same length, so that only the number of routes differs.
 fn table(size: usize) -> Table {
     let specs = (0..size).map(|number| {
         let path = match number % 3 {
-            0 => format!("/api/v1/service-{number}/items"),
-            1 => format!("/api/v1/service-{number}/items/{{id}}"),
-            _ => format!("/api/v1/service-{number}/*"),
+            0 => format!("/api/v1/service-{number:05}/items"),
+            1 => format!("/api/v1/service-{number:05}/items/{{id}}"),
+            _ => format!("/api/v1/service-{number:05}/*"),
         };
         let pattern = PathPattern::parse(&path).expect("a pattern");
         let id = RouteId(u32::try_from(number).expect("few routes"));
@@ -45,10 +46,10 @@ fn paths(kind: &str, size: usize) -> Vec<String> {
         .map(|turn| {
             let number = numbers.get(turn * 7919 % numbers.len()).expect("within");
             match kind {
-                "exact" => format!("/api/v1/service-{number}/items"),
-                "template" => format!("/api/v1/service-{number}/items/4711"),
-                "prefix" => format!("/api/v1/service-{number}/a/b/c"),
-                _ => format!("/api/v2/service-{number}/items"),
+                "exact" => format!("/api/v1/service-{number:05}/items"),
+                "template" => format!("/api/v1/service-{number:05}/items/4711"),
+                "prefix" => format!("/api/v1/service-{number:05}/a/b/c"),
+                _ => format!("/api/v2/service-{number:05}/items"),
             }
         })
         .collect()

@@ -16,8 +16,6 @@ pub mod rewrite;
 mod shadow;
 pub mod table;
 pub mod template;
-#[cfg(test)]
-mod tests;
 
 use std::ops::Range;
 
@@ -59,3 +57,6 @@ impl Mistake {
         self
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -78,43 +78,39 @@ pub(super) fn push_normal_segment(out: &mut String, raw: &[u8]) -> Result<(), Ba
     Ok(())
 }
 
-/// What the segment under the scan is so far.
-#[derive(Clone, Copy, PartialEq)]
-enum Seen {
-    Nothing,
-    Dot,
-    TwoDots,
-    More,
-}
-
 /// One scan, no allocation: whether [`rebuild`] would change nothing. Says no when in doubt.
 fn is_normal(raw: &[u8]) -> bool {
     let Some((b'/', mut rest)) = raw.split_first() else { return false };
-    let mut seen = Seen::Nothing;
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        seen = match (byte, seen) {
-            (b'/', Seen::More) => Seen::Nothing,
-            (b'/', _) => return false,
-            (b'.', Seen::Nothing) => Seen::Dot,
-            (b'.', Seen::Dot) => Seen::TwoDots,
-            (b'%', _) => {
-                let [high, low, after @ ..] = after else { return false };
-                let upper = |digit: &u8| matches!(digit, b'0'..=b'9' | b'A'..=b'F');
-                if !upper(high)
-                    || !upper(low)
-                    || hex_pair(*high, *low).is_none_or(|byte| byte == 0 || is_unreserved(byte))
-                {
-                    return false;
-                }
-                rest = after;
-                Seen::More
-            }
-            _ if is_segment_byte(byte) => Seen::More,
-            _ => return false,
-        };
+    // One turn per segment.
+    loop {
+        let mut left = rest;
+        while let Some((&byte, after)) = left.split_first() {
+            left = match byte {
+                byte if is_segment_byte(byte) => after,
+                b'%' => match after {
+                    [high, low, after @ ..] if is_needed_escape(*high, *low) => after,
+                    _ => return false,
+                },
+                b'/' => break,
+                _ => return false,
+            };
+        }
+        let (segment, after) = rest.split_at_checked(rest.len() - left.len()).unwrap_or((rest, &[]));
+        let last = after.is_empty();
+        if matches!(segment, b"." | b"..") || (segment.is_empty() && !last) {
+            return false;
+        }
+        match after.split_first() {
+            Some((_, after)) => rest = after,
+            None => return true,
+        }
     }
-    matches!(seen, Seen::Nothing | Seen::More)
+}
+
+/// Whether `%` and these two digits are how a byte has to be written.
+fn is_needed_escape(high: u8, low: u8) -> bool {
+    let upper = |digit: u8| matches!(digit, b'0'..=b'9' | b'A'..=b'F');
+    upper(high) && upper(low) && hex_pair(high, low).is_some_and(|byte| byte != 0 && !is_unreserved(byte))
 }
 
 #[derive(Clone, Copy, PartialEq)]

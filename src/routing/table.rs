@@ -68,7 +68,7 @@ pub struct RouteSpec {
     pub listeners: Option<ListenerSet>,
     /// The path.
     pub path: PathPattern,
-    /// One of these; `None` = any method.
+    /// One of these; `None` or an empty set = any method.
     pub methods: Option<MethodSet>,
     /// Every one of these headers.
     pub headers: Vec<(HeaderName, ValueMatch)>,
@@ -159,7 +159,9 @@ impl Compiled {
         (Reverse(self.spec.priority), Reverse(self.predicates))
     }
 
-    fn new(spec: RouteSpec) -> Self {
+    fn new(mut spec: RouteSpec) -> Self {
+        // An empty list of methods takes an inherited one away; it is not a route for nobody.
+        spec.methods = spec.methods.filter(|methods| !methods.is_empty());
         let predicates =
             usize::from(spec.methods.is_some()) + spec.headers.len() + spec.query.len() + spec.cookies.len();
         Self { spec, predicates }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::Range;
 
 use regex::bytes::{Regex, RegexBuilder};
+use regex_syntax::hir::{HirKind, Literal, Look};
 use smallvec::SmallVec;
 
 use super::Mistake;
@@ -241,7 +242,7 @@ impl PathPattern {
             .skip(1)
             .map(|(index, name)| name.map_or_else(|| index.to_string().into(), Into::into))
             .collect();
-        let literal = literal_start(source).into();
+        let literal = literal_start(source);
         Ok(Self { text: text.into(), kind: Kind::Regex(PathRegex { regex, literal }), names })
     }
 }
@@ -392,19 +393,20 @@ fn walk(segments: &[Segment], path: &str, mut took: impl FnMut(Range<usize>)) ->
     Some(at)
 }
 
-/// What every path that `source` matches begins with, as far as that is plain from its text.
-fn literal_start(source: &str) -> &str {
-    let Some(body) = source.strip_prefix('^') else { return "" };
-    // An alternative need not begin like the first one. Inside a group it would not matter, but who would count?
-    if body.contains('|') {
-        return "";
-    }
-    let special = |character: char| r"\.+*?()[]{}^$".contains(character);
-    let end = body.find(special).unwrap_or(body.len());
-    let (literal, after) = body.split_at(end);
-    // What may be repeated zero times does not have to be there.
-    let optional = after.starts_with(['?', '*', '{']);
-    if optional { literal.get(..literal.len().saturating_sub(1)).unwrap_or("") } else { literal }
+/// What every path that `source` matches begins with, as far as that is plain: the literal after `^`.
+fn literal_start(source: &str) -> Box<str> {
+    let parsed = regex_syntax::ParserBuilder::new().utf8(false).unicode(false).build().parse(source);
+    let literal = parsed.ok().and_then(|hir| match hir.kind() {
+        HirKind::Concat(parts) => match parts.as_slice() {
+            [start, next, ..] if *start.kind() == HirKind::Look(Look::Start) => match next.kind() {
+                HirKind::Literal(Literal(bytes)) => String::from_utf8(bytes.to_vec()).ok(),
+                _ => None,
+            },
+            _ => None,
+        },
+        _ => None,
+    });
+    literal.unwrap_or_default().into()
 }
 
 #[cfg(test)]
