@@ -22,17 +22,10 @@ impl Escape {
 /// Writes `value` as nginx does with this `escape`.
 pub(super) fn write(value: &[u8], escape: Escape, out: &mut Vec<u8>) {
     match escape {
-        Escape::Default => {
-            write_runs(
-                value,
-                out,
-                |byte| !(0x20..=0x7e).contains(&byte) || matches!(byte, b'"' | b'\\'),
-                |byte, out| {
-                    out.extend([b'\\', b'x', hex(byte >> 4), hex(byte & 15)]);
-                },
-            );
-        }
-        Escape::Json => write_runs(value, out, needs_json_escape, write_json_escape),
+        Escape::Default => write_runs(value, DEFAULT, out, |byte, out| {
+            out.extend([b'\\', b'x', hex(byte >> 4), hex(byte & 15)]);
+        }),
+        Escape::Json => write_runs(value, JSON, out, write_json_escape),
         Escape::None => out.extend_from_slice(value),
     }
 }
@@ -41,23 +34,42 @@ pub(super) fn write(value: &[u8], escape: Escape, out: &mut Vec<u8>) {
 /// line.
 pub(super) fn write_json_string(value: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
-    for chunk in value.utf8_chunks() {
-        write_runs(chunk.valid().as_bytes(), out, needs_json_escape, write_json_escape);
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice("\u{fffd}".as_bytes());
+    if std::str::from_utf8(value).is_ok() {
+        write_runs(value, JSON, out, write_json_escape);
+    } else {
+        for chunk in value.utf8_chunks() {
+            write_runs(chunk.valid().as_bytes(), JSON, out, write_json_escape);
+            if !chunk.invalid().is_empty() {
+                out.extend_from_slice("\u{fffd}".as_bytes());
+            }
         }
     }
     out.push(b'"');
 }
 
-/// Copies `value` in runs; only the bytes that `special` picks go through `escape`.
-fn write_runs(
-    mut value: &[u8],
-    out: &mut Vec<u8>,
-    special: impl Fn(u8) -> bool,
-    escape: impl Fn(u8, &mut Vec<u8>),
-) {
-    while let Some(at) = value.iter().position(|byte| special(*byte)) {
+const DEFAULT: u8 = 1;
+const JSON: u8 = 2;
+
+/// For each byte the ways that escape it.
+#[expect(clippy::indexing_slicing, reason = "worked out by the compiler, which would refuse it")]
+const SPECIAL: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        if byte < 0x20 || byte == b'"' as usize || byte == b'\\' as usize {
+            table[byte] = DEFAULT | JSON;
+        } else if byte > 0x7e {
+            table[byte] = DEFAULT;
+        }
+        byte += 1;
+    }
+    table
+};
+
+/// Copies `value` in runs; only the bytes that are special in this `way` go through `escape`.
+fn write_runs(mut value: &[u8], way: u8, out: &mut Vec<u8>, escape: impl Fn(u8, &mut Vec<u8>)) {
+    let special = |byte: &u8| SPECIAL.get(usize::from(*byte)).is_some_and(|ways| ways & way != 0);
+    while let Some(at) = value.iter().position(special) {
         let (plain, rest) = value.split_at(at);
         out.extend_from_slice(plain);
         let Some((byte, rest)) = rest.split_first() else { return };
@@ -65,10 +77,6 @@ fn write_runs(
         value = rest;
     }
     out.extend_from_slice(value);
-}
-
-fn needs_json_escape(byte: u8) -> bool {
-    byte < 0x20 || matches!(byte, b'"' | b'\\')
 }
 
 fn write_json_escape(byte: u8, out: &mut Vec<u8>) {

@@ -9,6 +9,13 @@ use super::record::{AccessRecord, Attempt, Field};
 use super::stamp::{self, Stamps};
 use super::variable::{attempt_status, origin_form, protocol, write_ip};
 
+/// `,"name":`, made when compiled.
+macro_rules! key {
+    ($name:literal) => {
+        concat!(",\"", $name, "\":").as_bytes()
+    };
+}
+
 /// Where in the record the headers lie that it shows.
 #[derive(Debug)]
 pub(super) struct Slots {
@@ -18,111 +25,103 @@ pub(super) struct Slots {
 }
 
 pub(super) fn write(record: &AccessRecord, slots: &Slots, stamps: &mut Stamps, out: &mut Vec<u8>) {
-    out.push(b'{');
-    key(out, "time");
-    out.push(b'"');
+    out.extend_from_slice(br#"{"time":""#);
     out.extend_from_slice(stamps.utc(record.ended).as_bytes());
     fraction(out, stamp::split(record.ended).1, 3);
     out.extend_from_slice(b"Z\"");
 
-    text(out, "request_id", record.request_id.as_ref().map(|id| id.as_bytes()));
-    text(out, "trace_id", record.trace.map(|trace| trace.trace_id.hex()).as_ref().map(<[u8; 32]>::as_slice));
-    text(out, "span_id", record.trace.map(|trace| trace.span.hex()).as_ref().map(<[u8; 16]>::as_slice));
+    text(out, key!("request_id"), record.request_id.as_ref().map(|id| id.as_bytes()));
+    text(
+        out,
+        key!("trace_id"),
+        record.trace.map(|trace| trace.trace_id.hex()).as_ref().map(<[u8; 32]>::as_slice),
+    );
+    text(out, key!("span_id"), record.trace.map(|trace| trace.span.hex()).as_ref().map(<[u8; 16]>::as_slice));
 
-    address(out, "client", record.client);
-    number(out, "client_port", record.client_port);
-    address(out, "peer", record.peer.map(|peer| peer.ip()));
-    field(out, record, "listener", Field::Listener);
-    number(out, "connection", Some(record.connection));
-    number(out, "connection_requests", Some(record.connection_requests));
-    text(out, "scheme", Some(if record.tls.is_some() { b"https" } else { b"http" }));
-    text(out, "tls_protocol", record.tls.map(|tls| tls.protocol.as_bytes()));
-    text(out, "tls_cipher", record.tls.map(|tls| tls.cipher.as_bytes()));
+    address(out, key!("client"), record.client);
+    number(out, key!("client_port"), record.client_port);
+    address(out, key!("peer"), record.peer.map(|peer| peer.ip()));
+    field(out, record, key!("listener"), Field::Listener);
+    number(out, key!("connection"), Some(record.connection));
+    number(out, key!("connection_requests"), Some(record.connection_requests));
+    text(out, key!("scheme"), Some(if record.tls.is_some() { b"https" } else { b"http" }));
+    text(out, key!("tls_protocol"), record.tls.map(|tls| tls.protocol.as_bytes()));
+    text(out, key!("tls_cipher"), record.tls.map(|tls| tls.cipher.as_bytes()));
 
-    field(out, record, "method", Field::Method);
-    field(out, record, "host", Field::Host);
-    text(out, "uri", record.get(Field::Target).map(origin_form).map(mask::url).as_deref());
-    text(out, "protocol", record.version.map(protocol));
-    text(out, "referer", record.slot(slots.referer).map(mask::url).as_deref());
-    text(out, "user_agent", record.slot(slots.user_agent));
-    text(out, "user", record.get(Field::User).or(record.slot(slots.user)));
+    field(out, record, key!("method"), Field::Method);
+    field(out, record, key!("host"), Field::Host);
+    text(out, key!("uri"), record.get(Field::Target).map(origin_form).map(mask::url).as_deref());
+    text(out, key!("protocol"), record.version.map(protocol));
+    text(out, key!("referer"), record.slot(slots.referer).map(mask::url).as_deref());
+    text(out, key!("user_agent"), record.slot(slots.user_agent));
+    text(out, key!("user"), record.get(Field::User).or(record.slot(slots.user)));
 
-    number(out, "status", Some(record.status));
-    number(out, "request_length", Some(record.request_length));
-    number(out, "bytes_sent", Some(record.bytes_sent));
-    number(out, "body_bytes_sent", Some(record.body_bytes_sent));
-    seconds(out, "request_time", Some(record.request_time));
-    literal(out, "completed", if record.completed { b"true" } else { b"false" });
+    number(out, key!("status"), Some(record.status));
+    number(out, key!("request_length"), Some(record.request_length));
+    number(out, key!("bytes_sent"), Some(record.bytes_sent));
+    number(out, key!("body_bytes_sent"), Some(record.body_bytes_sent));
+    seconds(out, key!("request_time"), Some(record.request_time));
+    literal(out, key!("completed"), if record.completed { b"true" } else { b"false" });
 
-    field(out, record, "route", Field::Route);
-    field(out, record, "upstream", Field::Upstream);
+    field(out, record, key!("route"), Field::Route);
+    field(out, record, key!("upstream"), Field::Upstream);
     attempts(record, out);
-    text(out, "cache_status", record.cache_status.map(str::as_bytes));
-    text(out, "reason", record.reason.map(|reason| reason.code().as_bytes()));
-    field(out, record, "detail", Field::Detail);
+    text(out, key!("cache_status"), record.cache_status.map(str::as_bytes));
+    text(out, key!("reason"), record.reason.map(|reason| reason.code().as_bytes()));
+    field(out, record, key!("detail"), Field::Detail);
     out.push(b'}');
 }
 
 fn attempts(record: &AccessRecord, out: &mut Vec<u8>) {
-    key(out, "attempts");
+    out.extend_from_slice(key!("attempts"));
     out.push(b'[');
     for (index, attempt) in record.attempts().iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
         let Attempt { span, failure, connect, header, bytes_sent, bytes_received, .. } = attempt;
-        out.push(b'{');
-        text(out, "address", Some(record.address(attempt)));
-        number(out, "status", attempt_status(attempt));
-        text(out, "failure", failure.map(str::as_bytes));
-        seconds(out, "connect_time", *connect);
-        seconds(out, "header_time", *header);
-        seconds(out, "response_time", span.duration);
-        number(out, "bytes_sent", Some(*bytes_sent));
-        number(out, "bytes_received", Some(*bytes_received));
-        text(out, "span_id", Some(&span.id.hex()));
+        out.extend_from_slice(br#"{"address":"#);
+        write_json_string(record.address(attempt), out);
+        number(out, key!("status"), attempt_status(attempt));
+        text(out, key!("failure"), failure.map(str::as_bytes));
+        seconds(out, key!("connect_time"), *connect);
+        seconds(out, key!("header_time"), *header);
+        seconds(out, key!("response_time"), span.duration);
+        number(out, key!("bytes_sent"), Some(*bytes_sent));
+        number(out, key!("bytes_received"), Some(*bytes_received));
+        text(out, key!("span_id"), Some(&span.id.hex()));
         out.push(b'}');
     }
     out.push(b']');
 }
 
-/// `"name":`, after a comma unless it is the first of its object.
-fn key(out: &mut Vec<u8>, name: &str) {
-    if !out.ends_with(b"{") {
-        out.push(b',');
-    }
-    out.push(b'"');
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-fn literal(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    key(out, name);
+fn literal(out: &mut Vec<u8>, key: &[u8], value: &[u8]) {
+    out.extend_from_slice(key);
     out.extend_from_slice(value);
 }
 
-fn text(out: &mut Vec<u8>, name: &str, value: Option<&[u8]>) {
-    key(out, name);
+fn text(out: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) {
+    out.extend_from_slice(key);
     match value {
         Some(value) => write_json_string(value, out),
         None => out.extend_from_slice(b"null"),
     }
 }
 
-fn field(out: &mut Vec<u8>, record: &AccessRecord, name: &str, field: Field) {
-    text(out, name, record.get(field));
+fn field(out: &mut Vec<u8>, record: &AccessRecord, key: &[u8], field: Field) {
+    text(out, key, record.get(field));
 }
 
-fn number(out: &mut Vec<u8>, name: &str, value: Option<impl itoa::Integer>) {
-    key(out, name);
+fn number(out: &mut Vec<u8>, key: &[u8], value: Option<impl itoa::Integer>) {
+    out.extend_from_slice(key);
     match value {
         Some(value) => out.extend_from_slice(itoa::Buffer::new().format(value).as_bytes()),
         None => out.extend_from_slice(b"null"),
     }
 }
 
-fn address(out: &mut Vec<u8>, name: &str, value: Option<IpAddr>) {
-    key(out, name);
+fn address(out: &mut Vec<u8>, key: &[u8], value: Option<IpAddr>) {
+    out.extend_from_slice(key);
     match value {
         Some(address) => {
             out.push(b'"');
@@ -134,8 +133,8 @@ fn address(out: &mut Vec<u8>, name: &str, value: Option<IpAddr>) {
 }
 
 /// Seconds with microseconds.
-fn seconds(out: &mut Vec<u8>, name: &str, value: Option<Duration>) {
-    key(out, name);
+fn seconds(out: &mut Vec<u8>, key: &[u8], value: Option<Duration>) {
+    out.extend_from_slice(key);
     match value {
         Some(duration) => {
             out.extend_from_slice(itoa::Buffer::new().format(duration.as_secs()).as_bytes());
