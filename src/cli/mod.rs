@@ -1,6 +1,6 @@
 //! The command line: what the user typed, and what is printed back.
 //!
-//! [`args`] says what can be typed; each command that prints is a file of its own. Exit statuses: 0 done, 1 the
+//! `args` says what can be typed; each command that prints is a file of its own. Exit statuses: 0 done, 1 the
 //! configuration (or the work) has problems, 2 the command line itself makes no sense.
 
 mod args;
