@@ -18,6 +18,8 @@
 mod access_log;
 mod balancing;
 mod bodies;
+mod demo;
+mod docs;
 mod drain;
 mod errors;
 mod forwarding;
