@@ -30,17 +30,12 @@ use crate::base::clock;
 /// connection, every scanner at the TLS port. The access log and the metrics have all of that, with its reason and
 /// request id, so here it is `debug`.
 pub const QUIET: &[&str] = &[
-    // "Fail to proxy", "Error finish sending body to downstream": an outcome in the access log.
-    "pingora_proxy",
-    // Accept and handshake errors of its own listeners, for each connection.
-    "pingora_core::services",
-    // Broken requests, resets, bodies cut off.
-    "pingora_core::protocols",
-    // Refused and timed-out connects: an attempt in the access log.
-    "pingora_core::connectors",
-    "pingora_core::apps",
-    // Health checks: transitions are logged by `upstream`.
+    // Handshakes that failed, connects refused, requests broken, bodies cut off: one outcome or one attempt each.
+    "pingora_core",
+    // Health checks: what comes of them is logged by `upstream`.
     "pingora_load_balancing",
+    // "Fail to proxy", "Error finish sending body to downstream".
+    "pingora_proxy",
     // Errors of peers, on either side.
     "h2",
     "hyper",
@@ -384,10 +379,10 @@ mod tests {
         let (log, lines) = logging(LevelFilter::INFO, false);
         for (target, level) in [
             ("pingora_proxy", log::Level::Error),
-            ("pingora_proxy::proxy_h1", log::Level::Warn),
-            ("pingora_core::services::listening", log::Level::Error),
+            ("h2::server", log::Level::Warn),
+            ("pingora_core", log::Level::Error),
             ("pingora_proxylike", log::Level::Error),
-            ("pingora_core::server", log::Level::Warn),
+            ("some::server", log::Level::Warn),
             ("other", log::Level::Info),
             ("other", log::Level::Debug),
         ] {
@@ -395,7 +390,7 @@ mod tests {
         }
         assert_eq!(
             lines.take(),
-            ["ERROR [pingora_proxylike] said", "WARN [pingora_core::server] said", "INFO [other] said"]
+            ["ERROR [pingora_proxylike] said", "WARN [some::server] said", "INFO [other] said"]
         );
 
         let (log, lines) = logging(LevelFilter::DEBUG, false);
