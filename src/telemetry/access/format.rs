@@ -9,9 +9,7 @@ use super::json;
 use super::record::{AccessRecord, Field};
 use super::stamp::Stamps;
 use super::variable::{Line, VARIABLES, Variable, basic_user};
-use crate::base::diagnostic::Diagnostics;
 use crate::base::names;
-use crate::base::origin::At;
 
 /// nginx' predefined format, exactly.
 pub const COMBINED: &str = concat!(
@@ -91,21 +89,6 @@ impl Format {
             }
             _ => Compiler::compile(text, escape),
         }
-    }
-
-    /// [`Format::compile`] for a text from a configuration file; what is wrong is reported at its place under `path`.
-    pub fn compile_at(text: &At<String>, escape: Escape, path: &str, out: &mut Diagnostics) -> Option<Self> {
-        let errors = match Self::compile(text, escape) {
-            Ok(format) => return Some(format),
-            Err(errors) => errors,
-        };
-        for error in errors {
-            let diagnostic = out.error("log-format", &text.origin, path, error.message);
-            if let Some(hint) = error.hint {
-                diagnostic.hint(hint);
-            }
-        }
-        None
     }
 
     /// Takes into `record` what the format shows of a request: its headers as received, before any are changed.

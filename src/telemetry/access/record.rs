@@ -139,7 +139,8 @@ pub struct Attempt {
     pub span: SpanRecord,
     /// The status answered.
     pub status: Option<u16>,
-    /// Why there is no answer, or no whole one: the word of the metrics (`connect`, `reset`, `timeout`).
+    /// Why there is no answer, or no whole one: `connect`, `tls`, `reset`, ...; with `timeout` at its end it counts as a
+    /// 504, otherwise as a 502.
     pub failure: Option<&'static str>,
     /// Until the connection stood; 0 for a reused one; `None` if it never did.
     pub connect: Option<Duration>,

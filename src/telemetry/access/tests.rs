@@ -328,22 +328,6 @@ fn mistakes_in_a_format_are_all_pointed_at() {
     assert_eq!(mistakes("")[0].1, "names no format and has no variable");
 }
 
-#[test]
-fn mistakes_are_reported_under_their_path() {
-    let mut out = crate::base::diagnostic::Diagnostics::default();
-    let text = crate::base::origin::At::default_value("$stats $uri $urj".to_owned());
-    assert!(Format::compile_at(&text, Escape::Default, "log.access.format", &mut out).is_none());
-    let found: Vec<_> =
-        out.iter().map(|item| (item.path.as_str(), item.code, item.hint.as_deref())).collect();
-    assert_eq!(
-        found,
-        [
-            ("log.access.format", "log-format", Some("did you mean \"$status\"?")),
-            ("log.access.format", "log-format", Some("did you mean \"$uri\"?")),
-        ]
-    );
-}
-
 fn bytes() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(any::<u8>(), 0..30)
 }
@@ -542,7 +526,7 @@ fn a_full_queue_drops_and_counts() {
 fn waiting_records_are_bounded_in_bytes() {
     let metrics = Metrics::new();
     let queue = Queue::new(Arc::clone(&metrics));
-    let format = Format::compile("$uri", Escape::Default).unwrap();
+    let format = Format::compile("$status", Escape::Default).unwrap();
     let log = AccessLog::new(Arc::clone(&queue), format, Output::File("/dev/null".into()));
     let path = "x".repeat(100_000);
     for _ in 0..1000 {

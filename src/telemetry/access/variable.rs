@@ -339,7 +339,7 @@ impl Line<'_> {
 
 /// The status of an attempt; one without an answer counts as nginx counts it.
 pub(super) fn attempt_status(attempt: &Attempt) -> Option<u16> {
-    attempt.status.or(attempt.failure.map(|failure| if failure == "timeout" { 504 } else { 502 }))
+    attempt.status.or(attempt.failure.map(|failure| if failure.ends_with("timeout") { 504 } else { 502 }))
 }
 
 /// As nginx names versions, in the request line, too.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::cells::{Counter, Gauge, Words};
 
-const REJECT_REASONS: &[&str] = &["limit", "address_limit"];
-const HANDSHAKE_REASONS: &[&str] = &["timeout", "protocol"];
+const REJECT_REASONS: &[&str] = &["connections"];
+const HANDSHAKE_REASONS: &[&str] = &["failed", "timeout"];
 
 /// The metrics of one listener.
 #[derive(Debug)]
@@ -41,13 +41,12 @@ impl ListenerMetrics {
         OpenConnection { listener: Arc::clone(self) }
     }
 
-    /// A connection was closed right after accept(2): `limit` (`limits.connections`), `address_limit`
-    /// (`limits.connections_per_address`), or another short word from the source code.
+    /// A connection was closed right after accept(2): the limit that forbade it, such as `connections`.
     pub fn rejected(&self, reason: &'static str) {
         self.rejected.inc(reason);
     }
 
-    /// A TLS handshake failed: `timeout`, `protocol`, or another short word from the source code.
+    /// A TLS handshake did not come about: `failed` or `timeout`.
     pub fn handshake_failed(&self, reason: &'static str) {
         self.handshake_failures.inc(reason);
     }

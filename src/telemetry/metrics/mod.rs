@@ -77,7 +77,7 @@ impl Metrics {
         self.listeners.get(name, || ListenerMetrics::new(name))
     }
 
-    /// A request was refused before a route was chosen: malformed, too large, too slow, misdirected.
+    /// The gateway itself ended a request: it was malformed, too large, too slow, or nothing could answer it.
     pub fn request_rejected(&self, reason: Reason) {
         if let Some(index) = Reason::ALL.iter().position(|known| *known == reason)
             && let Some(counter) = self.rejected.get(index)

@@ -110,10 +110,10 @@ impl Metrics {
 
         let mut family = out.counter(
             "edgeward_http_requests_rejected",
-            "Requests refused before a route was chosen, by the code of the problem",
+            "Requests that the gateway itself ended, by the code of the problem",
         )?;
         for (reason, count) in Reason::ALL.iter().zip(&self.rejected) {
-            // What is refused that early is the request's own fault; other reasons show up if they ever happen.
+            // Known from the start: what makes a request one that nobody can serve. Others show up when they happen.
             if count.get() > 0 || reason.code().starts_with("request.") {
                 counter(&mut family, &[("reason", reason.code())], count.get())?;
             }

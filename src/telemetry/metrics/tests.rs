@@ -49,7 +49,7 @@ fn both_formats_parse_strictly() {
         (r#"edgeward_circuit_breaker_transitions_total{upstream="u",backend="10.0.0.1:80",to="open"}"#, 1.0),
         (r#"edgeward_connections_open{listener="public"}"#, 1.0),
         (r#"edgeward_connections_accepted_total{listener="public"}"#, 1.0),
-        (r#"edgeward_connections_rejected_total{listener="public",reason="limit"}"#, 1.0),
+        (r#"edgeward_connections_rejected_total{listener="public",reason="connections"}"#, 1.0),
         (r#"edgeward_tls_handshake_failures_total{listener="public",reason="timeout"}"#, 1.0),
         ("edgeward_access_log_records_total", 5.0),
         ("edgeward_access_log_dropped_total", 7.0),
@@ -185,7 +185,7 @@ fn busy_process() -> (Arc<Metrics>, Held) {
     server.breaker(BreakerState::Open);
 
     let listener = metrics.listener("public");
-    listener.rejected("limit");
+    listener.rejected("connections");
     listener.handshake_failed("timeout");
     let connection = listener.open();
     (metrics, (route, upstream, server, in_flight, connection))

@@ -7,8 +7,8 @@ use super::cells::{Codes, Histogram, SECONDS, Words};
 use super::handles::Handles;
 
 /// Why an attempt is repeated or has failed, as the configuration's `retry.on` names it.
-const RETRY_REASONS: &[&str] = &["connect", "reset", "timeout", "502", "503", "504", "5xx"];
-const FAILURE_REASONS: &[&str] = &["connect", "reset", "timeout"];
+const RETRY_REASONS: &[&str] = &["connect", "reset", "timeout", "bad_response", "502", "503", "504", "5xx"];
+const FAILURE_REASONS: &[&str] = &["connect", "tls", "reset", "timeout", "bad_response"];
 
 /// The metrics of one upstream.
 #[derive(Debug)]
@@ -42,7 +42,8 @@ impl UpstreamMetrics {
         self.servers.get(address, || ServerMetrics::new(address))
     }
 
-    /// An attempt is repeated because of `reason`: `connect`, `reset`, `timeout`, `502`, `503`, `504` or `5xx`.
+    /// An attempt is repeated because of `reason`: `connect`, `reset`, `timeout`, `bad_response`, `502`, `503`, `504` or
+    /// `5xx`.
     pub fn retry(&self, reason: &'static str) {
         self.retries.inc(reason);
     }
@@ -122,7 +123,8 @@ impl ServerMetrics {
         self.answers.inc(status);
     }
 
-    /// An attempt ended without an answer: `connect`, `reset`, `timeout`, or another short word from the source code.
+    /// An attempt ended without an answer: `connect`, `tls`, `reset`, `timeout`, `bad_response`, or another short word
+    /// from the source code.
     pub fn failed(&self, reason: &'static str) {
         self.failures.inc(reason);
     }
