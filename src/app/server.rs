@@ -361,6 +361,7 @@ fn serve_plain(
         address: BindAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], 0))),
         http2: false,
         tls: None,
+        certificates: Vec::new(),
         metrics: metrics.listener(name),
     });
     let edge = Arc::new(Edge {

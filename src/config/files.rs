@@ -19,15 +19,15 @@ const ALL_BYTES_MAX: usize = 4 * FILE_BYTES_MAX;
 
 /// The parsed files of one configuration, variables replaced.
 #[derive(Debug)]
-pub struct Files {
+pub(super) struct Files {
     /// The root table of the main file.
-    pub main: Node,
+    pub(super) main: Node,
     /// The root tables of included files: patterns in the order written, files of one by name.
-    pub included: Vec<Node>,
+    pub(super) included: Vec<Node>,
 }
 
 /// Reads the file at `path` and all it includes. `None`, reported, if the main file cannot be read.
-pub fn read(
+pub(super) fn read(
     path: &Path,
     surroundings: Surroundings<'_>,
     sources: &mut Sources,
@@ -52,7 +52,7 @@ pub fn read(
 }
 
 /// Parses `text` as the main file called `path`, which may include files.
-pub fn read_text(
+pub(super) fn read_text(
     path: &Path,
     text: &str,
     surroundings: Surroundings<'_>,

@@ -1,9 +1,92 @@
 //! From TOML files to the immutable snapshot that requests run on.
+//!
+//! ```text
+//! files ─► parse (spans kept) ─► variables ─► merge (defaults, includes) ─► raw (typed, with origins) ─► compile
+//!                every step reports to Diagnostics and goes on; render shows them all
+//! ```
 
-pub mod files;
+mod compile;
+mod declared;
+mod files;
+pub mod log;
+mod merge;
 mod pairs;
 pub mod process;
+pub mod raw;
 pub mod render;
+pub mod route;
+pub mod schema;
 pub mod settings;
 pub mod snapshot;
 pub mod tls;
+
+#[cfg(test)]
+mod golden;
+
+use std::io::{self, Read};
+use std::path::Path;
+
+pub use compile::{Compiled, Runtime};
+pub use raw::ConfigRaw;
+
+use crate::base::decode::{Decoder, Surroundings, Value, tables};
+use crate::base::diagnostic::Diagnostics;
+use crate::base::origin::Sources;
+use declared::Declared;
+use files::Files;
+
+/// A configuration that was read: what it says, and all that is wrong with it so far.
+#[derive(Debug)]
+pub struct Loaded {
+    /// Its files.
+    pub sources: Sources,
+    /// Problems found while reading and decoding.
+    pub diagnostics: Diagnostics,
+    /// What could be decoded; present also beside errors, so that compiling finds the rest of them.
+    pub raw: Option<ConfigRaw>,
+    declared: Declared,
+}
+
+/// Reads the configuration at `path` with all it includes.
+///
+/// Opens files and looks up variables, nothing else. Never fails: what is wrong is in [`Loaded::diagnostics`].
+pub fn load(path: &Path, surroundings: Surroundings<'_>) -> Loaded {
+    let (mut sources, mut diagnostics) = (Sources::default(), Diagnostics::default());
+    let files = files::read(path, surroundings, &mut sources, &mut diagnostics);
+    finish(files, surroundings, sources, diagnostics)
+}
+
+/// Like [`load`], of a `text` that stands in no file; relative paths in it start at the directory of `path`.
+pub fn load_text(path: &Path, text: &str, surroundings: Surroundings<'_>) -> Loaded {
+    let (mut sources, mut diagnostics) = (Sources::default(), Diagnostics::default());
+    let files = files::read_text(path, text, surroundings, &mut sources, &mut diagnostics);
+    finish(Some(files), surroundings, sources, diagnostics)
+}
+
+fn finish(
+    files: Option<Files>,
+    surroundings: Surroundings<'_>,
+    sources: Sources,
+    mut diagnostics: Diagnostics,
+) -> Loaded {
+    let places = tables(&ConfigRaw::shape());
+    let mut cx = Decoder::new(&sources, surroundings, &places, &mut diagnostics);
+    let root = files.map(|files| merge::merge(files, &mut cx));
+    let raw = root.as_ref().and_then(|root| ConfigRaw::decode(root, &mut cx));
+    let declared = root.as_ref().map(Declared::of).unwrap_or_default();
+    Loaded { sources, diagnostics, raw, declared }
+}
+
+/// The environment of this process, and its files.
+pub fn surroundings() -> Surroundings<'static> {
+    Surroundings { env: &|name| std::env::var(name).ok(), read: &read_secret_file }
+}
+
+/// Most that is read of a file that holds a secret.
+const SECRET_FILE_BYTES_MAX: u64 = 1 << 20;
+
+fn read_secret_file(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(SECRET_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}

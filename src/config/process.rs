@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::compile::check_name;
 use super::pairs;
 use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
 use crate::base::decode::{ConfigPath, Decoder, Node, Shape, Size, Value, quote};
@@ -192,10 +193,7 @@ pub(super) fn positive(value: &At<Duration>, path: &str, out: &mut Diagnostics) 
 
 impl ListenerRaw {
     /// The settings. `path` is the configuration path of the listener.
-    fn compile(&self, path: &str, origin: &Origin, out: &mut Diagnostics) -> ListenerSettings {
-        if self.name.is_empty() {
-            out.error("invalid-value", &self.name.origin, format!("{path}.name"), "the name is empty");
-        }
+    pub(super) fn compile(&self, path: &str, origin: &Origin, out: &mut Diagnostics) -> ListenerSettings {
         let certificates = self
             .certificates
             .iter()
@@ -212,55 +210,34 @@ impl ListenerRaw {
     }
 }
 
-/// Compiles all listeners and checks them against each other and against the admin listener.
-pub fn compile_listeners(
+/// Checks listeners against each other and against the admin listener.
+pub(super) fn check_listeners(
     listeners: &[At<ListenerRaw>],
+    paths: &[String],
     admin: Option<&AdminRaw>,
     out: &mut Diagnostics,
-) -> Vec<ListenerSettings> {
-    if listeners.is_empty() {
-        out.warning(
-            "no-listeners",
-            &Origin::Default,
-            "listeners",
-            "there is no listener: nothing will be accepted",
-        )
-        .hint("add [[listeners]] with a name and an address");
-    }
-    for (index, listener) in listeners.iter().enumerate() {
+) {
+    for (index, (listener, path)) in listeners.iter().zip(paths).enumerate() {
+        check_name(&listener.name, &listener.name.origin, &format!("{path}.name"), out);
         let earlier = listeners.get(..index).unwrap_or(&[]);
         if let Some(first) = earlier.iter().find(|first| first.name.value == listener.name.value) {
             let message = format!("two listeners are called {}", quote(&listener.name));
-            out.error("duplicate-name", &listener.name.origin, format!("listeners[{index}].name"), message)
+            out.error("duplicate-name", &listener.name.origin, format!("{path}.name"), message)
                 .related(&first.name.origin, "first defined here");
         }
         if let Some(first) = earlier.iter().find(|first| clash(&first.address, &listener.address)) {
             let message = format!("{} is taken by another listener", listener.address.value.render());
-            out.error(
-                "duplicate-address",
-                &listener.address.origin,
-                format!("listeners[{index}].address"),
-                message,
-            )
-            .related(&first.address.origin, "taken here");
+            out.error("duplicate-address", &listener.address.origin, format!("{path}.address"), message)
+                .related(&first.address.origin, "taken here");
         }
         if let Some(admin) = admin
             && clash(&BindAddress::Tcp(*admin.address), &listener.address)
         {
             let message = format!("{} is taken by the admin listener", listener.address.value.render());
-            out.error(
-                "duplicate-address",
-                &listener.address.origin,
-                format!("listeners[{index}].address"),
-                message,
-            )
-            .related(&admin.address.origin, "taken here");
+            out.error("duplicate-address", &listener.address.origin, format!("{path}.address"), message)
+                .related(&admin.address.origin, "taken here");
         }
     }
-    let compile = |(index, at): (usize, &At<ListenerRaw>)| {
-        at.value.compile(&format!("listeners[{index}]"), &at.origin, out)
-    };
-    listeners.iter().enumerate().map(compile).collect()
 }
 
 /// Whether both cannot be bound at once. Port 0 takes a free port each time.
@@ -341,7 +318,7 @@ fn address_hint(text: &str) -> Option<String> {
     }
     let port: u16 = text.rsplit(':').next()?.parse().ok()?;
     match text.rsplit_once(':').map_or("", |(host, _)| host) {
-        "" | "*" => Some(format!("write \"0.0.0.0:{port}\" for all addresses, \"[::]:{port}\" for IPv6 too")),
+        "" | "*" => Some(format!("write \"0.0.0.0:{port}\" for all addresses, \"[::]:{port}\" for IPv6")),
         "localhost" => Some(format!("write \"127.0.0.1:{port}\"")),
         _ => Some("a listener is bound to an IP address, not to a name".to_owned()),
     }
@@ -362,24 +339,24 @@ mod tests {
         }
     }
 
-    fn listeners(text: &str) -> (Vec<ListenerSettings>, Vec<String>) {
+    fn listeners(text: &str) -> (Vec<At<ListenerRaw>>, Vec<String>) {
         let (raw, mut out) = decode_str::<BothRaw>(text);
         let raw = raw.unwrap();
-        let admin = raw.admin.as_ref().map(|at| &at.value);
-        let settings = compile_listeners(&raw.listeners, admin, &mut out);
-        (settings, out.iter().map(|item| item.message.clone()).collect())
+        let paths: Vec<_> = (0..raw.listeners.len()).map(|index| format!("listeners[{index}]")).collect();
+        check_listeners(&raw.listeners, &paths, raw.admin.as_ref().map(|at| &at.value), &mut out);
+        (raw.listeners.value, out.iter().map(|item| item.message.clone()).collect())
     }
 
     #[test]
     fn listeners_bind_addresses_and_sockets() {
-        let (settings, problems) = listeners(
+        let (listeners, problems) = listeners(
             "[[listeners]]\nname = \"a\"\naddress = \"[::]:0\"\n\
              [[listeners]]\nname = \"b\"\naddress = \"unix:run/x\"\nhttp2 = false\n\
              [[listeners]]\nname = \"c\"\naddress = \"[::]:0\"\n",
         );
         assert!(problems.is_empty(), "{problems:?}");
-        assert_eq!(settings[1].address, BindAddress::Unix("run/x".into()));
-        assert!(!settings[1].http2 && settings[0].http2);
+        assert_eq!(*listeners[1].address, BindAddress::Unix("run/x".into()));
+        assert!(!*listeners[1].http2 && *listeners[0].http2);
     }
 
     #[test]

@@ -12,6 +12,8 @@ use http::StatusCode;
 use indexmap::IndexMap;
 
 pub use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
+pub use super::tls::CertificateFacts;
+pub use crate::base::decode::Setting;
 use crate::base::origin::{Origin, Sources};
 use crate::policy;
 use crate::routing::template::Template;
@@ -87,6 +89,8 @@ pub struct Listener {
     pub http2: bool,
     /// TLS, if there are certificates.
     pub tls: Option<Arc<rustls::ServerConfig>>,
+    /// The certificates in use, the default first.
+    pub certificates: Vec<CertificateFacts>,
     /// Its metrics.
     pub metrics: Arc<ListenerMetrics>,
 }
@@ -136,17 +140,6 @@ pub enum RouteTimeout {
     Whole(Duration),
     /// `"none"`: no deadline.
     Unlimited,
-}
-
-/// One effective setting of a route.
-#[derive(Debug, Clone)]
-pub struct Setting {
-    /// The key, such as `ip.allow`.
-    pub key: String,
-    /// The value as TOML; secrets as `***`.
-    pub value: String,
-    /// Where it was written.
-    pub origin: Origin,
 }
 
 /// `redirect` of a route.

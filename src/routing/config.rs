@@ -52,7 +52,7 @@ impl RewriteRaw {
         };
         if let Some((other, text)) = given.next() {
             out.error(
-                "conflict",
+                "conflicting-keys",
                 &text.origin,
                 format!("{path}.{other}"),
                 format!("`{other}` does not go with `{kind}`"),
@@ -64,8 +64,13 @@ impl RewriteRaw {
         let rewrite = match (kind, &self.to) {
             ("path", None) => Rewrite::path(from.text(), route),
             ("path", Some(to)) => {
-                out.error("conflict", &to.origin, format!("{path}.to"), "`to` does not go with `path`")
-                    .hint("`path` is the new path itself");
+                out.error(
+                    "conflicting-keys",
+                    &to.origin,
+                    format!("{path}.to"),
+                    "`to` does not go with `path`",
+                )
+                .hint("`path` is the new path itself");
                 return None;
             }
             (_, None) => {
@@ -97,6 +102,11 @@ pub struct Written {
 }
 
 impl Written {
+    /// A text that was written in no file.
+    pub fn plain(text: &str) -> Self {
+        Self { text: text.to_owned(), verbatim: false }
+    }
+
     /// The text.
     pub fn text(&self) -> &str {
         &self.text
@@ -139,7 +149,7 @@ impl Value for Written {
     }
 
     fn render(&self) -> String {
-        quote(&self.text)
+        self.text.render()
     }
 }
 

@@ -119,6 +119,19 @@ impl<'a> Decoder<'a> {
         self.out.error(code, origin, self.path.as_str(), message)
     }
 
+    /// Reports an error about `key` of the table being decoded, at `origin`.
+    pub fn key_error(
+        &mut self,
+        code: &'static str,
+        origin: &Origin,
+        key: &str,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
+        let mut path = self.path.clone();
+        path::push_key(&mut path, key);
+        self.out.error(code, origin, path, message)
+    }
+
     /// Reports a warning at `origin`, with the current path.
     pub fn warning(
         &mut self,
@@ -203,15 +216,9 @@ impl<'a> Decoder<'a> {
     }
 
     fn unknown_key(&mut self, name: &str, origin: &Origin, known: &'static [Key]) {
-        let mut path = self.path.clone();
-        path::push_key(&mut path, name);
         if is_pending(&self.place, name) {
-            self.out.error(
-                "not-available",
-                origin,
-                path,
-                format!("\"{name}\" is not available in this version"),
-            );
+            let message = format!("\"{name}\" is not available in this version");
+            self.key_error("not-available", origin, name, message);
             return;
         }
         let hint = match nearest(name, known.iter().map(|key| key.name)) {
@@ -219,7 +226,7 @@ impl<'a> Decoder<'a> {
             None => self.where_it_belongs(name),
         };
         let message = format!("unknown key {}", super::quote(name));
-        self.out.error("unknown-key", origin, path, message).hint = hint;
+        self.key_error("unknown-key", origin, name, message).hint = hint;
     }
 
     /// The table that does declare `name`: an enclosing one first, then the one that shares most of its path.

@@ -91,6 +91,7 @@ mod path;
 mod pending;
 mod shape;
 mod substitute;
+mod syntax;
 mod table;
 pub mod tree;
 mod values;
@@ -110,7 +111,7 @@ pub use crate::base::secret::Secret;
 pub use crate::{enum_value, keys};
 
 use crate::base::diagnostic::Diagnostics;
-use crate::base::origin::Sources;
+use crate::base::origin::{Origin, Sources};
 
 /// A type that can be written in a configuration file.
 pub trait Value: Sized {
@@ -122,6 +123,29 @@ pub trait Value: Sized {
 
     /// Writes it as TOML text that decodes to the same value: defaults in the schema and the reference are made by it.
     fn render(&self) -> String;
+
+    /// Lists the effective settings in it, `key` before each: one by default, those of its keys for a table.
+    fn settings(&self, key: &str, origin: &Origin, out: &mut Vec<Setting>) {
+        out.push(Setting { key: key.to_owned(), value: self.render(), origin: origin.clone() });
+    }
+}
+
+/// One effective setting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// The key, such as `ip.allow`.
+    pub key: String,
+    /// The value as TOML; secrets as `"***"`.
+    pub value: String,
+    /// Where it was written.
+    pub origin: Origin,
+}
+
+/// The path of a key of the table at `path`, which may be empty.
+pub fn join_key(path: &str, key: &str) -> String {
+    let mut joined = path.to_owned();
+    push_key(&mut joined, key);
+    joined
 }
 
 /// Decodes a whole TOML text without files or environment: for tests and tools.

@@ -99,17 +99,29 @@ pub struct TablePlace {
 }
 
 impl Shape {
-    /// Whether a table can stand here and is the only form besides a boolean: such tables merge key by key.
+    /// Whether tables merge key by key here: those of one form do, a value of several forms is replaced as a whole.
     pub fn merges(&self) -> bool {
+        self.is_table() && self.forms() == 1
+    }
+
+    /// Whether a table stands here and nothing else, booleans aside.
+    pub fn is_table(&self) -> bool {
         match self {
             Self::Table(_) | Self::Map(_) => true,
             Self::OneOf(shapes) => {
-                shapes.iter().any(Self::merges)
-                    && shapes
-                        .iter()
-                        .all(|shape| shape.merges() || matches!(shape, Self::Boolean | Self::Only(_)))
+                let boolean = |shape: &Self| matches!(shape, Self::Boolean | Self::Only(_));
+                self.forms() > 0 && shapes.iter().all(|shape| shape.is_table() || boolean(shape))
             }
             _ => false,
+        }
+    }
+
+    /// How many forms of tables can stand here.
+    fn forms(&self) -> usize {
+        match self {
+            Self::Table(_) | Self::Map(_) => 1,
+            Self::OneOf(shapes) => shapes.iter().map(Self::forms).sum(),
+            _ => 0,
         }
     }
 

@@ -16,7 +16,11 @@ pub struct TableReader<'n> {
 impl<'n> TableReader<'n> {
     /// The reader for `node`, with unknown keys already reported; `None`, reported, if it is not a table.
     pub fn open(node: &'n Node, keys: &'static [Key], cx: &mut Decoder<'_>) -> Option<Self> {
-        let Kind::Table(table) = &node.kind else { return cx.expected(node, "a table") };
+        let Kind::Table(table) = &node.kind else {
+            let single = matches!(&node.kind, Kind::Array(nodes) if nodes.iter().all(|node| node.as_table().is_some()));
+            let hint = (single && !cx.path().is_empty()).then(|| format!("there is one: [{}]", cx.path()));
+            return cx.expected_or(node, "a table", hint);
+        };
         cx.check_keys(table.iter(), keys);
         Some(Self { table, header: &node.origin })
     }
@@ -166,6 +170,19 @@ macro_rules! keys {
                     $crate::keys!(@render [$($presence)*] self.$field),
                 )),*])
             }
+
+            fn settings(
+                &self,
+                key: &str,
+                _: &$crate::base::origin::Origin,
+                out: &mut Vec<$crate::base::decode::Setting>,
+            ) {
+                $(
+                    let name = $crate::base::decode::key_name(stringify!($field));
+                    let path = $crate::base::decode::join_key(key, name);
+                    $crate::keys!(@settings [$($presence)*] self.$field, path, [$($flag)*], out);
+                )*
+            }
         }
 
         $crate::keys!(@defaults $name [$([$($presence)*])*] [$({ $field [$($presence)*] })*]);
@@ -203,6 +220,26 @@ macro_rules! keys {
     };
     (@render [$($presence:tt)*] $value:expr) => {
         Some($crate::base::decode::Value::render(&$value.value))
+    };
+
+    (@settings [optional] $value:expr, $path:ident, $flags:tt, $out:ident) => {
+        if let Some(at) = &$value {
+            $crate::keys!(@setting at, $path, $flags, $out);
+        }
+    };
+    (@settings [$($presence:tt)*] $value:expr, $path:ident, $flags:tt, $out:ident) => {
+        $crate::keys!(@setting &$value, $path, $flags, $out);
+    };
+    (@setting $at:expr, $path:ident, $flags:tt, $out:ident) => {
+        if $crate::keys!(@flag secret $flags) {
+            $out.push($crate::base::decode::Setting {
+                key: $path,
+                value: "\"***\"".to_owned(),
+                origin: $at.origin.clone(),
+            });
+        } else {
+            $crate::base::decode::Value::settings(&$at.value, &$path, &$at.origin, $out);
+        }
     };
 
     (@flag $wanted:ident []) => { false };

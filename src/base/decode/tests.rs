@@ -284,6 +284,30 @@ fn paths_start_at_the_file_that_names_them() {
     assert!(one::<ConfigPath>("\"\"").is_err());
 }
 
+#[test]
+fn every_effective_value_is_listed_with_its_place() {
+    let text = "[servers.a]\naddress = \"x\"\n[servers.a.watch]\ntoken = \"hush\"\npath = \"/\"\n";
+    let server = decode_str::<RootRaw>(text).0.unwrap().servers["a"].clone();
+    let mut settings = Vec::new();
+    server.settings("a", &Origin::Default, &mut settings);
+    let shown: Vec<_> = settings
+        .iter()
+        .map(|setting| format!("{} = {} {}", setting.key, setting.value, setting.origin == Origin::Default))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "a.address = \"x\" false",
+            "a.weight = 1 true",
+            "a.watch.path = \"/\" false",
+            "a.watch.interval = \"5s\" true",
+            "a.watch.threads = 4 true",
+            "a.watch.token = \"***\" false",
+            "a.balance = \"round_robin\" true",
+        ]
+    );
+}
+
 proptest! {
     #[test]
     fn strings_survive_writing(text in "\\PC{0,20}|[\\x00-\\x7f]{0,20}") {

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 use toml_parser::lexer::TokenKind;
 
+use super::syntax;
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::{FileId, Origin};
 
@@ -161,9 +162,47 @@ pub fn parse(file: FileId, text: &str, out: &mut Diagnostics) -> Node {
         return Node { origin: root, kind: Kind::Table(Table::new()) };
     }
     let (document, errors) = DeTable::parse_recoverable(text);
+    let valueless: Vec<_> = errors.iter().filter(|error| error.message().starts_with(VALUELESS)).collect();
+    if valueless.is_empty() {
+        return build(file, text, &document, &errors, out);
+    }
+    // toml builds nothing from behind a key without `=`. Blanked, such a line hides nothing.
+    let blanked = blank(text, valueless.iter().filter_map(|error| error.span()));
+    let (document, others) = DeTable::parse_recoverable(&blanked);
+    let errors: Vec<_> = valueless.into_iter().chain(&others).cloned().collect();
+    build(file, text, &document, &errors, out)
+}
+
+/// How toml's complaint about a key without `=` begins.
+const VALUELESS: &str = "key with no value";
+
+/// `text` with spaces in place of the lines in which `spans` begin; everything else stays where it is.
+fn blank(text: &str, spans: impl Iterator<Item = Range<usize>>) -> String {
+    let mut blanked = String::with_capacity(text.len());
+    for span in spans.filter(|span| span.start <= text.len()) {
+        // One line may hold several of them.
+        if span.start >= blanked.len() {
+            let line = line_around(text, span.start);
+            blanked.push_str(text.get(blanked.len()..line.start).unwrap_or(""));
+            blanked.push_str(&" ".repeat(line.end.saturating_sub(blanked.len())));
+        }
+    }
+    blanked.push_str(text.get(blanked.len()..).unwrap_or(""));
+    blanked
+}
+
+/// The root table of what toml made of `text`, with its complaints reported.
+fn build(
+    file: FileId,
+    text: &str,
+    document: &Spanned<DeTable<'_>>,
+    errors: &[toml::de::Error],
+    out: &mut Diagnostics,
+) -> Node {
+    let root = Origin::file(file, 0..0);
     let mut broken: Vec<(Range<usize>, &str)> = Vec::new();
     let mut duplicates = Vec::new();
-    for error in &errors {
+    for error in errors {
         let span = widen(text, error.span().unwrap_or(text.len()..text.len()));
         if error.message() == "duplicate key" {
             duplicates.push(span);
@@ -174,8 +213,18 @@ pub fn parse(file: FileId, text: &str, out: &mut Diagnostics) -> Node {
     broken.sort_by_key(|(span, _)| span.start);
     let mut converter = Converter { file, broken: &broken, out };
     let table = converter.table(document.get_ref());
+    // What follows on the same line is mostly the parser finding its feet again.
+    let mut line = 0..0;
+    broken.retain(|(span, _)| {
+        let first = span.start > line.end || line.is_empty();
+        if first {
+            line = line_around(text, span.start);
+        }
+        first
+    });
     for (span, message) in broken.iter().take(SYNTAX_ERRORS_MAX) {
-        out.error("syntax", &Origin::file(file, span.clone()), "", message.replace('`', "\""));
+        let (message, hint) = syntax::explain(message, text, span);
+        out.error("syntax", &Origin::file(file, span.clone()), "", message).hint = hint;
     }
     duplicates.sort_by_key(|span| span.start);
     let more =
@@ -260,9 +309,10 @@ impl Converter<'_> {
         let span = value.span();
         let origin = Origin::file(self.file, span.clone());
         let kind = match value.get_ref() {
+            // Also of lists and tables: what is in them is a guess, and a guess draws further complaints.
+            _ if self.is_broken(&span) => Kind::Broken,
             DeValue::Table(table) => Kind::Table(self.table(table)),
             DeValue::Array(array) => Kind::Array(array.iter().map(|item| self.node(item)).collect()),
-            _ if self.is_broken(&span) => Kind::Broken,
             DeValue::String(text) => Kind::String { text: text.to_string(), substituted: false },
             DeValue::Boolean(value) => Kind::Boolean(*value),
             DeValue::Datetime(value) => Kind::Datetime(value.to_string()),
@@ -419,6 +469,17 @@ mod tests {
         let (root, _) = read("e = oops\nf = 3\n");
         assert_eq!(root.get("e").unwrap().kind, Kind::Broken);
         assert_eq!(root.get("f").unwrap().kind, Kind::Integer(3));
+    }
+
+    /// toml itself stops at such a line, and everything behind it would seem to be missing.
+    #[test]
+    fn a_key_without_a_value_hides_nothing_behind_it() {
+        let text = "[a]\nb\nc = 1\nd é 2 # x\n[e]\nf = 3\n";
+        let (root, out) = read(text);
+        assert_eq!(out.iter().map(|item| item.code).collect::<Vec<_>>(), ["syntax", "syntax"]);
+        assert_eq!(root.get("a").unwrap().get("c").unwrap().kind, Kind::Integer(1));
+        let f = root.get("e").unwrap().get("f").unwrap();
+        assert_eq!((&f.kind, at(text, &f.origin)), (&Kind::Integer(3), "3"));
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::hash::Hash;
 use http::HeaderName;
 use indexmap::IndexMap;
 
-use super::super::{Decoder, Kind, Node, Shape, Value, decode_at, quote};
+use super::super::{Decoder, Kind, Node, Setting, Shape, Value, decode_at, join_key, quote};
 use crate::base::origin::{At, Origin};
 
 impl<T: Value> Value for At<T> {
@@ -20,6 +20,10 @@ impl<T: Value> Value for At<T> {
     fn render(&self) -> String {
         self.value.render()
     }
+
+    fn settings(&self, key: &str, _: &Origin, out: &mut Vec<Setting>) {
+        self.value.settings(key, &self.origin, out);
+    }
 }
 
 impl<T: Value> Value for Box<T> {
@@ -33,6 +37,10 @@ impl<T: Value> Value for Box<T> {
 
     fn render(&self) -> String {
         T::render(self)
+    }
+
+    fn settings(&self, key: &str, origin: &Origin, out: &mut Vec<Setting>) {
+        T::settings(self, key, origin, out);
     }
 }
 
@@ -52,6 +60,10 @@ impl<T: Value> Value for Vec<T> {
             }
             Kind::String { text, .. } => {
                 return cx.expected_or(node, "a list", Some(format!("write [{}]", quote(text))));
+            }
+            Kind::Table(_) if matches!(T::shape(), Shape::Table(_)) => {
+                let hint = format!("write [[{}]] for each of them", cx.path());
+                return cx.expected_or(node, "a list", Some(hint));
             }
             _ => return cx.expected(node, "a list"),
         };
@@ -145,5 +157,12 @@ impl<K: MapKey, T: Value> Value for IndexMap<K, At<T>> {
         let entries: Vec<(&str, Option<String>)> =
             entries.iter().map(|(key, value)| (key.as_str(), value.clone())).collect();
         super::super::render_table(&entries)
+    }
+
+    /// Entry by entry: each may have been written elsewhere.
+    fn settings(&self, key: &str, _: &Origin, out: &mut Vec<Setting>) {
+        for (name, at) in self {
+            at.value.settings(&join_key(key, name.as_key()), &at.origin, out);
+        }
     }
 }

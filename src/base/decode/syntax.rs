@@ -1,0 +1,36 @@
+//! The parser's complaints in words for people who do not know its grammar.
+
+use std::ops::Range;
+
+/// What to say instead of `message` about `span` of `text`, and what to do about it.
+pub(super) fn explain(message: &str, text: &str, span: &Range<usize>) -> (String, Option<String>) {
+    let shown = text.get(span.clone()).unwrap_or("");
+    let rest_of_line = text.get(span.start..).and_then(|rest| rest.lines().next()).unwrap_or("").trim();
+    if message.starts_with("string values must be quoted")
+        || message.starts_with("invalid ") && is_word(shown)
+    {
+        if rest_of_line.is_empty() || rest_of_line.starts_with('#') {
+            return ("the value is missing".to_owned(), None);
+        }
+        return (format!("{shown} is no value"), Some(format!("strings stand in quotes: \"{shown}\"")));
+    }
+    if message.starts_with("missing escaped value") {
+        let hint = "in single quotes backslashes stay as they are: '\\d'".to_owned();
+        return ("this is no escape that TOML knows".to_owned(), Some(hint));
+    }
+    if message.starts_with("invalid basic string") || message.starts_with("invalid literal string") {
+        return (
+            "this string is never closed".to_owned(),
+            Some("it ends on the line it begins on".to_owned()),
+        );
+    }
+    let hint = message
+        .starts_with("missing comma between array elements")
+        .then(|| "or the list before it was never closed".to_owned());
+    (message.replace("expected nothing", "expected one").replace('`', "\""), hint)
+}
+
+fn is_word(text: &str) -> bool {
+    text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-')
+}

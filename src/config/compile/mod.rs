@@ -1,0 +1,247 @@
+//! From what is written to what requests run on: names become handles, and what no table alone can know is checked.
+//!
+//! Pure but for files that the configuration names (certificates, static answers). The same at start, for `check`, and
+//! for a reload; compiling starts nothing.
+
+mod route;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use indexmap::IndexMap;
+
+use super::declared::Declared;
+use super::log::{EscapeRaw, LevelRaw, LogRaw, OutputRaw};
+use super::process::{ListenerRaw, check_listeners};
+use super::raw::ConfigRaw;
+use super::snapshot::{Listener, LogSettings, Snapshot};
+use super::{Loaded, tls};
+use crate::base::clock;
+use crate::base::decode::join_key;
+use crate::base::diagnostic::Diagnostics;
+use crate::base::origin::{At, Origin, Sources};
+use crate::base::units::format_duration;
+use crate::routing::{Mistake, Table};
+use crate::telemetry::access::{AccessLog, Escape, Format, Output, Queue};
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::config::{UpstreamRaw, link_fallbacks};
+use crate::upstream::resolver::System;
+use crate::upstream::{Live, Upstream};
+
+/// What compiling ties a configuration to: the parts of the process that outlive it.
+#[derive(Debug, Clone)]
+pub struct Runtime {
+    /// Gives handles by name.
+    pub metrics: Arc<Metrics>,
+    /// Takes access records.
+    pub access_queue: Arc<Queue>,
+    /// Knows servers and names from earlier configurations.
+    pub live: Arc<Live>,
+    /// Counts configurations of this process, from 1.
+    pub generation: u64,
+    /// The moment.
+    pub now: Instant,
+    /// The date, for certificates.
+    pub wall: SystemTime,
+}
+
+impl Runtime {
+    /// One that belongs to no process: for `check`, `explain` and tests.
+    pub fn detached() -> Self {
+        let metrics = Metrics::new();
+        Self {
+            access_queue: Queue::new(metrics.clone()),
+            live: Live::new(metrics.clone(), Arc::new(System)),
+            metrics,
+            generation: 1,
+            now: clock::now(),
+            wall: clock::wall(),
+        }
+    }
+}
+
+/// A configuration that was read and compiled.
+#[derive(Debug)]
+pub struct Compiled {
+    /// Its files.
+    pub sources: Sources,
+    /// All that is wrong or doubtful.
+    pub diagnostics: Diagnostics,
+    /// What requests can run on; `None` if there is any error.
+    pub snapshot: Option<Snapshot>,
+}
+
+impl Loaded {
+    /// Compiles what was read, also beside errors, so that all of them are found at once.
+    pub fn compile(self, runtime: &Runtime) -> Compiled {
+        let Self { sources, mut diagnostics, raw, declared } = self;
+        let snapshot = raw.map(|raw| {
+            Compiler { raw: &raw, declared: &declared, runtime }.snapshot(sources.clone(), &mut diagnostics)
+        });
+        let snapshot = snapshot.filter(|_| !diagnostics.has_errors());
+        diagnostics.sort();
+        Compiled { sources, diagnostics, snapshot }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Compiler<'a> {
+    raw: &'a ConfigRaw,
+    declared: &'a Declared,
+    runtime: &'a Runtime,
+}
+
+impl Compiler<'_> {
+    /// Beside errors the result is incomplete and must not be served.
+    fn snapshot(self, sources: Sources, out: &mut Diagnostics) -> Snapshot {
+        let raw = self.raw;
+        let server = raw.server.compile(out);
+        let limits = raw.limits.compile(out);
+        let listeners = self.listeners(out);
+        let upstreams = self.upstreams(out);
+        let routes = self.routes(&upstreams, out);
+        let table = Table::build(routes.specs);
+        for (below, above) in table.shadowed() {
+            self.report_shadowed(below, above, out);
+        }
+        Snapshot {
+            generation: self.runtime.generation,
+            server,
+            limits,
+            listeners,
+            admin: raw.admin.as_ref().map(|admin| admin.compile(out)),
+            log: log(&raw.log, self.runtime, out),
+            table,
+            routes: routes.routes,
+            unmatched: routes.unmatched,
+            upstreams,
+            sources,
+        }
+    }
+
+    fn listeners(self, out: &mut Diagnostics) -> Vec<Arc<Listener>> {
+        let listeners = &self.raw.listeners;
+        // None that can be used is another matter than none.
+        if self.declared.listeners.is_empty() {
+            let message = "there is no listener: nothing will be accepted";
+            out.warning("no-listeners", &Origin::Default, "listeners", message)
+                .hint("add [[listeners]] with a name and an address");
+        }
+        let positions = Declared::positions(&self.declared.listeners, listeners);
+        let paths: Vec<_> = positions.iter().map(|position| format!("listeners[{position}]")).collect();
+        check_listeners(listeners, &paths, self.raw.admin.as_ref().map(|at| &at.value), out);
+        let compile = |(path, listener): (&String, &At<ListenerRaw>)| {
+            let settings = listener.compile(path, &listener.origin, out);
+            let tls = tls::compile(&settings, path, self.runtime.wall, out);
+            let (tls, certificates) = match tls {
+                Some(tls) => (Some(tls.config), tls.certificates),
+                None => (None, Vec::new()),
+            };
+            Arc::new(Listener {
+                metrics: self.runtime.metrics.listener(&settings.name),
+                name: settings.name,
+                address: settings.address,
+                http2: settings.http2,
+                tls,
+                certificates,
+            })
+        };
+        paths.iter().zip(listeners.iter()).map(compile).collect()
+    }
+
+    fn upstreams(self, out: &mut Diagnostics) -> IndexMap<String, Arc<Upstream>> {
+        let mut upstreams = IndexMap::with_capacity(self.raw.upstreams.len());
+        for (name, upstream) in self.raw.upstreams.iter() {
+            let path = join_key("upstreams", name);
+            check_name(name, &upstream.origin, &path, out);
+            self.check_read_timeout(upstream, &path, out);
+            if let Some(settings) = upstream.compile(name, &path, &upstream.origin, out) {
+                upstreams.insert(name.clone(), Upstream::new(settings, &self.runtime.live, self.runtime.now));
+            }
+        }
+        link_fallbacks(&upstreams, &self.raw.upstreams, out);
+        upstreams
+    }
+
+    /// A client that stops sending must be noticed before the server seems to hang: that would count against the server.
+    fn check_read_timeout(self, upstream: &At<UpstreamRaw>, path: &str, out: &mut Diagnostics) {
+        let (read, body) = (&upstream.timeouts.read, &self.raw.limits.body_timeout);
+        if **read > **body {
+            return;
+        }
+        let message = format!(
+            "the read timeout ({}) must be longer than limits.body_timeout ({})",
+            format_duration(**read),
+            format_duration(**body),
+        );
+        let path = format!("{path}.timeouts.read");
+        match (&read.origin, &body.origin) {
+            (Origin::Default, Origin::Default) => out.error("timeout-order", &upstream.origin, path, message),
+            (Origin::Default, body) => {
+                out.error("timeout-order", body, path, message).related(&upstream.origin, "of this upstream")
+            }
+            (read, Origin::Default) => out.error("timeout-order", read, path, message),
+            (read, body) => {
+                out.error("timeout-order", read, path, message).related(body, "the other of the two")
+            }
+        };
+    }
+}
+
+fn log(raw: &LogRaw, runtime: &Runtime, out: &mut Diagnostics) -> LogSettings {
+    use tracing::level_filters::LevelFilter;
+    let level = match *raw.level {
+        LevelRaw::Off => LevelFilter::OFF,
+        LevelRaw::Error => LevelFilter::ERROR,
+        LevelRaw::Warn => LevelFilter::WARN,
+        LevelRaw::Info => LevelFilter::INFO,
+        LevelRaw::Debug => LevelFilter::DEBUG,
+        LevelRaw::Trace => LevelFilter::TRACE,
+    };
+    let escape = match *raw.access.escape {
+        EscapeRaw::Default => Escape::Default,
+        EscapeRaw::Json => Escape::Json,
+        EscapeRaw::None => Escape::None,
+    };
+    let output = match &raw.access.output.value {
+        OutputRaw::Off => None,
+        OutputRaw::Stdout => Some(Output::Stdout),
+        OutputRaw::Stderr => Some(Output::Stderr),
+        OutputRaw::File(path) => Some(Output::File(path.clone())),
+    };
+    let written = &raw.access.format;
+    let format = match Format::compile(written.text(), escape) {
+        Ok(format) => Some(format),
+        Err(errors) => {
+            for error in errors {
+                let mistake = Mistake { message: error.message, hint: error.hint, at: error.at };
+                written.report(&written.origin, "log.access.format", mistake, out);
+            }
+            None
+        }
+    };
+    let queue = runtime.access_queue.clone();
+    LogSettings {
+        level,
+        access: format.zip(output).map(|(format, output)| AccessLog::new(queue, format, output)),
+    }
+}
+
+/// Longest name of a route, upstream or listener: it stands in every log line and series.
+const NAME_BYTES_MAX: usize = 256;
+
+/// Names stand in logs, metrics and headers: they must be visible and of bounded length.
+pub(super) fn check_name(name: &str, origin: &Origin, path: &str, out: &mut Diagnostics) {
+    let problem = if name.trim().is_empty() {
+        "the name is empty".to_owned()
+    } else if name.len() > NAME_BYTES_MAX {
+        format!("the name is longer than {NAME_BYTES_MAX} bytes")
+    } else if name.chars().any(char::is_control) {
+        "the name holds a control character".to_owned()
+    } else {
+        return;
+    };
+    out.error("invalid-value", origin, path, problem);
+}

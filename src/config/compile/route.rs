@@ -1,0 +1,301 @@
+//! Routes: from raw to what the table matches and what requests run on.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::{Method, StatusCode};
+use indexmap::IndexMap;
+
+use super::{Compiler, check_name};
+use crate::base::decode::{Value, quote};
+use crate::base::diagnostic::Diagnostics;
+use crate::base::names::nearest;
+use crate::base::origin::{At, Origin};
+use crate::config::declared::Declared;
+use crate::config::route::{RedirectRaw, RouteRaw, TimeoutRaw};
+use crate::config::snapshot::{Redirect, Route, RouteTimeout, Target};
+use crate::policy;
+use crate::policy::body_limit::BodyLimit;
+use crate::routing::template::{Scope, Template};
+use crate::routing::{MethodSet, PathPattern, RouteId, RouteSpec};
+use crate::upstream::Upstream;
+
+pub(super) struct Routes {
+    pub(super) specs: Vec<RouteSpec>,
+    pub(super) routes: Vec<Arc<Route>>,
+    pub(super) unmatched: Arc<Route>,
+}
+
+type Upstreams = IndexMap<String, Arc<Upstream>>;
+
+impl Compiler<'_> {
+    /// All routes, in the order of the file; their ids are their places in it.
+    pub(super) fn routes(self, upstreams: &Upstreams, out: &mut Diagnostics) -> Routes {
+        let mut names = Names::default();
+        let mut specs = Vec::with_capacity(self.raw.routes.len());
+        let mut routes = Vec::with_capacity(self.raw.routes.len());
+        let positions = Declared::positions(&self.declared.routes, &self.raw.routes);
+        for ((id, at), position) in (0_u32..).map(RouteId).zip(self.raw.routes.iter()).zip(positions) {
+            let path = format!("routes[{position}]");
+            let name = names.take(at, &path, out);
+            if !self.declared.has_target.get(position).is_some_and(|has| *has) {
+                out.error("missing-key", &at.origin, path.as_str(), "the route has no target")
+                    .hint("add one of `upstream`, `redirect` and `respond`");
+            }
+            specs.push(self.spec(id, at, &path, out));
+            routes.push(Arc::new(self.route(id, name, at, &path, upstreams, out)));
+        }
+        Routes { specs, routes, unmatched: Arc::new(self.unmatched(out)) }
+    }
+
+    /// What the route asks of a request.
+    fn spec(self, id: RouteId, raw: &RouteRaw, path: &str, out: &mut Diagnostics) -> RouteSpec {
+        let mut listeners = Vec::with_capacity(raw.listeners.len());
+        for (index, name) in raw.listeners.iter().enumerate() {
+            let position = self.raw.listeners.iter().position(|listener| listener.name.value == name.value);
+            if let Some(listener) = position.and_then(|position| u16::try_from(position).ok()) {
+                listeners.push(listener);
+            } else if !self.declared.listener_names.contains(&name.value) {
+                let message = format!("the listener {} is not defined", quote(name));
+                let known = self.declared.listener_names.iter().map(String::as_str);
+                out.error("undefined", &name.origin, format!("{path}.listeners[{index}]"), message)
+                    .suggest(nearest(name, known));
+            }
+        }
+        let named = |name: &str| -> Box<str> { name.into() };
+        RouteSpec {
+            id,
+            hosts: raw.hosts.iter().map(|host| host.value.clone()).collect(),
+            listeners: (!raw.listeners.is_empty()).then(|| listeners.into_iter().collect()),
+            path: raw.path.value.clone(),
+            methods: (!raw.methods.is_empty()).then_some(raw.methods.value),
+            headers: raw.headers.iter().map(|(name, at)| (name.clone(), at.value.clone())).collect(),
+            query: raw.query.iter().map(|(name, at)| (named(name), at.value.clone())).collect(),
+            cookies: raw.cookies.iter().map(|(name, at)| (named(name.as_str()), at.value.clone())).collect(),
+            priority: *raw.priority,
+        }
+    }
+
+    fn route(
+        &self,
+        id: RouteId,
+        name: String,
+        raw: &At<RouteRaw>,
+        path: &str,
+        upstreams: &Upstreams,
+        out: &mut Diagnostics,
+    ) -> Route {
+        let target = self.target(raw, path, upstreams, out);
+        let rewrite = raw
+            .rewrite
+            .as_ref()
+            .and_then(|rewrite| rewrite.compile(&format!("{path}.rewrite"), &rewrite.origin, &raw.path, out));
+        let metrics = self.runtime.metrics.route(&name);
+        for method in raw.methods.iter().filter_map(|name| Method::from_bytes(name.as_bytes()).ok()) {
+            metrics.expect(&method);
+        }
+        let mut settings = Vec::new();
+        raw.value.settings("", &raw.origin, &mut settings);
+        Route {
+            id,
+            name: name.into(),
+            origin: raw.origin.clone(),
+            target,
+            rewrite,
+            timeout: timeout(raw),
+            stream: *raw.stream,
+            access_log: *raw.access_log,
+            guard: self.guard(Some(raw), path, out),
+            metrics,
+            settings,
+        }
+    }
+
+    /// What requests that match no route get: `[defaults]` of the main file, and no target.
+    fn unmatched(self, out: &mut Diagnostics) -> Route {
+        let raw = self.raw.defaults.0.as_deref();
+        let mut settings = Vec::new();
+        if let Some(raw) = raw {
+            raw.settings("", &self.raw.defaults.origin, &mut settings);
+            settings.retain(|setting| !["path", "hosts", "listeners"].contains(&setting.key.as_str()));
+        }
+        Route {
+            id: RouteId(u32::MAX),
+            name: UNMATCHED.into(),
+            origin: self.raw.defaults.origin.clone(),
+            target: Target::Nothing,
+            rewrite: None,
+            timeout: raw.map_or(RouteTimeout::Default, timeout),
+            stream: false,
+            access_log: raw.is_none_or(|raw| *raw.access_log),
+            guard: self.guard(raw, "defaults", out),
+            metrics: self.runtime.metrics.route(UNMATCHED),
+            settings,
+        }
+    }
+
+    fn guard(self, raw: Option<&RouteRaw>, path: &str, out: &mut Diagnostics) -> policy::Chain {
+        let ip = raw.and_then(|raw| raw.ip.as_ref()).and_then(|ip| ip.compile(&format!("{path}.ip"), out));
+        let body =
+            raw.and_then(|raw| raw.body_bytes.as_ref()).map_or(*self.raw.limits.body_bytes, |at| at.value);
+        policy::Chain { ip, body: Some(BodyLimit::new(body.0)) }
+    }
+
+    /// The one target of a route.
+    fn target(self, raw: &At<RouteRaw>, path: &str, upstreams: &Upstreams, out: &mut Diagnostics) -> Target {
+        let given = [
+            raw.upstream.as_ref().map(|at| ("upstream", &at.origin)),
+            raw.redirect.as_ref().map(|at| ("redirect", &at.origin)),
+            raw.respond.as_ref().map(|at| ("respond", &at.origin)),
+        ];
+        let mut given = given.into_iter().flatten();
+        match (given.next(), given.next()) {
+            (Some((first, first_origin)), Some((second, second_origin))) => {
+                let message = format!("a route has one target: \"{second}\" does not go with \"{first}\"");
+                out.error("conflicting-keys", second_origin, format!("{path}.{second}"), message)
+                    .related(first_origin, "the other target");
+            }
+            (Some(("upstream", _)) | None, _) => {}
+            (Some((target, _)), None) => {
+                let stream = (*raw.stream).then_some(("stream", &raw.stream.origin));
+                let rewrite = raw.rewrite.as_ref().map(|at| ("rewrite", &at.origin));
+                for (key, origin) in [rewrite, stream].into_iter().flatten() {
+                    let message = format!("\"{key}\" does nothing beside \"{target}\"");
+                    out.error("unused-key", origin, format!("{path}.{key}"), message)
+                        .hint("it is for routes with `upstream`");
+                }
+            }
+        }
+        // Each is compiled also beside another, for its own mistakes.
+        let redirect =
+            raw.redirect.as_ref().and_then(|at| redirect(at, &raw.path, &format!("{path}.redirect"), out));
+        let respond = raw
+            .respond
+            .as_ref()
+            .and_then(|respond| respond.compile(&format!("{path}.respond"), &respond.origin, out));
+        if let Some(name) = &raw.upstream {
+            return self.upstream(name, &format!("{path}.upstream"), upstreams, out);
+        }
+        redirect
+            .map(Target::Redirect)
+            .or(respond.map(|respond| Target::Respond(Arc::new(respond))))
+            .unwrap_or(Target::Nothing)
+    }
+
+    fn upstream(self, name: &At<String>, path: &str, upstreams: &Upstreams, out: &mut Diagnostics) -> Target {
+        if let Some(upstream) = upstreams.get(&name.value) {
+            return Target::Upstream(upstream.clone());
+        }
+        // One that is there but broken has been reported.
+        if !self.declared.upstreams.contains(&name.value) {
+            let message = format!("the upstream {} is not defined", quote(name));
+            let known = self.declared.upstreams.iter().map(String::as_str);
+            let near = nearest(name, known);
+            let problem = out.error("undefined", &name.origin, path, message);
+            match near {
+                Some(_) => problem.suggest(near),
+                None => problem.hint(format!("define it: [upstreams.{}]", toml_key(name))),
+            };
+        }
+        Target::Nothing
+    }
+
+    /// Warns of a route that no request can take.
+    pub(super) fn report_shadowed(self, below: RouteId, above: RouteId, out: &mut Diagnostics) {
+        let find = |id: RouteId| usize::try_from(id.0).ok().and_then(|index| self.raw.routes.get(index));
+        let (Some(route), Some(other)) = (find(below), find(above)) else { return };
+        let path = format!("routes[{}].path", below.0);
+        out.warning("unreachable-route", &route.path.origin, path, "no request can take this route")
+            .hint("give it a `priority`, more conditions, or remove it")
+            .related(&other.path.origin, "all of its requests take this one");
+    }
+}
+
+/// The name of [`Compiler::unmatched`] in logs and metrics.
+const UNMATCHED: &str = "-";
+
+fn toml_key(name: &str) -> String {
+    let mut key = String::new();
+    crate::base::decode::push_key(&mut key, name);
+    key
+}
+
+fn timeout(raw: &RouteRaw) -> RouteTimeout {
+    match raw.timeout.as_ref().map(|at| at.value) {
+        None => RouteTimeout::Default,
+        Some(TimeoutRaw::Whole(timeout)) => RouteTimeout::Whole(timeout),
+        Some(TimeoutRaw::Unlimited) => RouteTimeout::Unlimited,
+    }
+}
+
+fn redirect(raw: &RedirectRaw, route: &PathPattern, path: &str, out: &mut Diagnostics) -> Option<Redirect> {
+    const STATUSES: [StatusCode; 5] = [
+        StatusCode::MOVED_PERMANENTLY,
+        StatusCode::FOUND,
+        StatusCode::SEE_OTHER,
+        StatusCode::TEMPORARY_REDIRECT,
+        StatusCode::PERMANENT_REDIRECT,
+    ];
+    if !STATUSES.contains(&raw.status) {
+        let message = format!("{} is not the status of a redirect", raw.status.as_u16());
+        out.error("invalid-value", &raw.status.origin, format!("{path}.status"), message)
+            .hint("301, 302, 303, 307 or 308");
+    }
+    match Template::location(raw.to.text(), Scope { pattern: route, groups: None }) {
+        Ok(to) => Some(Redirect { status: *raw.status, to }),
+        Err(mistake) => {
+            raw.to.report(&raw.to.origin, &format!("{path}.to"), mistake, out);
+            None
+        }
+    }
+}
+
+/// The names of routes given so far, with where they come from.
+#[derive(Default)]
+struct Names<'a> {
+    taken: HashMap<String, &'a Origin>,
+}
+
+impl<'a> Names<'a> {
+    /// The name of `raw`, written or made; one that is taken is reported.
+    fn take(&mut self, raw: &'a At<RouteRaw>, path: &str, out: &mut Diagnostics) -> String {
+        let (name, origin) = match &raw.name {
+            Some(name) => {
+                check_name(name, &name.origin, &format!("{path}.name"), out);
+                (name.value.clone(), &name.origin)
+            }
+            None => (made_name(raw), &raw.origin),
+        };
+        if let Some(first) = self.taken.get(&name) {
+            let shown = quote(&name);
+            match &raw.name {
+                Some(_) => out
+                    .error(
+                        "duplicate-name",
+                        origin,
+                        format!("{path}.name"),
+                        format!("two routes are called {shown}"),
+                    )
+                    .related(first, "first used here"),
+                None => out
+                    .error("duplicate-name", origin, path, format!("two routes would be called {shown}"))
+                    .hint("give one of them a `name`")
+                    .related(first, "the other route"),
+            };
+        } else {
+            self.taken.insert(name.clone(), origin);
+        }
+        name
+    }
+}
+
+/// `GET,POST api.example.com/users/*`: methods, first host and path.
+fn made_name(raw: &RouteRaw) -> String {
+    let methods = &raw.methods.value;
+    let get = MethodSet::named("GET").unwrap_or_default();
+    let implied = |name: &&str| *name == "HEAD" && methods.includes(get);
+    let methods: Vec<&str> = methods.iter().filter(|name| !implied(name)).collect();
+    let host = raw.hosts.first().map(|host| host.value.to_string()).unwrap_or_default();
+    let space = if methods.is_empty() { "" } else { " " };
+    format!("{}{space}{host}{}", methods.join(","), raw.path.as_str())
+}

@@ -1,0 +1,102 @@
+//! Broken configurations and exactly what is said about them: one directory a case under `tests/golden/config`.
+//!
+//! A case has a `main.toml`, whatever that includes, and `expected.txt`. After a wanted change of words run the test with
+//! `EDGEWARD_BLESS=1` and read the difference.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::base::decode::Surroundings;
+use crate::base::diagnostic::Diagnostics;
+use crate::base::origin::Sources;
+use crate::config::{Runtime, load, render};
+
+/// Codes that no broken file can give: they need a file system that fails or a mountain of input.
+const UNREACHABLE_CODES: &[&str] =
+    &["include-too-many", "file-too-large", "too-many", "tls-unavailable", "tls-too-many"];
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/config")
+}
+
+fn env(name: &str) -> Option<String> {
+    match name {
+        "PORT" => Some("8080".to_owned()),
+        "WORD" => Some("word".to_owned()),
+        "EMPTY" => Some(String::new()),
+        _ => None,
+    }
+}
+
+fn check(path: &Path) -> (Sources, Diagnostics) {
+    let read = |path: &Path| fs::read(path);
+    let loaded = load(path, Surroundings { env: &env, read: &read });
+    let compiled = loaded.compile(&Runtime::detached());
+    (compiled.sources, compiled.diagnostics)
+}
+
+fn cases() -> Vec<PathBuf> {
+    let mut cases: Vec<PathBuf> = fs::read_dir(directory())
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_dir())
+        .collect();
+    cases.sort();
+    cases
+}
+
+#[test]
+fn every_mistake_is_told_in_these_words() {
+    let bless = std::env::var_os("EDGEWARD_BLESS").is_some();
+    let mut wrong = Vec::new();
+    for case in cases() {
+        let (sources, diagnostics) = check(&case.join("main.toml"));
+        let shown = render::text(&diagnostics, &sources, false);
+        let shown = shown.replace(&format!("{}/", case.display()), "");
+        let expected = case.join("expected.txt");
+        if bless {
+            fs::write(&expected, &shown).unwrap();
+        }
+        let name = case.file_name().unwrap().to_string_lossy().into_owned();
+        if fs::read_to_string(&expected).unwrap_or_default() != shown {
+            wrong.push(format!("== {name}\n{shown}"));
+        }
+        if diagnostics.is_empty() {
+            wrong.push(format!("== {name}\nnothing is wrong with it"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Every code that the sources name has a case, and there are enough of them.
+#[test]
+fn every_code_has_a_case() {
+    let mut seen = BTreeSet::new();
+    for case in cases() {
+        seen.extend(check(&case.join("main.toml")).1.iter().map(|item| item.code.to_owned()));
+    }
+    let mut known = BTreeSet::new();
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    collect_codes(&sources, &mut known);
+    let missing: Vec<_> =
+        known.difference(&seen).filter(|code| !UNREACHABLE_CODES.contains(&code.as_str())).collect();
+    assert!(missing.is_empty(), "no case for {missing:?}");
+}
+
+/// First arguments of `error("…"` and its kin, outside tests.
+fn collect_codes(directory: &Path, known: &mut BTreeSet<String>) {
+    let call =
+        r#"(?:\.(?:error|warning|key_error|warn)\(|Fault::new\([^,()]+,)\s*"([a-z0-9]+(?:-[a-z0-9]+)+)""#;
+    let call = regex::Regex::new(call).unwrap();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect_codes(&path, known);
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with("tests.rs") {
+            let text = fs::read_to_string(&path).unwrap();
+            let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or("");
+            known.extend(call.captures_iter(text).map(|found| found[1].to_owned()));
+        }
+    }
+}
