@@ -43,10 +43,6 @@ pub(in crate::proxy) fn plan(view: &View<'_>, ctx: &mut Context, route: &Route) 
 
 /// The head of one attempt.
 pub(in crate::proxy) fn head(request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
-    if let Some(target) = &ctx.target {
-        // `set_raw_path` alone would leave an authority in the URI, which HTTP/2 would forward.
-        request.set_raw_path(target.as_bytes())?;
-    }
     let Some(exchange) = ctx.exchange.as_ref() else { return Ok(()) };
     let host = ctx.call.as_ref().and_then(|call| call.attempt.as_ref()?.host());
     let forwarding = edit::Forwarding {
@@ -57,7 +53,12 @@ pub(in crate::proxy) fn head(request: &mut RequestHeader, ctx: &mut Context) -> 
         host,
         request_id: ctx.request_id.as_bytes(),
     };
-    edit::request(request, &forwarding)
+    edit::request(request, &forwarding)?;
+    if let Some(target) = &ctx.target {
+        // Last: the host may stand only in the target, which this takes away.
+        request.set_raw_path(target.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// One piece of the request body, on its way to the server.
