@@ -38,11 +38,7 @@ pub(in crate::proxy) fn start(
         Target::Respond(respond) => Ok(Next::Answer(Answer::Fixed(respond.clone()))),
         Target::Redirect(redirect) => {
             let location = view.with_values(ctx, |values| redirect.to.expand_location(values));
-            let mut location = location.map_err(|_| Problem::new(Reason::BadPath))?;
-            if let Some(query) = view.query.filter(|_| !redirect.to.has_query()) {
-                location.push('?');
-                location.push_str(query);
-            }
+            let location = location.map_err(|_| Problem::new(Reason::BadPath))?;
             Ok(Next::Answer(Answer::Redirect { status: redirect.status, location }))
         }
         Target::Upstream(upstream) => {
