@@ -1,4 +1,4 @@
-//! The data plane: the only `ProxyHttp` implementation, a table of contents over [`phases`].
+//! The data plane: the only `ProxyHttp` implementation, a table of contents over `phases`.
 //!
 //! ```text
 //! request_filter           accept ─► route ─► guard ─► dispatch ─┬─► local answer: respond
