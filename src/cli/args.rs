@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 /// API gateway and edge proxy in one binary, configured by one TOML file.
@@ -32,8 +32,59 @@ pub(super) struct Cli {
     pub(super) command: Option<Command>,
 }
 
+/// How problems are printed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ReportFormat {
+    /// For people: excerpt, caret and hint.
+    Text,
+    /// For machines: an array of objects.
+    Json,
+}
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Start the gateway (the default command)
+    ///
+    /// Runs in the foreground: prints what listens where, then `ready`. The process log goes to standard error, the
+    /// access log where the configuration says.
+    #[command(after_help = RUN_NOTES)]
+    Run,
+
+    /// Start a gateway with the sample services it fronts, and print a tour of requests to try
+    ///
+    /// Everything runs in this one process on 127.0.0.1: the gateway on 8080 and 8443, the admin listener on 9901, the
+    /// services on 7001 to 7005.
+    #[command(after_help = DEMO_NOTES)]
+    Demo,
+
+    /// Check the configuration and print every problem in it
+    ///
+    /// Compiles like a start would, but binds, starts and looks up nothing. Exit status 1 if there is an error.
+    #[command(after_help = CHECK_NOTES)]
+    Check {
+        /// How problems are printed
+        #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
+        format: ReportFormat,
+    },
+
+    /// Say which route takes a request, why the others do not, and what becomes of it
+    ///
+    /// Answers from the table that requests are routed by. Nothing is sent.
+    #[command(after_help = EXPLAIN_NOTES)]
+    Explain {
+        /// A header of the request, `Name: value`; may be repeated
+        #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+        headers: Vec<String>,
+        /// The method
+        method: String,
+        /// The URL, or just a path
+        url: String,
+    },
+
+    /// Print a JSON Schema of the configuration, for editors
+    #[command(after_help = SCHEMA_NOTES)]
+    Schema,
+
     /// Write a commented configuration to start from
     ///
     /// Makes DIR/edgeward.toml, which runs as it is. An existing file is never overwritten.
@@ -66,6 +117,29 @@ Examples:
 
 Signals: TERM and QUIT finish what is open and exit, INT stops at once.
 Exit status: 0 done, 1 the configuration has problems, 2 wrong usage.";
+
+const RUN_NOTES: &str = "\
+Examples:
+  edgeward run -c /etc/edgeward/edgeward.toml
+  edgeward                                   the same with ./edgeward.toml or ./conf/edgeward.toml";
+
+const DEMO_NOTES: &str = "\
+Examples:
+  edgeward demo                              then try the lines it prints in another terminal";
+
+const CHECK_NOTES: &str = "\
+Examples:
+  edgeward check -c edgeward.toml
+  edgeward check --format json | jq '.[].message'";
+
+const EXPLAIN_NOTES: &str = "\
+Examples:
+  edgeward explain GET /api/users/7
+  edgeward explain -H 'X-Api-Version: 2' GET https://api.example.com/api/products";
+
+const SCHEMA_NOTES: &str = "\
+Examples:
+  edgeward schema > edgeward.schema.json     then name it at the top of a file: #:schema ./edgeward.schema.json";
 
 const INIT_NOTES: &str = "\
 Examples:

@@ -4,8 +4,12 @@
 //! configuration (or the work) has problems, 2 the command line itself makes no sense.
 
 mod args;
+mod check;
+mod demo;
 mod documents;
+mod explain;
 mod init;
+mod run;
 mod version;
 
 use std::process::ExitCode;
@@ -47,7 +51,13 @@ fn dispatch(cli: Cli) -> u8 {
             Ok(page) => print(&page),
             Err(error) => fail(&format!("the manual page cannot be written: {error}")),
         },
-        None => USAGE,
+        Some(Command::Demo) => demo::run(cli.config.as_deref()),
+        Some(Command::Check { format }) => check::run(cli.config.as_deref(), format),
+        Some(Command::Schema) => check::schema(),
+        Some(Command::Explain { headers, method, url }) => {
+            explain::run(cli.config.as_deref(), &headers, &method, &url)
+        }
+        Some(Command::Run) | None => run::run(cli.config.as_deref()),
     }
 }
 

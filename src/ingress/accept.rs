@@ -19,7 +19,7 @@ use super::transport::Transport;
 use super::{http1, http2};
 use crate::base::task;
 use crate::config::snapshot::{Current, Limits, Listener};
-use crate::telemetry::access::AccessLog;
+use crate::telemetry::access::{AccessLog, TlsInfo};
 use crate::telemetry::metrics::Metrics;
 
 /// Pause after a failed accept: without descriptors it fails at once again, and again.
@@ -50,7 +50,8 @@ pub enum Rules {
 }
 
 impl Rules {
-    fn listener(&self, index: u16) -> Option<Arc<Listener>> {
+    /// The listener under `index`.
+    pub(super) fn listener(&self, index: u16) -> Option<Arc<Listener>> {
         match self {
             Self::Current(current) => current.load().listeners.get(usize::from(index)).cloned(),
             Self::Fixed(listener, _) => Some(listener.clone()),
@@ -189,14 +190,10 @@ where
 }
 
 fn facts(tls: &rustls::ServerConnection) -> (TlsFacts, bool) {
-    let protocol = match tls.protocol_version() {
-        Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3",
-        Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2",
-        _ => "-",
-    };
-    let cipher = tls.negotiated_cipher_suite().and_then(|suite| suite.suite().as_str()).unwrap_or("-");
+    let version = tls.protocol_version().map_or(0, u16::from);
+    let suite = tls.negotiated_cipher_suite().map_or(0, |suite| u16::from(suite.suite()));
     let server_name = tls.server_name().map(str::to_owned);
-    (TlsFacts { protocol, cipher, server_name }, tls.alpn_protocol() == Some(b"h2"))
+    (TlsFacts { names: TlsInfo::new(version, suite), server_name }, tls.alpn_protocol() == Some(b"h2"))
 }
 
 enum Accepting {

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::base::clock;
 use crate::base::peer::PeerValues;
+use crate::telemetry::access::TlsInfo;
 use crate::telemetry::metrics::{ListenerMetrics, OpenConnection};
 
 /// One accepted connection. Counted as open until the last holder lets go of it, lingering close included.
@@ -59,6 +60,14 @@ impl Peer {
         }
     }
 
+    /// Address and port; `None` for a unix socket.
+    pub fn socket(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(address) => Some(SocketAddr::new(address.ip().to_canonical(), address.port())),
+            Self::Unix => None,
+        }
+    }
+
     /// The port; 0 for a unix socket.
     pub fn port(&self) -> u16 {
         match self {
@@ -71,10 +80,8 @@ impl Peer {
 /// What a TLS handshake agreed on.
 #[derive(Debug, Clone)]
 pub struct TlsFacts {
-    /// `TLSv1.3` or `TLSv1.2`, as nginx writes it.
-    pub protocol: &'static str,
-    /// The cipher suite's name.
-    pub cipher: &'static str,
+    /// Version and cipher suite, by the names that OpenSSL and nginx use.
+    pub names: TlsInfo,
     /// The name the client asked for.
     pub server_name: Option<String>,
 }

@@ -1,17 +1,16 @@
 //! Requests that never become one: answered, logged and counted like any other, then the connection is closed.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::accept::Edge;
-use super::connection::{Connection, Peer};
+use super::connection::Connection;
 use super::stream::EdgeStream;
 use crate::base::clock;
 use crate::base::problem::{Form, Problem};
 use crate::base::reason::{Reason, phrase};
-use crate::telemetry::access::{AccessRecord, Field, TlsInfo};
+use crate::telemetry::access::{AccessRecord, Field};
 use crate::telemetry::request_id::RequestId;
 
 /// Time the client has to take the answer.
@@ -50,14 +49,11 @@ pub(super) async fn answer<A>(
     record.request_time = clock::now().saturating_duration_since(began);
     record.client = Some(connection.peer.ip());
     record.client_port = Some(connection.peer.port());
-    record.peer = match connection.peer {
-        Peer::Tcp(address) => Some(SocketAddr::new(address.ip().to_canonical(), address.port())),
-        Peer::Unix => None,
-    };
+    record.peer = connection.peer.socket();
     record.server_port = Some(connection.local_port).filter(|port| *port != 0);
     record.connection = connection.serial;
     record.connection_requests = u32::try_from(serial).unwrap_or(u32::MAX);
-    record.tls = connection.tls.as_ref().map(|tls| TlsInfo { protocol: tls.protocol, cipher: tls.cipher });
+    record.tls = connection.tls.as_ref().map(|tls| tls.names);
     record.status = status;
     record.bytes_sent = sent;
     record.body_bytes_sent = sent.saturating_sub(head.len() as u64);
@@ -66,5 +62,8 @@ pub(super) async fn answer<A>(
     record.reason = Some(reason);
     record.request_length = line.len() as u64;
     record.set(Field::RequestLine, line);
+    if let Some(listener) = edge.rules.listener(connection.listener) {
+        record.set(Field::Listener, &listener.name);
+    }
     log.submit(record);
 }

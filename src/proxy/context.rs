@@ -201,7 +201,10 @@ impl Context {
         let line = record.begin_attempt(&done.server, SpanId::random(), started);
         line.span.duration = done.total;
         line.status = done.status;
-        line.failure = done.outcome.failure().map(Failure::label);
+        line.failure = match done.outcome {
+            Outcome::ConnectTimeout => Some("connect timeout"),
+            outcome => outcome.failure().map(Failure::label),
+        };
         line.connect = if done.reused == Some(true) { Some(Duration::ZERO) } else { done.connect };
         line.header = done.header;
         line.bytes_sent = self.request_body_bytes;

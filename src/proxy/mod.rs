@@ -57,8 +57,10 @@ impl Gateway {
 /// Route, guard, dispatch: everything that is decided before anything is written or sent.
 fn decide(session: &Session, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
     let view = route::View::read(session.req_header(), ctx.listener)?;
-    route::find(&view, ctx)?;
+    let found = route::find(&view, ctx);
+    // Also for what matches no route: `[defaults]` govern that, and who may not come in learns nothing about routes.
     guard::check(session, ctx)?;
+    found?;
     dispatch::start(session, &view, ctx)
 }
 

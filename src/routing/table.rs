@@ -223,6 +223,11 @@ impl Table {
         if allow.is_empty() { Outcome::NotFound } else { Outcome::MethodNotAllowed { allow } }
     }
 
+    /// The path that the route asks for.
+    pub fn pattern(&self, id: RouteId) -> Option<&PathPattern> {
+        self.routes.iter().find(|route| route.spec.id == id).map(|route| &route.spec.path)
+    }
+
     /// How many routes there are.
     pub fn len(&self) -> usize {
         self.routes.len()

@@ -5,7 +5,7 @@ use pingora::Error;
 use crate::base::clock;
 use crate::base::reason::Reason;
 use crate::proxy::Context;
-use crate::telemetry::access::{Field, TlsInfo};
+use crate::telemetry::access::Field;
 
 /// Records a request that came to its end.
 pub(in crate::proxy) fn record(ctx: &mut Context, error: Option<&Error>) {
@@ -77,8 +77,8 @@ fn write(ctx: &mut Context, completed: bool) {
         record.server_port = Some(connection.local_port).filter(|port| *port != 0);
         record.connection = connection.serial;
         record.connection_requests = u32::try_from(exchange.serial).unwrap_or(u32::MAX);
-        record.tls =
-            connection.tls.as_ref().map(|tls| TlsInfo { protocol: tls.protocol, cipher: tls.cipher });
+        record.tls = connection.tls.as_ref().map(|tls| tls.names);
+        record.peer = connection.peer.socket();
         record.request_length = exchange.head_bytes + ctx.request_body_bytes;
         if let Some(listener) = ctx.snapshot.listeners.get(usize::from(connection.listener)) {
             record.set(Field::Listener, &listener.name);

@@ -1,0 +1,39 @@
+//! `edgeward check` and `edgeward schema`: what is wrong with a configuration, and what may stand in one.
+
+use std::path::Path;
+
+use super::args::ReportFormat;
+use super::{OK, PROBLEMS, print, run};
+use crate::base::out;
+use crate::config::{self, Runtime, render, schema};
+
+/// Compiles like a start would, and prints every problem; nothing is bound, started or looked up.
+pub(super) fn run(config: Option<&Path>, format: ReportFormat) -> u8 {
+    let Some(path) = run::find(config) else { return PROBLEMS };
+    run::install_provider();
+    let compiled = config::load(&path, config::surroundings()).compile(&Runtime::detached());
+    let found_errors = compiled.diagnostics.has_errors();
+    let printed = match format {
+        ReportFormat::Json => print(&render::json(&compiled.diagnostics, &compiled.sources)),
+        ReportFormat::Text => {
+            if !compiled.diagnostics.is_empty() {
+                out::complain(&render::text(&compiled.diagnostics, &compiled.sources, out::complaints_are_read()));
+            }
+            match &compiled.snapshot {
+                Some(snapshot) => print(&format!(
+                    "{}: ok, {} routes, {} upstreams\n",
+                    path.display(),
+                    snapshot.routes.len(),
+                    snapshot.upstreams.len()
+                )),
+                None => OK,
+            }
+        }
+    };
+    if found_errors { PROBLEMS } else { printed }
+}
+
+/// Prints the JSON Schema of the configuration.
+pub(super) fn schema() -> u8 {
+    print(&schema::text())
+}

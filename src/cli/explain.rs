@@ -1,0 +1,240 @@
+//! `edgeward explain METHOD URL`: which route takes a request, why the others did not, what becomes of it. Answers from
+//! the same table that requests are routed by.
+
+use std::fmt::Write;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+
+use super::{OK, PROBLEMS, USAGE, print, run};
+use crate::base::out;
+use crate::config::snapshot::{Listener, Route, Snapshot, Target};
+use crate::config::{self, Runtime, render};
+use crate::routing::explain::{Candidate, Difference, Verdict};
+use crate::routing::template::Values;
+use crate::routing::{Outcome, RequestView, host, path};
+
+/// Explains `method url` with `headers` (`Name: value` each) against the configuration.
+pub(super) fn run(config: Option<&Path>, headers: &[String], method: &str, url: &str) -> u8 {
+    let request = match Request::parse(method, url, headers) {
+        Ok(request) => request,
+        Err(message) => {
+            out::complain(&format!("edgeward: {message}\n"));
+            return USAGE;
+        }
+    };
+    let Some(file) = run::find(config) else { return PROBLEMS };
+    run::install_provider();
+    let compiled = config::load(&file, config::surroundings()).compile(&Runtime::detached());
+    let Some(snapshot) = compiled.snapshot else {
+        out::complain(&render::text(&compiled.diagnostics, &compiled.sources, out::complaints_are_read()));
+        return PROBLEMS;
+    };
+    match explain(&snapshot, &request) {
+        Ok(text) => print(&text),
+        Err(message) => {
+            out::complain(&format!("edgeward: {message}\n"));
+            OK
+        }
+    }
+}
+
+/// A request as typed.
+struct Request {
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+}
+
+impl Request {
+    fn parse(method: &str, url: &str, lines: &[String]) -> Result<Self, String> {
+        let method =
+            Method::from_bytes(method.as_bytes()).map_err(|_| format!("\"{method}\" is not a method"))?;
+        let uri: Uri = url.parse().map_err(|error| format!("\"{url}\" is not a URL: {error}"))?;
+        let mut headers = HeaderMap::new();
+        for line in lines {
+            let wrong = || format!("\"{line}\" is not a header: write -H 'Name: value'");
+            let (name, value) = line.split_once(':').ok_or_else(wrong)?;
+            let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| wrong())?;
+            let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
+            headers.append(name, value);
+        }
+        Ok(Self { method, uri, headers })
+    }
+
+    fn host(&self) -> &[u8] {
+        match (self.uri.authority(), self.headers.get(http::header::HOST)) {
+            (_, Some(host)) => host.as_bytes(),
+            (Some(authority), None) => authority.as_str().as_bytes(),
+            (None, None) => b"",
+        }
+    }
+
+    /// The listener it would come in on: by scheme and port, as far as they say.
+    fn listener<'s>(&self, snapshot: &'s Snapshot) -> Option<(u16, &'s Arc<Listener>)> {
+        use crate::config::snapshot::BindAddress;
+        let tls = self.uri.scheme_str().map(|scheme| scheme == "https");
+        let port = self.uri.port_u16();
+        let has_port = |listener: &Listener| match listener.address {
+            BindAddress::Tcp(address) => Some(address.port()) == port,
+            BindAddress::Unix(_) => false,
+        };
+        let numbered = || (0_u16..).zip(&snapshot.listeners);
+        let by_scheme = |listener: &Listener| tls.is_none_or(|tls| listener.tls.is_some() == tls);
+        numbered()
+            .find(|(_, listener)| has_port(listener) && by_scheme(listener))
+            .or_else(|| numbered().find(|(_, listener)| by_scheme(listener)))
+            .or_else(|| numbered().next())
+    }
+}
+
+/// The whole explanation; an error for a request that is refused before any route is looked for.
+fn explain(snapshot: &Snapshot, request: &Request) -> Result<String, String> {
+    let name = match request.host() {
+        b"" => "".into(),
+        raw => host::normalise(raw).map_err(|error| format!("400 request.bad_host: the host {error}"))?.name,
+    };
+    let path = path::normalise(request.uri.path().as_bytes())
+        .map_err(|error| format!("400 request.bad_path: the path {error}"))?;
+    let listener = request.listener(snapshot);
+    let view = RequestView {
+        listener: listener.map_or(0, |(index, _)| index),
+        host: &name,
+        path: &path,
+        query: request.uri.query().filter(|query| !query.is_empty()),
+        method: &request.method,
+        headers: &request.headers,
+    };
+    let mut text = format!("{} {}\n", request.method, request.uri);
+    line(&mut text, "host", if name.is_empty() { "-" } else { &name });
+    line(&mut text, "path", &path);
+    if let Some((_, listener)) = listener {
+        line(&mut text, "listener", &listener.name);
+    }
+    text.push('\n');
+    match snapshot.table.find(&view) {
+        Outcome::Found { route, captures } => {
+            let route = snapshot.route(route);
+            line(&mut text, "route", &format!("{}  ({})", route.name, snapshot.sources.describe(&route.origin)));
+            for name in spec_captures(snapshot, route, &captures, &path) {
+                line(&mut text, "", &name);
+            }
+            let values = Values {
+                request: &view,
+                captures: &captures,
+                scheme: request.uri.scheme_str().unwrap_or("http"),
+                id: "0123456789abcdef0123456789abcdef",
+                client: None,
+            };
+            target(&mut text, route, &values);
+            policies(&mut text, snapshot, route);
+        }
+        Outcome::MethodNotAllowed { allow } => {
+            line(&mut text, "answer", &format!("405 route.method_not_allowed, Allow: {allow}"));
+        }
+        Outcome::NotFound => line(&mut text, "answer", "404 route.not_found"),
+    }
+    others(&mut text, snapshot, &snapshot.table.explain(&view));
+    Ok(text)
+}
+
+/// One aligned line: a word, then what it is.
+fn line(text: &mut String, word: &str, value: &str) {
+    // Writing to a String cannot fail.
+    writeln!(text, "  {word:<10}{value}").unwrap_or_default();
+}
+
+fn spec_captures(
+    snapshot: &Snapshot,
+    route: &Route,
+    captures: &crate::routing::Captures,
+    path: &str,
+) -> Vec<String> {
+    let Some(pattern) = snapshot.table.pattern(route.id) else { return Vec::new() };
+    let named = pattern.capture_names().enumerate();
+    named.filter_map(|(index, name)| Some(format!("{{path.{name}}} = {}", captures.get(path, index)?))).collect()
+}
+
+fn target(text: &mut String, route: &Route, values: &Values<'_>) {
+    let rewritten = match &route.rewrite {
+        Some(rewrite) => match rewrite.apply(values) {
+            Ok(path) => path.into_owned(),
+            Err(error) => return line(text, "answer", &format!("400 request.bad_path: {error}")),
+        },
+        None => values.request.path.to_owned(),
+    };
+    let query = values.request.query.map(|query| format!("?{query}")).unwrap_or_default();
+    match &route.target {
+        Target::Upstream(upstream) => {
+            line(text, "upstream", upstream.name());
+            line(text, "asked for", &format!("{rewritten}{query}"));
+        }
+        Target::Redirect(redirect) => match redirect.to.expand_location(values) {
+            Ok(location) => line(text, "answer", &format!("{} to {location}", redirect.status.as_u16())),
+            Err(error) => line(text, "answer", &format!("400 request.bad_path: {error}")),
+        },
+        Target::Respond(answer) => {
+            line(text, "answer", &format!("{}, {} bytes", answer.status().as_u16(), answer.body().len()));
+        }
+        Target::Nothing => line(text, "answer", "404 route.not_found"),
+    }
+}
+
+/// The policies in the order they run, then every effective setting, each with where it was written.
+fn policies(text: &mut String, snapshot: &Snapshot, route: &Route) {
+    let names: Vec<_> = route.guard.names().collect();
+    text.push_str("\npolicies, in the order they run\n");
+    for name in &names {
+        let written = route.settings.iter().filter(|setting| setting.key.split('.').next() == Some(*name));
+        let places: Vec<_> = written
+            .map(|setting| format!("{} = {}  ({})", setting.key, setting.value, snapshot.sources.describe(&setting.origin)))
+            .collect();
+        if places.is_empty() {
+            line(text, name, "(default)");
+        }
+        for place in places {
+            line(text, name, &place);
+        }
+    }
+    if names.is_empty() {
+        text.push_str("  none\n");
+    }
+    text.push_str("\nsettings\n");
+    for setting in &route.settings {
+        let place = snapshot.sources.describe(&setting.origin);
+        writeln!(text, "  {} = {}  ({place})", setting.key, setting.value).unwrap_or_default();
+    }
+}
+
+fn others(text: &mut String, snapshot: &Snapshot, candidates: &[Candidate]) {
+    let lost: Vec<_> = candidates.iter().filter(|candidate| candidate.verdict != Verdict::Wins).collect();
+    if lost.is_empty() {
+        return;
+    }
+    text.push_str("\nwhy not the others\n");
+    for candidate in lost {
+        let route = snapshot.route(candidate.route);
+        let name = |id| snapshot.route(id).name.clone();
+        let why = match &candidate.verdict {
+            Verdict::Wins => continue,
+            Verdict::HostDiffers => "asks for another host".to_owned(),
+            Verdict::ListenerDiffers => "asks for another listener".to_owned(),
+            Verdict::PathDiffers => "asks for another path".to_owned(),
+            Verdict::HeaderDiffers(difference) => differs("header", difference),
+            Verdict::QueryDiffers(difference) => differs("parameter", difference),
+            Verdict::CookieDiffers(difference) => differs("cookie", difference),
+            Verdict::MethodDiffers { allowed } => format!("asks for another method: {allowed}"),
+            Verdict::LessSpecific { than, because } => format!("matches, but {} {because}", name(*than)),
+            Verdict::LaterInFile { than } => format!("matches, but {} stands before it", name(*than)),
+        };
+        let place = snapshot.sources.describe(&route.origin);
+        writeln!(text, "  {}  {why}  ({place})", route.name).unwrap_or_default();
+    }
+}
+
+fn differs(what: &str, difference: &Difference) -> String {
+    let Difference { name, wanted, found } = difference;
+    let found = found.as_ref().map_or_else(|| "is missing".to_owned(), |found| format!("is \"{found}\""));
+    format!("{what} {name} {found}, asked for: {wanted}")
+}
