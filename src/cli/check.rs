@@ -17,7 +17,11 @@ pub(super) fn run(config: Option<&Path>, format: ReportFormat) -> u8 {
         ReportFormat::Json => print(&render::json(&compiled.diagnostics, &compiled.sources)),
         ReportFormat::Text => {
             if !compiled.diagnostics.is_empty() {
-                out::complain(&render::text(&compiled.diagnostics, &compiled.sources, out::complaints_are_read()));
+                out::complain(&render::text(
+                    &compiled.diagnostics,
+                    &compiled.sources,
+                    out::complaints_are_read(),
+                ));
             }
             match &compiled.snapshot {
                 Some(snapshot) => print(&format!(

@@ -93,7 +93,8 @@ fn places(snapshot: &Snapshot, samples: &Samples, authority: PathBuf) -> Option<
             _ => None,
         })
     };
-    let sample = |wanted: &str| samples.iter().find(|(_, _, name)| *name == wanted).map(|(address, ..)| *address);
+    let sample =
+        |wanted: &str| samples.iter().find(|(_, _, name)| *name == wanted).map(|(address, ..)| *address);
     Some(Places {
         gateway: listener(false)?,
         secure: listener(true)?,

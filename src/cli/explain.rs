@@ -116,7 +116,11 @@ fn explain(snapshot: &Snapshot, request: &Request) -> Result<String, String> {
     match snapshot.table.find(&view) {
         Outcome::Found { route, captures } => {
             let route = snapshot.route(route);
-            line(&mut text, "route", &format!("{}  ({})", route.name, snapshot.sources.describe(&route.origin)));
+            line(
+                &mut text,
+                "route",
+                &format!("{}  ({})", route.name, snapshot.sources.describe(&route.origin)),
+            );
             for name in spec_captures(snapshot, route, &captures, &path) {
                 line(&mut text, "", &name);
             }
@@ -142,7 +146,7 @@ fn explain(snapshot: &Snapshot, request: &Request) -> Result<String, String> {
 /// One aligned line: a word, then what it is.
 fn line(text: &mut String, word: &str, value: &str) {
     // Writing to a String cannot fail.
-    writeln!(text, "  {word:<10}{value}").unwrap_or_default();
+    writeln!(text, "  {word:<12}{value}").unwrap_or_default();
 }
 
 fn spec_captures(
@@ -153,7 +157,9 @@ fn spec_captures(
 ) -> Vec<String> {
     let Some(pattern) = snapshot.table.pattern(route.id) else { return Vec::new() };
     let named = pattern.capture_names().enumerate();
-    named.filter_map(|(index, name)| Some(format!("{{path.{name}}} = {}", captures.get(path, index)?))).collect()
+    named
+        .filter_map(|(index, name)| Some(format!("{{path.{name}}} = {}", captures.get(path, index)?)))
+        .collect()
 }
 
 fn target(text: &mut String, route: &Route, values: &Values<'_>) {
@@ -188,7 +194,14 @@ fn policies(text: &mut String, snapshot: &Snapshot, route: &Route) {
     for name in &names {
         let written = route.settings.iter().filter(|setting| setting.key.split('.').next() == Some(*name));
         let places: Vec<_> = written
-            .map(|setting| format!("{} = {}  ({})", setting.key, setting.value, snapshot.sources.describe(&setting.origin)))
+            .map(|setting| {
+                format!(
+                    "{} = {}  ({})",
+                    setting.key,
+                    setting.value,
+                    snapshot.sources.describe(&setting.origin)
+                )
+            })
             .collect();
         if places.is_empty() {
             line(text, name, "(default)");
