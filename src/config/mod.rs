@@ -22,6 +22,8 @@ pub mod tls;
 
 #[cfg(test)]
 mod golden;
+#[cfg(test)]
+mod reference;
 
 use std::io::{self, Read};
 use std::path::Path;

@@ -28,7 +28,8 @@ const ROUTE: &[&str] = &[
 
 const PENDING: &[(&str, &[&str])] = &[
     ("", &["store", "cluster", "cache", "identity", "brokers", "consumers", "plans", "rate_limits"]),
-    ("server", &["watch", "user", "group"]),
+    ("server", &["watch"]),
+    ("admin", &["token"]),
     ("limits", &["connections_per_address", "min_body_rate"]),
     ("listeners", &["proxy_protocol", "redirect_https", "hsts", "client_auth"]),
     ("log", &["bus"]),
