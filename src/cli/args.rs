@@ -55,7 +55,11 @@ pub(super) enum Command {
     /// Everything runs in this one process on 127.0.0.1: the gateway on 8080 and 8443, the admin listener on 9901, the
     /// services on 7001 to 7005.
     #[command(after_help = DEMO_NOTES)]
-    Demo,
+    Demo {
+        /// Let the system choose the ports
+        #[arg(long)]
+        free_ports: bool,
+    },
 
     /// Check the configuration and print every problem in it
     ///
@@ -125,7 +129,8 @@ Examples:
 
 const DEMO_NOTES: &str = "\
 Examples:
-  edgeward demo                              then try the lines it prints in another terminal";
+  edgeward demo                              then try the lines it prints in another terminal
+  edgeward demo --free-ports                 when 8080 is taken";
 
 const CHECK_NOTES: &str = "\
 Examples:

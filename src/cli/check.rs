@@ -9,7 +9,10 @@ use crate::config::{self, Runtime, render, schema};
 
 /// Compiles like a start would, and prints every problem; nothing is bound, started or looked up.
 pub(super) fn run(config: Option<&Path>, format: ReportFormat) -> u8 {
-    let Some(path) = run::find(config) else { return PROBLEMS };
+    let path = match run::find(config) {
+        Ok(path) => path,
+        Err(status) => return status,
+    };
     run::install_provider();
     let compiled = config::load(&path, config::surroundings()).compile(&Runtime::detached());
     let found_errors = compiled.diagnostics.has_errors();
@@ -24,12 +27,17 @@ pub(super) fn run(config: Option<&Path>, format: ReportFormat) -> u8 {
                 ));
             }
             match &compiled.snapshot {
-                Some(snapshot) => print(&format!(
-                    "{}: ok, {} routes, {} upstreams\n",
-                    path.display(),
-                    snapshot.routes.len(),
-                    snapshot.upstreams.len()
-                )),
+                Some(snapshot) => {
+                    let counted = |count: usize, what: &str| {
+                        format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+                    };
+                    print(&format!(
+                        "{}: ok, {}, {}\n",
+                        path.display(),
+                        counted(snapshot.routes.len(), "route"),
+                        counted(snapshot.upstreams.len(), "upstream"),
+                    ))
+                }
                 None => OK,
             }
         }

@@ -2,18 +2,22 @@
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use socket2::{Domain, Socket, Type};
+
 use super::run::Prepared;
-use super::{PROBLEMS, fail};
+use super::{OK, PROBLEMS, fail};
 use crate::app::Server;
+use crate::base::out;
+use crate::config;
 use crate::config::snapshot::{BindAddress, Snapshot};
 use crate::demo::tour::{self, Places};
 use crate::demo::{Kind, Sample};
 
-/// The configuration where there is a checkout; without one the same text, written to a directory of its own.
+/// The configuration where there is a checkout, to be edited and tried; elsewhere the same text.
 const CONFIG: &str = "conf/demo.toml";
 const CONFIG_TEXT: &str = include_str!("../../conf/demo.toml");
 const CERTS: [(&str, &str); 3] = [
@@ -21,6 +25,9 @@ const CERTS: [(&str, &str); 3] = [
     ("localhost-key.pem", include_str!("../../certs/localhost-key.pem")),
     ("ca.pem", include_str!("../../certs/ca.pem")),
 ];
+
+/// All ports of the configuration, which `--free-ports` exchanges.
+const PORTS: [u16; 8] = [8080, 8443, 9901, 7001, 7002, 7003, 7004, 7005];
 
 /// Which sample answers as which server of which upstream of `conf/demo.toml`.
 const SAMPLES: [(&str, usize, Kind, &str); 5] = [
@@ -31,45 +38,120 @@ const SAMPLES: [(&str, usize, Kind, &str); 5] = [
     ("payments", 0, Kind::Payments, "payments-1"),
 ];
 
-/// Runs the demo until it is interrupted. `config` replaces the built-in configuration.
-pub(super) fn run(config: Option<&Path>) -> u8 {
-    let file = match config.map(Path::to_owned).map_or_else(unpack, Ok) {
-        Ok(file) => file,
-        Err(error) => return fail(&format!("cannot write the demo's files: {error}")),
+/// Runs the demo until it is interrupted. `config` replaces the built-in configuration; with `free_ports` the system
+/// chooses the ports.
+pub(super) fn run(config: Option<&Path>, free_ports: bool) -> u8 {
+    let home = match Home::find(config) {
+        Ok(home) => home,
+        Err(error) => return fail(&format!("cannot use the demo's files: {error}")),
     };
-    let Some(prepared) = Prepared::load(&file) else { return PROBLEMS };
+    let ports = match if free_ports { Ports::free() } else { Ok(Ports::default()) } {
+        Ok(ports) => ports,
+        Err(error) => return fail(&format!("there are no free ports: {error}")),
+    };
+    let text = ports.exchange(&home.text);
+    let read = || config::load_text(&home.config, &text, config::surroundings());
+    let Some(prepared) = Prepared::load(read) else { return PROBLEMS };
     let snapshot = prepared.snapshot.clone();
     let Some(samples) = samples(&snapshot) else {
         return fail("the demo's configuration does not have the servers that the sample services answer as");
     };
-    let authority = file.parent().unwrap_or(Path::new(".")).join("../certs/ca.pem");
-    let places = places(&snapshot, &samples, authority);
+    let places = places(&snapshot, &samples, home.authority());
     let beside = |server: &mut Server| {
         for (address, kind, name) in samples {
             server.beside(name, address, Arc::new(Sample::new(kind, name)))?;
         }
         Ok(())
     };
-    prepared.serve_and_say(beside, |announcement| match places {
+    let status = prepared.serve(beside, |announcement| match places {
         Some(places) => format!("{announcement}{}", tour::text(&places)),
         None => announcement.to_owned(),
-    })
+    });
+    if status != OK && !free_ports {
+        out::complain("  hint: `edgeward demo --free-ports` lets the system choose the ports\n");
+    }
+    status
 }
 
-/// The configuration file: the checkout's, or a copy below the system's temporary directory.
-fn unpack() -> io::Result<PathBuf> {
-    if Path::new(CONFIG).exists() {
-        return Ok(PathBuf::from(CONFIG));
+/// The demo's configuration, and where its certificates are.
+struct Home {
+    config: PathBuf,
+    text: String,
+    /// Where there is no checkout: a directory of our own, which goes with us.
+    temporary: Option<PathBuf>,
+}
+
+impl Home {
+    fn find(given: Option<&Path>) -> io::Result<Self> {
+        let config = given.unwrap_or(Path::new(CONFIG));
+        if given.is_some() || config.exists() {
+            return Ok(Self {
+                text: fs::read_to_string(config)?,
+                config: config.to_owned(),
+                temporary: None,
+            });
+        }
+        let root = std::env::temp_dir().join(format!("edgeward-demo-{}", std::process::id()));
+        // Not `create_dir_all`: what is there already may be another's.
+        fs::create_dir(&root)?;
+        let home =
+            Self { config: root.join(CONFIG), text: CONFIG_TEXT.to_owned(), temporary: Some(root.clone()) };
+        fs::create_dir(root.join("conf"))?;
+        fs::create_dir(root.join("certs"))?;
+        for (name, text) in CERTS {
+            fs::write(root.join("certs").join(name), text)?;
+        }
+        Ok(home)
     }
-    let root = std::env::temp_dir().join(format!("edgeward-demo-{}", rustix::process::geteuid().as_raw()));
-    for directory in ["conf", "certs"] {
-        fs::create_dir_all(root.join(directory))?;
+
+    /// The authority of the development certificate, for curl.
+    fn authority(&self) -> PathBuf {
+        let authority = self.config.parent().unwrap_or(Path::new(".")).join("../certs/ca.pem");
+        fs::canonicalize(&authority).unwrap_or(authority)
     }
-    fs::write(root.join(CONFIG), CONFIG_TEXT)?;
-    for (name, text) in CERTS {
-        fs::write(root.join("certs").join(name), text)?;
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        if let Some(root) = &self.temporary
+            && let Err(error) = fs::remove_dir_all(root)
+        {
+            out::complain(&format!("edgeward: cannot remove {}: {error}\n", root.display()));
+        }
     }
-    Ok(root.join(CONFIG))
+}
+
+/// What stands in place of [`PORTS`].
+struct Ports {
+    exchanged: [u16; 8],
+    /// Keep free ports ours until we listen there: bound, not listening, their addresses shared.
+    _held: Vec<Socket>,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self { exchanged: PORTS, _held: Vec::new() }
+    }
+}
+
+impl Ports {
+    fn free() -> io::Result<Self> {
+        let (mut exchanged, mut held) = (PORTS, Vec::new());
+        for port in &mut exchanged {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+            *port = socket.local_addr()?.as_socket().map_or(0, |address| address.port());
+            held.push(socket);
+        }
+        Ok(Self { exchanged, _held: held })
+    }
+
+    fn exchange(&self, config: &str) -> String {
+        PORTS.into_iter().zip(self.exchanged).fold(config.to_owned(), |text, (old, new)| {
+            text.replace(&format!("\"127.0.0.1:{old}\""), &format!("\"127.0.0.1:{new}\""))
+        })
+    }
 }
 
 type Samples = Vec<(SocketAddr, Kind, &'static str)>;
@@ -102,6 +184,35 @@ fn places(snapshot: &Snapshot, samples: &Samples, authority: PathBuf) -> Option<
         users: sample("users-1")?,
         orders: sample("orders-1")?,
         payments: sample("payments-1")?,
-        authority: fs::canonicalize(&authority).unwrap_or(authority),
+        authority,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_port_of_the_configuration_can_be_exchanged() {
+        let ports = Ports { exchanged: [11, 12, 13, 14, 15, 16, 17, 18], _held: Vec::new() };
+        let text = ports.exchange(CONFIG_TEXT);
+        for port in 11..=18 {
+            assert_eq!(text.matches(&format!("\"127.0.0.1:{port}\"")).count(), 1, "{port}");
+        }
+        for port in PORTS {
+            assert!(!text.contains(&format!("\"127.0.0.1:{port}\"")), "{port}");
+        }
+    }
+
+    /// Without a checkout the demo runs as well, and leaves nothing behind.
+    #[test]
+    fn its_files_go_with_it() {
+        let home = Home::find(None).unwrap();
+        // The tests themselves run in a checkout.
+        assert!(home.temporary.is_none() && home.config.exists() && home.authority().exists());
+        let root = tempfile::tempdir().unwrap().keep();
+        let config = root.join("demo.toml");
+        drop(Home { config, text: String::new(), temporary: Some(root.clone()) });
+        assert!(!root.exists());
+    }
 }

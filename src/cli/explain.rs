@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-use super::{OK, PROBLEMS, USAGE, print, run};
+use super::{PROBLEMS, USAGE, print, run};
+use crate::base::origin::Origin;
 use crate::base::out;
 use crate::config::snapshot::{Listener, Route, Snapshot, Target};
 use crate::config::{self, Runtime, render};
@@ -24,7 +25,10 @@ pub(super) fn run(config: Option<&Path>, headers: &[String], method: &str, url: 
             return USAGE;
         }
     };
-    let Some(file) = run::find(config) else { return PROBLEMS };
+    let file = match run::find(config) {
+        Ok(file) => file,
+        Err(status) => return status,
+    };
     run::install_provider();
     let compiled = config::load(&file, config::surroundings()).compile(&Runtime::detached());
     let Some(snapshot) = compiled.snapshot else {
@@ -32,10 +36,12 @@ pub(super) fn run(config: Option<&Path>, headers: &[String], method: &str, url: 
         return PROBLEMS;
     };
     match explain(&snapshot, &request) {
-        Ok(text) => print(&text),
+        Ok((text, true)) => print(&text),
+        // Nothing takes it: said, and told by the status too, so that a script can ask.
+        Ok((text, false)) => print(&text).max(PROBLEMS),
         Err(message) => {
             out::complain(&format!("edgeward: {message}\n"));
-            OK
+            PROBLEMS
         }
     }
 }
@@ -89,8 +95,9 @@ impl Request {
     }
 }
 
-/// The whole explanation; an error for a request that is refused before any route is looked for.
-fn explain(snapshot: &Snapshot, request: &Request) -> Result<String, String> {
+/// The whole explanation, and whether a route takes the request; an error for one that is refused before any route is
+/// looked for.
+fn explain(snapshot: &Snapshot, request: &Request) -> Result<(String, bool), String> {
     let name = match request.host() {
         b"" => "".into(),
         raw => host::normalise(raw).map_err(|error| format!("400 request.bad_host: the host {error}"))?.name,
@@ -113,7 +120,9 @@ fn explain(snapshot: &Snapshot, request: &Request) -> Result<String, String> {
         line(&mut text, "listener", &listener.name);
     }
     text.push('\n');
-    match snapshot.table.find(&view) {
+    let outcome = snapshot.table.find(&view);
+    let found = matches!(outcome, Outcome::Found { .. });
+    match outcome {
         Outcome::Found { route, captures } => {
             let route = snapshot.route(route);
             line(
@@ -140,7 +149,7 @@ fn explain(snapshot: &Snapshot, request: &Request) -> Result<String, String> {
         Outcome::NotFound => line(&mut text, "answer", "404 route.not_found"),
     }
     others(&mut text, snapshot, &snapshot.table.explain(&view));
-    Ok(text)
+    Ok((text, found))
 }
 
 /// One aligned line: a word, then what it is.
@@ -214,7 +223,8 @@ fn policies(text: &mut String, snapshot: &Snapshot, route: &Route) {
         text.push_str("  none\n");
     }
     text.push_str("\nsettings\n");
-    for setting in &route.settings {
+    // What nobody wrote is in the reference.
+    for setting in route.settings.iter().filter(|setting| setting.origin != Origin::Default) {
         let place = snapshot.sources.describe(&setting.origin);
         writeln!(text, "  {} = {}  ({place})", setting.key, setting.value).unwrap_or_default();
     }

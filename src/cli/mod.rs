@@ -51,7 +51,7 @@ fn dispatch(cli: Cli) -> u8 {
             Ok(page) => print(&page),
             Err(error) => fail(&format!("the manual page cannot be written: {error}")),
         },
-        Some(Command::Demo) => demo::run(cli.config.as_deref()),
+        Some(Command::Demo { free_ports }) => demo::run(cli.config.as_deref(), free_ports),
         Some(Command::Check { format }) => check::run(cli.config.as_deref(), format),
         Some(Command::Schema) => check::schema(),
         Some(Command::Explain { headers, method, url }) => {

@@ -3,11 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{DEFAULT_CONFIGS, OK, PROBLEMS, fail};
-use crate::app::Server;
+use super::{DEFAULT_CONFIGS, OK, PROBLEMS, USAGE, fail};
+use crate::app::{Server, StartError};
 use crate::base::{clock, out};
 use crate::config::snapshot::Snapshot;
-use crate::config::{self, Compiled, Runtime, render};
+use crate::config::{self, Compiled, Loaded, Runtime, render};
 use crate::telemetry::access::Queue;
 use crate::telemetry::log::ProcessLog;
 use crate::telemetry::metrics::Metrics;
@@ -16,26 +16,27 @@ use crate::upstream::resolver::System;
 
 /// Runs until the process is told to end.
 pub(super) fn run(config: Option<&Path>) -> u8 {
-    let Some(path) = find(config) else { return PROBLEMS };
-    match Prepared::load(&path) {
-        Some(prepared) => prepared.serve(|_| Ok(())),
+    let path = match find(config) {
+        Ok(path) => path,
+        Err(status) => return status,
+    };
+    match Prepared::load(|| config::load(&path, config::surroundings())) {
+        Some(prepared) => prepared.serve(|_| Ok(()), str::to_owned),
         None => PROBLEMS,
     }
 }
 
-/// The configuration file: the one given, or the first default that exists.
-pub(super) fn find(given: Option<&Path>) -> Option<PathBuf> {
-    if let Some(path) = given {
-        return Some(path.to_owned());
-    }
-    let found = DEFAULT_CONFIGS.iter().map(Path::new).find(|path| path.exists());
-    if found.is_none() {
+/// The configuration file: the one given, or the first default that exists; the exit status if none does.
+pub(super) fn find(given: Option<&Path>) -> Result<PathBuf, u8> {
+    let found = || DEFAULT_CONFIGS.iter().map(Path::new).find(|path| path.exists());
+    given.or_else(found).map(Path::to_owned).ok_or_else(|| {
         out::complain(&format!(
-            "edgeward: there is no configuration: looked for {}\n  hint: name one with -c, write one with `edgeward init`, or see `edgeward demo`\n",
+            "edgeward: there is no configuration: looked for {}\n  \
+             hint: name one with -c, write one with `edgeward init`, or see `edgeward demo`\n",
             DEFAULT_CONFIGS.join(" and ")
         ));
-    }
-    found.map(Path::to_owned)
+        USAGE
+    })
 }
 
 /// A compiled configuration with the parts of the process it is tied to.
@@ -47,7 +48,7 @@ pub(super) struct Prepared {
 
 impl Prepared {
     /// Sets up the process log and the TLS provider, then reads and compiles; says on standard error what is wrong.
-    pub(super) fn load(path: &Path) -> Option<Self> {
+    pub(super) fn load(read: impl FnOnce() -> Loaded) -> Option<Self> {
         install_provider();
         let log = match ProcessLog::install(tracing::level_filters::LevelFilter::INFO) {
             Ok(log) => log,
@@ -66,8 +67,7 @@ impl Prepared {
             now: clock::now(),
             wall: clock::wall(),
         };
-        let Compiled { sources, diagnostics, snapshot } =
-            config::load(path, config::surroundings()).compile(&runtime);
+        let Compiled { sources, diagnostics, snapshot } = read().compile(&runtime);
         if !diagnostics.is_empty() {
             out::complain(&render::text(&diagnostics, &sources, out::complaints_are_read()));
         }
@@ -76,15 +76,11 @@ impl Prepared {
         Some(Self { snapshot, metrics, access })
     }
 
-    /// Binds and serves; `beside` adds what the demo serves beside the gateway.
-    pub(super) fn serve(self, beside: impl FnOnce(&mut Server) -> Result<(), crate::app::StartError>) -> u8 {
-        self.serve_and_say(beside, |announcement| announcement.to_owned())
-    }
-
-    /// Like [`Prepared::serve`], with something else to say once it serves.
-    pub(super) fn serve_and_say(
+    /// Binds and serves to the end. `beside` adds what is served beside the gateway; `say` makes what is printed once
+    /// it serves out of what listens where.
+    pub(super) fn serve(
         self,
-        beside: impl FnOnce(&mut Server) -> Result<(), crate::app::StartError>,
+        beside: impl FnOnce(&mut Server) -> Result<(), StartError>,
         say: impl FnOnce(&str) -> String,
     ) -> u8 {
         let server = Server::bind(self.snapshot, self.metrics, &self.access).and_then(|mut server| {

@@ -190,10 +190,10 @@ async fn a_format_of_nginx_variables() {
 async fn a_file_is_reopened_on_usr1() {
     let app = upstream().start().await;
     let gw = in_front_of(&app, "")
-        .and("[log.access]\noutput = \"logs/access.log\"\nformat = '$request_uri'\n")
+        .and("[log.access]\noutput = \"access.log\"\nformat = '$request_uri'\n")
         .start()
         .await;
-    let (log, rotated) = (gw.directory().join("logs/access.log"), gw.directory().join("logs/access.log.1"));
+    let (log, rotated) = (gw.directory().join("access.log"), gw.directory().join("access.log.1"));
     let read = |path: &std::path::Path| std::fs::read_to_string(path).unwrap_or_default();
     gw.get("/before").await.expect_status(200);
     eventually("a line", async || read(&log).contains("/before").then_some(())).await;

@@ -131,11 +131,3 @@ async fn backups_serve_only_when_nobody_else_can() {
     farm[0].restart().await;
     eventually("the primary to be used again", async || (order(&gw, 3).await == "aaa").then_some(())).await;
 }
-
-#[tokio::test]
-async fn random_and_peak_ewma_use_everybody() {
-    for balance in ["random", "peak_ewma"] {
-        let (_farm, gw) = farm(3, r#""{0}", "{1}", "{2}""#, &format!("balance = \"{balance}\"")).await;
-        assert_eq!(counts(&order(&gw, 90).await).len(), 3, "{balance}");
-    }
-}

@@ -101,6 +101,17 @@ impl Session {
         std::fs::write(path, self.ports.there(contents)).unwrap();
     }
 
+    /// Also in files that a command has written.
+    fn exchange_ports(&self) {
+        for entry in std::fs::read_dir(self.directory.path()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                let text = std::fs::read_to_string(&path).unwrap();
+                std::fs::write(&path, self.ports.there(&text)).unwrap();
+            }
+        }
+    }
+
     async fn console(&mut self, block: &str) {
         let mut lines = block.lines().peekable();
         while let Some(line) = lines.next() {
@@ -119,6 +130,7 @@ impl Session {
                 expected.push_str(line);
                 expected.push('\n');
             }
+            self.exchange_ports();
             let got = if starts_a_gateway(&command) {
                 self.start(&command).await
             } else {

@@ -20,7 +20,9 @@ async fn refused(cases: &[(&str, u16, &str)]) {
         let answer = raw.response_or_close().await.unwrap_or_else(|| panic!("no answer to {bytes:?}"));
         assert_eq!(answer.status, *status, "{bytes:?}: {}", answer.text());
         assert_eq!(answer.json()["code"], *code, "{bytes:?}");
-        raw.rest().await;
+        // Either closed, or in order: then nothing more comes of it.
+        raw.finish_sending().await;
+        raw.closed().await;
     }
     let seen: Vec<_> = app.seen().iter().map(|seen| format!("{} {}", seen.method, seen.uri)).collect();
     assert!(seen.is_empty(), "these reached the service: {seen:?}");

@@ -141,5 +141,5 @@ async fn malformed_requests_and_connections_are_counted() {
     let mut raw = gw.raw().await;
     raw.send("RUBBISH\r\n\r\n").await;
     raw.response().await.expect_status(400);
-    gw.metric_is("edgeward_http_requests_total", &["code=\"400\""], 1.0).await;
+    gw.metric_is("edgeward_http_requests_rejected_total", &["request.malformed"], 1.0).await;
 }

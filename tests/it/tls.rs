@@ -117,7 +117,8 @@ async fn unusable_certificates_are_configuration_errors() {
         assert_eq!(refused.status, 1, "{what}: {}", refused.stderr);
         assert!(refused.stderr.contains("edgeward.toml:"), "{what}: {}", refused.stderr);
         assert!(refused.stderr.contains("site"), "{what}: {}", refused.stderr);
-        assert!(!refused.stderr.contains("BEGIN"), "{what}: the key is shown: {}", refused.stderr);
+        let secret = good.key_pem.lines().nth(1).unwrap();
+        assert!(!refused.stderr.contains(secret), "{what}: the key is shown: {}", refused.stderr);
     }
 }
 
@@ -170,7 +171,7 @@ async fn the_gateway_shows_its_certificate_to_services_that_want_it() {
     assert_eq!(gw.get("/").await.status, 502);
 }
 
-/// The host must belong to the connection it came on: a certificate for one name is no way into another's listener.
+/// What the repository brings along for the first minute, as curl and a strict client see it.
 #[tokio::test]
 async fn the_development_certificate_works() {
     let certs = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("certs");
@@ -182,7 +183,7 @@ async fn the_development_certificate_works() {
         .start()
         .await;
     let trust = trusting(&certs.join("ca.pem"), &[]);
-    for name in ["localhost", "api.localhost", "127.0.0.1"] {
+    for name in ["localhost", "127.0.0.1"] {
         Client::new(gw.address()).tls(&trust, name).get("/").await.expect_status(200);
     }
     let (port, ca) = (gw.address().port(), certs.join("ca.pem").display().to_string());

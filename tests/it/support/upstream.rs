@@ -231,14 +231,15 @@ impl Drop for Open {
 async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>) {
     shared.connections.fetch_add(1, Ordering::SeqCst);
     shared.open.fetch_add(1, Ordering::SeqCst);
-    let _open = Open(shared.clone());
+    let open = Arc::new(Open(shared.clone()));
     let _ = stream.set_nodelay(true);
     // A second handle of the same socket, so that an answer can ask for a reset instead of an orderly close.
     let stream = stream.into_std().unwrap();
     let control = Arc::new(stream.try_clone().unwrap());
     let stream = TcpStream::from_std(stream).unwrap();
 
-    let service = service_fn(move |request| answer(shared.clone(), control.clone(), peer, request));
+    let service =
+        service_fn(move |request| answer(shared.clone(), open.clone(), control.clone(), peer, request));
     let mut server = auto::Builder::new(TokioExecutor::new());
     server.http2().enable_connect_protocol();
     let _ = match tls {
@@ -252,6 +253,7 @@ async fn serve(shared: Arc<Shared>, stream: TcpStream, peer: SocketAddr, tls: Op
 
 async fn answer(
     shared: Arc<Shared>,
+    open: Arc<Open>,
     control: Arc<std::net::TcpStream>,
     peer: SocketAddr,
     mut request: Request<Incoming>,
@@ -319,7 +321,7 @@ async fn answer(
                 .with("trailer", &names.join(", "))
                 .response(frames(futures_util::stream::iter(frames_of_it)))
         }
-        Answer::WebSocket => accept_websocket(&shared, &seen, upgrade.unwrap()),
+        Answer::WebSocket => accept_websocket(&shared, open, &seen, upgrade.unwrap()),
         Answer::Grpc => grpc::answer(&seen, body.take().unwrap()),
         Answer::Sequence(..) | Answer::Gated(..) | Answer::Unread(_) => unreachable!("unwrapped above"),
     };
@@ -344,7 +346,12 @@ async fn read(mut body: Incoming, seen: &mut Seen) -> Result<(), BoxError> {
 }
 
 /// Accepts and echoes text and binary messages until the other side closes.
-fn accept_websocket(shared: &Shared, seen: &Seen, upgrade: hyper::upgrade::OnUpgrade) -> Response<Body> {
+fn accept_websocket(
+    shared: &Shared,
+    open: Arc<Open>,
+    seen: &Seen,
+    upgrade: hyper::upgrade::OnUpgrade,
+) -> Response<Body> {
     use futures_util::{SinkExt, StreamExt};
     use tokio_tungstenite::WebSocketStream;
     use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
@@ -362,6 +369,7 @@ fn accept_websocket(shared: &Shared, seen: &Seen, upgrade: hyper::upgrade::OnUpg
         fixed = fixed.with("sec-websocket-protocol", &first);
     }
     shared.tasks.lock().unwrap().spawn(async move {
+        let _open = open;
         let Ok(upgraded) = upgrade.await else { return };
         let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
         while let Some(Ok(message)) = socket.next().await {
