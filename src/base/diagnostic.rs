@@ -83,9 +83,9 @@ impl Diagnostics {
         self.has_errors |= severity == Severity::Error;
         let item =
             Diagnostic { severity, code, message, origin: origin.clone(), path, hint: None, related: None };
-        let known = self.items.iter().any(|known| known.is_same(&item));
-        if known || self.items.len() >= DIAGNOSTICS_MAX {
-            self.dropped += usize::from(!known);
+        let full = self.items.len() >= DIAGNOSTICS_MAX;
+        if full || self.items.iter().any(|known| known.is_same(&item)) {
+            self.dropped += usize::from(full);
             let unkept = self.unkept.get_or_insert_with(|| Box::new(item.clone()));
             **unkept = item;
             return unkept;

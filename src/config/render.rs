@@ -12,6 +12,8 @@ use crate::base::origin::{Origin, Source, Sources};
 const EXCERPT_COLUMNS_MAX: usize = 160;
 /// Columns kept before the place when a line is cut.
 const BEFORE_COLUMNS: usize = 60;
+/// Bytes looked at on either side of the place: enough for the columns shown, however wide their characters are.
+const WINDOW_BYTES: usize = 2048;
 /// What a tab is shown as: the caret below must know its width.
 const TAB: &str = "    ";
 
@@ -263,22 +265,33 @@ struct Excerpt {
 
 impl Excerpt {
     fn of(place: &Place<'_>) -> Self {
+        // Of a very long line only what can be seen is looked at.
+        let mut begin = place.in_line.start.saturating_sub(WINDOW_BYTES);
+        while !place.text.is_char_boundary(begin) {
+            begin += 1;
+        }
+        let mut end = (place.in_line.start + WINDOW_BYTES).min(place.text.len());
+        while !place.text.is_char_boundary(end) {
+            end += 1;
+        }
         // Each character as shown, with its width and where it begins in the line.
+        let seen = place.text.get(begin..end).unwrap_or("");
         let shown: Vec<(usize, Glyph)> =
-            place.text.char_indices().map(|(at, c)| (at, Glyph::of(c))).collect();
+            seen.char_indices().map(|(at, c)| (begin + at, Glyph::of(c))).collect();
         let width = |range: Range<usize>| -> usize {
             shown.iter().filter(|(at, _)| range.contains(at)).map(|(_, glyph)| glyph.width).sum()
         };
-        let whole = width(0..place.text.len());
-        let start = width(0..place.in_line.start);
+        let whole = width(begin..end);
+        let start = width(begin..place.in_line.start);
         let mut marks = width(place.in_line.clone()).max(1);
-        let from = if whole > EXCERPT_COLUMNS_MAX { start.saturating_sub(BEFORE_COLUMNS) } else { 0 };
+        let cut = whole > EXCERPT_COLUMNS_MAX || begin > 0;
+        let from = if cut { start.saturating_sub(BEFORE_COLUMNS) } else { 0 };
         let to = from + EXCERPT_COLUMNS_MAX;
 
         let mut text = String::new();
         let mut column = 0;
         let mut before = 0;
-        if from > 0 {
+        if from > 0 || begin > 0 {
             text.push('…');
             before += 1;
         }
