@@ -69,6 +69,7 @@ fn forwarding(c: &mut Criterion) {
             upgrade: false,
             host: None,
             request_id: ID,
+            trace_valid: true,
         };
         c.bench_function(&format!("request/{name}"), |b| {
             let run = |mut head: RequestHeader| {

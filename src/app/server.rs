@@ -190,7 +190,7 @@ impl Server {
         let current = Arc::new(Current::new(self.snapshot.clone()));
         let health = Arc::new(health(&current));
 
-        let gateway = Gateway::new(current.clone(), self.metrics.clone());
+        let gateway = Gateway::new(current.clone(), self.metrics.clone(), lifecycle.draining());
         let mut proxy = HttpProxy::new(gateway, Arc::new(proxy_conf(&self.snapshot)));
         proxy.handle_init_modules();
         let edge = Arc::new(Edge {

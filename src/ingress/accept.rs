@@ -20,7 +20,7 @@ use super::{http1, http2};
 use crate::base::task;
 use crate::config::snapshot::{Current, Limits, Listener};
 use crate::telemetry::access::{AccessLog, TlsInfo};
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
 /// Pause after a failed accept: without descriptors it fails at once again, and again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -63,6 +63,14 @@ impl Rules {
         match self {
             Self::Current(current) => current.load().limits.clone(),
             Self::Fixed(_, limits) => limits.clone(),
+        }
+    }
+
+    /// The metrics of requests that match no route.
+    pub(super) fn unmatched_metrics(&self) -> Option<Arc<RouteMetrics>> {
+        match self {
+            Self::Current(current) => Some(current.load().unmatched.metrics.clone()),
+            Self::Fixed(..) => None,
         }
     }
 

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::stream::EdgeStream;
 use crate::base::clock;
 use crate::base::peer::PeerValues;
 use crate::telemetry::access::TlsInfo;
@@ -185,6 +187,10 @@ pub struct Exchange {
     pub(crate) body_malformed: AtomicBool,
     /// Set when the client asked for an upgrade: bytes flow unframed.
     pub upgrade: bool,
+    /// Whether the connection may carry another request although Pingora lets go of it: see [`Exchange::keep`].
+    keep: AtomicBool,
+    /// Where the stream puts itself then.
+    returned: Mutex<Option<Box<EdgeStream>>>,
 }
 
 tokio::task_local! {
@@ -209,6 +215,8 @@ impl Exchange {
             cut_off_ms: AtomicU64::new(0),
             body_malformed: AtomicBool::new(false),
             upgrade,
+            keep: AtomicBool::new(false),
+            returned: Mutex::new(None),
         }
     }
 
@@ -218,6 +226,24 @@ impl Exchange {
             u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX).max(1)
         });
         self.cut_off_ms.store(ms, Ordering::Relaxed);
+    }
+
+    /// The request was read to its end and answered whole: the connection is in a known state. Pingora closes it after
+    /// an upstream's failure all the same; said here, it is kept.
+    pub fn keep(&self) {
+        self.keep.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_kept(&self) -> bool {
+        self.keep.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn put_back(&self, stream: EdgeStream) {
+        *self.returned.lock() = Some(Box::new(stream));
+    }
+
+    pub(crate) fn take_back(&self) -> Option<Box<EdgeStream>> {
+        self.returned.lock().take()
     }
 
     /// Whether the request body broke its framing.

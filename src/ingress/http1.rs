@@ -84,9 +84,13 @@ where
     let mut session = ServerSession::new_http1(stream);
     session.set_keepalive(Some(0));
     let work = edge.app.process_new_http(session, &edge.draining);
-    let reusable = EXCHANGE.scope(exchange, work).await?;
-    let (stream, _settings) = reusable.consume();
-    stream.into_any().downcast::<EdgeStream>().ok()
+    match EXCHANGE.scope(exchange.clone(), work).await {
+        Some(reusable) => {
+            let (stream, _settings) = reusable.consume();
+            stream.into_any().downcast::<EdgeStream>().ok()
+        }
+        None => exchange.take_back(),
+    }
 }
 
 type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;

@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use http::Method;
+
 use super::accept::Edge;
 use super::connection::Connection;
 use super::stream::EdgeStream;
@@ -43,6 +45,12 @@ pub(super) async fn answer<A>(
     stream.write_answer(format!("{head}{body}").as_bytes(), ANSWER_TIMEOUT).await;
     let sent = connection.bytes_written.load(Ordering::Relaxed) - sent_before;
 
+    if let Some(metrics) = edge.rules.unmatched_metrics() {
+        let method =
+            line.split(|byte| *byte == b' ').next().and_then(|method| Method::from_bytes(method).ok());
+        let time = clock::now().saturating_duration_since(began).as_secs_f64();
+        metrics.finish(&method.unwrap_or_default(), status, time, 0, body.len() as u64);
+    }
     let Some(log) = edge.rules.access_log() else { return };
     let mut record = AccessRecord::new();
     record.ended = clock::wall();

@@ -62,15 +62,23 @@ pub struct Context {
 pub(super) struct Head {
     pub(super) method: Method,
     pub(super) version: Version,
-    /// gRPC, or a client that waits for server-sent events.
-    pub(super) expects_stream: bool,
+    /// The content type is gRPC's.
+    pub(super) is_grpc: bool,
+    /// The client asks for server-sent events.
+    pub(super) is_event_stream: bool,
     /// How errors are written for this client.
     pub(super) error_form: Form,
 }
 
 impl Default for Head {
     fn default() -> Self {
-        Self { method: Method::GET, version: Version::HTTP_11, expects_stream: false, error_form: Form::Json }
+        Self {
+            method: Method::GET,
+            version: Version::HTTP_11,
+            is_grpc: false,
+            is_event_stream: false,
+            error_form: Form::Json,
+        }
     }
 }
 
@@ -163,14 +171,13 @@ impl Context {
         if let Some(foreign) = foreign_id.and_then(|id| RequestId::foreign(id.as_bytes())) {
             self.request_id = foreign;
         }
-        self.trace = Some(TraceContext::accept(
-            field(HeaderName::from_static("traceparent")).map(HeaderValue::as_bytes),
-        ));
+        self.trace =
+            Some(TraceContext::accept(field(super::names::TRACEPARENT.clone()).map(HeaderValue::as_bytes)));
         self.head = Head {
             method: head.method.clone(),
             version: head.version,
-            expects_stream: content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
-                || accept.is_some_and(|value| value.starts_with(b"text/event-stream")),
+            is_grpc: content_type.is_some_and(|value| value.starts_with(b"application/grpc")),
+            is_event_stream: accept.is_some_and(|value| value.starts_with(b"text/event-stream")),
             error_form: problem::negotiate(content_type, accept),
         };
         if let Some(log) = &self.snapshot.log.access {

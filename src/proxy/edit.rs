@@ -11,7 +11,7 @@ use pingora::protocols::http::authority::raw_target_authority;
 use smallvec::SmallVec;
 
 use super::client::Client;
-use super::names::{X_FORWARDED_FOR, X_FORWARDED_PORT};
+use super::names::{TRACEPARENT, TRACESTATE, X_FORWARDED_FOR, X_FORWARDED_PORT};
 use crate::base::peer::{PeerValues, address_value};
 
 /// What a forwarded request tells the server about where it comes from.
@@ -29,6 +29,8 @@ pub struct Forwarding<'a> {
     pub host: Option<&'a HeaderValue>,
     /// Its identifier.
     pub request_id: &'a [u8],
+    /// Whether there is a `traceparent`, and a valid one (W3C Trace Context section 3.2); otherwise it is removed.
+    pub trace_valid: bool,
 }
 
 /// Makes the head of one attempt of a client's: to be called once on each, after Pingora's own clean-up and before the
@@ -52,6 +54,14 @@ pub fn request(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<
     if forwarding.upgrade && !to_h2 {
         head.insert_header("Connection", HeaderValue::from_static("Upgrade"))?;
         head.insert_header("Upgrade", HeaderValue::from_static("websocket"))?;
+    }
+    if forwarding.version == Version::HTTP_2 && !to_h2 {
+        join_cookies(head)?;
+    }
+    if !forwarding.trace_valid {
+        // Whoever reads it next would have to start a new trace, too.
+        head.remove_header(&TRACEPARENT);
+        head.remove_header(&TRACESTATE);
     }
     let asked = asked_host(head);
     set_forwarding(head, forwarding, asked.as_ref())?;
@@ -93,6 +103,11 @@ pub fn response(head: &mut ResponseHeader, version: Version, request_id: &[u8]) 
     }
     head.append_header("Via", via(received))?;
     head.insert_header("X-Request-Id", request_id)
+}
+
+/// Takes `Transfer-Encoding` off an answer to a client that knows no chunks (HTTP/1.0).
+pub fn unchunk(head: &mut ResponseHeader) {
+    head.remove_header(&header::TRANSFER_ENCODING);
 }
 
 /// Completes the head of an answer that the gateway makes itself.
@@ -178,6 +193,18 @@ fn unwanted_in_response(headers: &HeaderMap, version: Version) -> Names {
         _ => false,
     };
     headers.keys().filter(unwanted).cloned().collect()
+}
+
+/// HTTP/2 may split `Cookie`; HTTP/1.1 may not (RFC 9113 section 8.2.3).
+fn join_cookies(head: &mut RequestHeader) -> Result<()> {
+    let mut lines = head.headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return Ok(()) };
+    let mut joined = first.as_bytes().to_vec();
+    for line in std::iter::once(second).chain(lines) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(line.as_bytes());
+    }
+    head.insert_header("Cookie", joined)
 }
 
 /// The host the client asked for: `Host`, the authority of an HTTP/2 request, or that of an absolute HTTP/1.0 target.

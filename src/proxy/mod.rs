@@ -29,6 +29,7 @@ use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use tokio::sync::watch;
 
 pub use context::Context;
 use phases::{accept, connect, dispatch, fail, finish, forward, guard, respond, route};
@@ -45,12 +46,20 @@ pub const ATTEMPTS_MAX: usize = 32;
 pub struct Gateway {
     current: Arc<Current>,
     metrics: Arc<Metrics>,
+    /// True once the process drains: answers from then on close their connections.
+    draining: watch::Receiver<bool>,
 }
 
 impl Gateway {
     /// A gateway that serves the configuration of the moment.
-    pub fn new(current: Arc<Current>, metrics: Arc<Metrics>) -> Self {
-        Self { current, metrics }
+    pub fn new(current: Arc<Current>, metrics: Arc<Metrics>, draining: watch::Receiver<bool>) -> Self {
+        Self { current, metrics, draining }
+    }
+
+    fn close_if_draining(&self, session: &mut Session) {
+        if *self.draining.borrow() {
+            session.set_keepalive(None);
+        }
     }
 }
 
@@ -78,6 +87,7 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
         accept::begin(session, ctx);
         let step = decide(session, ctx);
+        self.close_if_draining(session);
         match step {
             Ok(dispatch::Next::Forward) => return Ok(false),
             Ok(dispatch::Next::Answer(answer)) => respond::local(session, ctx, answer).await?,
@@ -147,6 +157,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> Result<()> {
+        self.close_if_draining(session);
         respond::edit(session, response, ctx)
     }
 

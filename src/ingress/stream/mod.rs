@@ -140,6 +140,10 @@ impl EdgeStream {
         self.exchange = None;
         self.timer = None;
         self.message = Message::Done;
+        // Nothing is left unsaid while the next request is waited for.
+        if std::future::poll_fn(|cx| self.poll_write_out(cx)).await.is_err() {
+            return Next::Closed;
+        }
         let mut scanner = HeadScanner::new(limits.header_bytes);
         if self.pending_input().is_empty() {
             self.input = Vec::new();
@@ -453,10 +457,23 @@ impl Drop for EdgeStream {
     /// Closing a socket with unread input resets it, and the reset overtakes the answer. So whatever still waits to be
     /// sent is sent, and what the client still sends is read for a while.
     fn drop(&mut self) {
-        let whole =
-            matches!(self.message, Message::Done | Message::Bytes(0)) && self.pending_input().is_empty();
+        let whole_message = match &self.message {
+            Message::Done | Message::Bytes(0) => true,
+            Message::Chunked { head: 0, passed: 0, ended, .. } => *ended,
+            _ => false,
+        };
+        let whole = whole_message && self.pending_input().is_empty();
         let written_out = self.output_start >= self.output.len();
         let Some(mut transport) = self.transport.take() else { return };
+        if whole_message && let Some(exchange) = self.exchange.take_if(|exchange| exchange.is_kept()) {
+            // Pingora lets go of a connection that is still good: it goes back to the keep-alive loop.
+            let mut stream = Self::new(transport, self.connection.clone());
+            stream.input = std::mem::take(&mut self.input);
+            stream.input_start = self.input_start;
+            stream.output = std::mem::take(&mut self.output);
+            stream.output_start = self.output_start;
+            return exchange.put_back(stream);
+        }
         if (whole && written_out) || tokio::runtime::Handle::try_current().is_err() {
             return;
         }

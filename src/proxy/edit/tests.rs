@@ -40,6 +40,7 @@ impl Case {
             upgrade: self.upgrade,
             host: host.as_ref(),
             request_id: ID,
+            trace_valid: true,
         };
         request(&mut head, &forwarding).unwrap();
         // Panics if the map of spellings and the map of values differ.

@@ -53,7 +53,9 @@ fn begin(
 
 /// Picks a server for the next attempt of the call: one not tried yet, if there is one.
 fn pick(ctx: &mut Context) -> Result<(), NoServer> {
-    let deadline = ctx.deadlines.first_byte;
+    // Only a deadline for the whole answer cuts an attempt's time-outs short: Pingora applies one read time-out to the
+    // wait for the head and to every pause in the body. A deadline for the first byte is the stream's to keep.
+    let deadline = ctx.deadlines.whole;
     let Some(call) = ctx.call.as_mut() else { return Ok(()) };
     call.attempt = Some(call.upstream.attempt(&mut call.tried, call.hash_key, deadline, clock::now())?);
     call.body_sent = false;
@@ -68,17 +70,26 @@ pub(in crate::proxy) async fn peer(ctx: &mut Context) -> Result<Box<HttpPeer>> {
     }
     // A retry replays the body from its start.
     ctx.request_body_bytes = 0;
-    let silence_is_normal = ctx.route.stream || ctx.is_upgrade() || ctx.head.expects_stream;
+    let stream_idle = ctx.snapshot.limits.stream_idle;
+    let read_timeout = if ctx.route.stream || ctx.is_upgrade() || ctx.head.is_event_stream {
+        // Silence is normal. The request's deadline still holds until the answer begins: the connection is cut off then.
+        Some(stream_idle)
+    } else if ctx.head.is_grpc {
+        // Most calls are one question and one answer, and a client must be told when that is late in its own way. A
+        // stream that is silent for longer needs `stream = true`.
+        let left = ctx.deadlines.first_byte.map(|at| at.saturating_duration_since(clock::now()));
+        Some(left.unwrap_or(stream_idle))
+    } else {
+        None
+    };
     let Some(attempt) = ctx.call.as_ref().and_then(|call| call.attempt.as_ref()) else {
         // Not reachable: an attempt is picked before Pingora is asked to go on, or to try again.
         ctx.failure = Some(Reason::Internal);
         return Error::e_explain(ErrorType::InternalError, "no attempt was picked");
     };
     let mut peer = attempt.peer();
-    if silence_is_normal {
-        // Tunnels, event streams, gRPC, and routes that say so. The request's deadline still holds until the answer
-        // begins: the connection is cut off then.
-        peer.options.read_timeout = Some(ctx.snapshot.limits.stream_idle);
+    if let Some(read_timeout) = read_timeout {
+        peer.options.read_timeout = Some(read_timeout);
     }
     Ok(peer)
 }

@@ -78,14 +78,19 @@ pub(in crate::proxy) async fn answer(session: &mut Session, ctx: &mut Context, e
         return FailToProxy { error_code: ctx.status, can_reuse_downstream: false };
     }
     let fallback = connect::fallback_answer(ctx);
-    // Where the client's message stopped is not known, or the rest of it is not wanted.
-    session.set_keepalive(None);
+    // Unless the whole request was read, where the client's message stopped is not known.
+    let whole = session.is_body_done() && !ctx.is_upgrade() && session.get_keepalive().is_some();
+    if !whole {
+        session.set_keepalive(None);
+    }
     let sent = match fallback {
         Some(fallback) => respond::local(session, ctx, Answer::Fixed(fallback)).await,
         None => respond::problem(session, ctx, &Problem::new(reason)).await,
     };
-    if sent.is_err() {
-        ctx.failure = Some(Reason::ClientClosed);
+    match (sent, &ctx.exchange) {
+        (Err(_), _) => ctx.failure = Some(Reason::ClientClosed),
+        (Ok(()), Some(exchange)) if whole => exchange.keep(),
+        _ => {}
     }
     FailToProxy { error_code: ctx.status, can_reuse_downstream: false }
 }

@@ -52,6 +52,7 @@ pub(in crate::proxy) fn head(request: &mut RequestHeader, ctx: &mut Context) -> 
         upgrade: exchange.upgrade,
         host,
         request_id: ctx.request_id.as_bytes(),
+        trace_valid: ctx.trace.as_ref().is_some_and(|trace| trace.parent.is_some()),
     };
     edit::request(request, &forwarding)?;
     if let Some(target) = &ctx.target {

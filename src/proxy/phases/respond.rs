@@ -39,7 +39,7 @@ pub(in crate::proxy) fn upstream_answered(
 
 /// The head of any proxied answer, as it goes to the client.
 pub(in crate::proxy) fn edit(
-    session: &Session,
+    session: &mut Session,
     response: &mut ResponseHeader,
     ctx: &mut Context,
 ) -> Result<()> {
@@ -49,7 +49,14 @@ pub(in crate::proxy) fn edit(
     ctx.status = response.status.as_u16();
     ctx.failure = None;
     ctx.answer_began();
-    edit::response(response, session.req_header().version, ctx.request_id.as_bytes())?;
+    if ctx.head.version == Version::HTTP_10 {
+        // It knows no chunks: what has no length ends with the connection.
+        edit::unchunk(response);
+        if !response.headers.contains_key(header::CONTENT_LENGTH) {
+            session.set_keepalive(None);
+        }
+    }
+    edit::response(response, ctx.head.version, ctx.request_id.as_bytes())?;
     collect(ctx, response);
     Ok(())
 }
@@ -131,11 +138,34 @@ async fn send(
         header.insert_header(header::CONTENT_LENGTH, body.len())?;
     }
     collect(ctx, &header);
+    leave_body_behind(session);
     let end = bodiless || body.is_empty() || ctx.head.method == http::Method::HEAD;
     session.write_response_header(Box::new(header), end).await?;
     if !end {
         ctx.response_body_bytes += body.len() as u64;
         session.write_response_body(Some(body), true).await?;
     }
+    if session.is_http2() && !session.is_body_done() {
+        // Resetting the stream would take the answer with it for some clients. Bounded by the drain time-out; whether
+        // the rest of the body came is nobody's concern any more.
+        let _drained = session.as_downstream_mut().drain_request_body().await;
+    }
     Ok(())
 }
+
+/// A short body that is on its way anyhow is read after the answer, so that the connection survives. Longer ones, those
+/// of unknown length, and those that the client holds back until it is asked, are not waited for: such a connection is
+/// closed.
+fn leave_body_behind(session: &mut Session) {
+    let headers = &session.req_header().headers;
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    let comes_anyhow =
+        !headers.contains_key(header::EXPECT) && !headers.contains_key(header::TRANSFER_ENCODING);
+    if comes_anyhow && length.is_some_and(|length| length <= LEFT_BEHIND_BYTES_MAX) {
+        session.as_downstream_mut().set_close_on_response_before_downstream_finish(false);
+    }
+}
+
+/// Longest body read only to keep a connection: as much as a client has usually sent before it sees the answer.
+const LEFT_BEHIND_BYTES_MAX: u64 = 64 * 1024;

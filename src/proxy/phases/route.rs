@@ -10,6 +10,7 @@ use crate::base::reason::Reason;
 use crate::proxy::Context;
 use crate::routing::template::Values;
 use crate::routing::{Outcome, RequestView, host, path};
+use crate::telemetry::access::Field;
 
 /// What routing and templates see of a request: its head, read once.
 pub(in crate::proxy) struct View<'s> {
@@ -79,6 +80,10 @@ impl<'s> View<'s> {
 
 /// Finds the route and enters it.
 pub(in crate::proxy) fn find(view: &View<'_>, ctx: &mut Context) -> Result<(), Problem> {
+    if let Some(record) = ctx.record.as_mut() {
+        record.set(Field::Path, view.path.as_bytes());
+        record.set(Field::Host, view.host.as_bytes());
+    }
     match ctx.snapshot.table.find(&view.request()) {
         Outcome::Found { route, captures } => {
             let route = ctx.snapshot.route(route).clone();
