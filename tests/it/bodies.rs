@@ -95,6 +95,7 @@ async fn expect_100_continue_is_answered_before_the_body() {
     raw.send("hello").await;
     assert_eq!(raw.response().await.expect_status(200).json()["body"], "hello");
     // A body that would be refused is not asked for.
+    let mut raw = gw.raw().await;
     raw.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5000\r\nExpect: 100-continue\r\n\r\n")
         .await;
     raw.response().await.expect_problem(413, "request.body_too_large");

@@ -146,7 +146,9 @@ impl Session {
         let log = self.directory.path().join(format!(".log{}", self.running.len()));
         let file = std::fs::File::create(&log).unwrap();
         let mut shell = self.shell(&format!("exec {command}"));
-        shell.stdout(file.try_clone().unwrap()).stderr(file);
+        // Warnings are about the machine: its limits, its names.
+        let warnings = std::fs::File::create(log.with_extension("err")).unwrap();
+        shell.stdout(file).stderr(warnings);
         let mut child = shell.spawn().unwrap();
         let printed = eventually("ready", async || {
             let text = std::fs::read_to_string(&log).unwrap();
@@ -196,8 +198,9 @@ async fn every_block_of_the_tour_does_what_it_says() {
     for (language, block) in blocks {
         match language.as_str() {
             "toml" => {
-                let name = block.lines().next().and_then(|line| line.strip_prefix("# file: "));
-                session.write(name.expect("a block of TOML says which file it is"), &block);
+                let (first, contents) = block.split_once('\n').unwrap();
+                let name = first.strip_prefix("# file: ");
+                session.write(name.expect("a block of TOML says which file it is"), contents);
             }
             "console" => session.console(&block).await,
             other => panic!("a block of {other:?} is not run: {block}"),

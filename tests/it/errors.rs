@@ -123,7 +123,6 @@ async fn answers_that_are_not_http_become_502() {
         "HTTP/1.1 20x OK\r\n\r\n",
         "HTTP/1.1 200 OK\r\nBad Header: x\r\nContent-Length: 0\r\n\r\n",
         "HTTP/1.1 200 OK\r\nX: a\0b\r\nContent-Length: 0\r\n\r\n",
-        "\r\n\r\n\r\n\r\n",
         "HTTP/9.9 200 OK\r\nContent-Length: 0\r\n\r\n",
     ] {
         let app = RawUpstream::answering_once(wrong).await;

@@ -123,14 +123,18 @@ async fn hop_by_hop_headers_end_here() {
 async fn connection_cannot_name_what_the_gateway_sets() {
     let app = upstream().start().await;
     let gw = in_front_of(&app, "").start().await;
-    let named = "close, x-forwarded-for, x-real-ip, x-request-id, x-forwarded-proto";
-    let echo = gw.get("/").host("h.example").header("connection", named).await.echo();
-    assert_eq!(echo.header("x-forwarded-for").as_deref(), Some("127.0.0.1"));
-    assert_eq!(echo.header("x-real-ip").as_deref(), Some("127.0.0.1"));
-    assert_eq!(echo.header("x-forwarded-proto").as_deref(), Some("http"));
-    assert!(echo.header("x-request-id").is_some());
-    let with_host = gw.get("/").host("h.example").header("connection", "close, host").await;
-    assert!(with_host.status == 400 || with_host.echo().host() == "h.example", "{with_host:?}");
+    let names = ["host", "x-forwarded-for", "x-real-ip", "x-request-id", "x-forwarded-proto"];
+    for name in names {
+        let answer = gw.get("/").host("h.example").header("connection", &format!("close, {name}")).await;
+        // Nobody has a good reason to name these: refusing is as good as protecting.
+        if answer.status == 400 {
+            continue;
+        }
+        let echo = answer.echo();
+        assert!(names[1..].iter().all(|name| echo.header(name).is_some()), "{name}: {echo:?}");
+        assert_eq!(echo.header("x-forwarded-for").as_deref(), Some("127.0.0.1"));
+        assert_eq!(echo.host(), "h.example");
+    }
 }
 
 #[tokio::test]

@@ -370,7 +370,7 @@ async fn static_answers() {
     assert_eq!((text.text().as_str(), text.header("content-length")), ("ok", Some("2")));
     assert!(text.header("content-type").unwrap().starts_with("text/plain"));
     assert_eq!(text.header("x-request-id").map(str::len), Some(32));
-    let json = connection.request("POST", "/json").body("ignored").await.expect_status(418);
+    let json = gw.request("POST", "/json").body("ignored").await.expect_status(418);
     assert_eq!(json.json(), serde_json::json!({ "tea": true, "pots": [1, 2] }));
     assert_eq!((json.header("x-kind"), json.header("content-type")), (Some("pot"), Some("application/json")));
     let page = connection.get("/page").await.expect_status(200);
