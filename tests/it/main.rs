@@ -18,6 +18,7 @@
 mod access_log;
 mod balancing;
 mod bodies;
+mod cli;
 mod demo;
 mod docs;
 mod drain;
@@ -27,6 +28,7 @@ mod grpc;
 mod h2;
 mod health;
 mod malformed;
+mod memory;
 mod metrics;
 mod retries;
 mod routing;

@@ -1,0 +1,275 @@
+//! The command line: what each command prints, and the statuses scripts go by.
+
+use crate::support::*;
+
+const GOOD: &str = r#"
+    [upstreams.users]
+    servers = ["127.0.0.1:3001"]
+
+    [[routes]]
+    name = "users"
+    path = "/users/*"
+    methods = ["GET"]
+    upstream = "users"
+    rewrite = { prefix = "/users", to = "/v1/users" }
+    ip = { allow = ["10.0.0.0/8"] }
+
+    [[routes]]
+    name = "beta"
+    path = "/users/*"
+    methods = ["GET"]
+    headers = { x-beta = "yes" }
+    upstream = "users"
+
+    [[routes]]
+    name = "old"
+    path = "/old/{id}"
+    redirect = { to = "/users/{path.id}", status = 301 }
+"#;
+
+async fn edgeward(arguments: &[&str]) -> Ran {
+    let directory = tempfile::tempdir().unwrap();
+    run(command(directory.path(), arguments)).await
+}
+
+#[tokio::test]
+async fn a_good_configuration_is_ok() {
+    let ran = gateway(GOOD).command(&["check"]).await;
+    assert_eq!((ran.status, ran.stderr.as_str()), (0, ""));
+    assert_eq!(ran.stdout, "edgeward.toml: ok, 3 routes, 1 upstream\n");
+    let ran = gateway(GOOD).command(&["check", "--format", "json"]).await;
+    assert_eq!((ran.status, ran.stdout.trim()), (0, "[]"));
+}
+
+/// All of them at once, each at its place, and nothing starts.
+#[tokio::test]
+async fn every_mistake_is_reported() {
+    let config = r#"
+[upstreams.users]
+servers = ["127.0.0.1:3001"]
+ballance = "round_robin"
+timeouts = { connect = 5 }
+
+[[routes]]
+path = "/a"
+upstream = "usres"
+"#;
+    let ran = gateway(config).command(&["check"]).await;
+    assert_eq!(ran.status, 1);
+    for part in [
+        "edgeward.toml:4:1",
+        "did you mean \"balance\"?",
+        "edgeward.toml:5:24",
+        "edgeward.toml:9:12",
+        "did you mean \"users\"?",
+        "3 errors",
+    ] {
+        assert!(ran.stderr.contains(part), "{part} is not in\n{}", ran.stderr);
+    }
+    let ran = gateway(config).command(&["check", "--format", "json"]).await;
+    assert_eq!(ran.status, 1);
+    let problems: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(problems.as_array().unwrap().len(), 3);
+    let first = &problems[0];
+    assert_eq!((first["severity"].as_str(), first["line"].as_u64()), (Some("error"), Some(4)));
+    for member in ["severity", "code", "file", "line", "column", "end_column", "path", "message", "hint"] {
+        assert!(first.get(member).is_some(), "{member} is missing: {first}");
+    }
+    let refused = gateway(config).refused().await;
+    assert_eq!(refused.status, 1);
+    assert!(refused.stderr.contains("3 errors") && refused.stdout.is_empty(), "{refused:?}");
+}
+
+#[tokio::test]
+async fn warnings_do_not_keep_it_from_starting() {
+    let shadowed = r#"
+        [[routes]]
+        name = "first"
+        path = "/a"
+        respond = { status = 200 }
+        [[routes]]
+        name = "never"
+        path = "/a"
+        respond = { status = 200 }
+    "#;
+    let ran = gateway(shadowed).command(&["check"]).await;
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(
+        ran.stderr.contains("warning") && ran.stderr.contains("no request can take this route"),
+        "{}",
+        ran.stderr
+    );
+    gateway(shadowed).start().await.stop().await;
+}
+
+/// Variables and secrets: `check` needs them as a start does.
+#[tokio::test]
+async fn variables_come_from_the_environment() {
+    let config = "[[routes]]\npath = \"${WHERE}\"\nrespond = { status = 200, text = \"${WHAT:-default}\" }\n";
+    let ran = gateway(config).command(&["check"]).await;
+    assert_eq!(ran.status, 1);
+    assert!(ran.stderr.contains("WHERE") && ran.stderr.contains("edgeward.toml:2:"), "{}", ran.stderr);
+    let gw = gateway(config).env("WHERE", "/here").start().await;
+    assert_eq!(gw.get("/here").await.expect_status(200).text(), "default");
+}
+
+#[tokio::test]
+async fn included_files_keep_their_own_positions() {
+    let main = "include = [\"routes.d/*.toml\"]\n[upstreams.users]\nservers = [\"127.0.0.1:3001\"]\n";
+    let good =
+        "[[routes]]\nname = \"included\"\npath = \"/x\"\nrespond = { status = 200, text = \"included\" }\n";
+    let gw = gateway(main).file("routes.d/a.toml", good).start().await;
+    assert_eq!(gw.get("/x").await.text(), "included");
+    let bad = gateway(main)
+        .file("routes.d/a.toml", good)
+        .file("routes.d/b.toml", "\n\n[[routes]]\npath = \"/y\"\nupstrem = \"users\"\n")
+        .command(&["check"])
+        .await;
+    assert_eq!(bad.status, 1);
+    assert!(bad.stderr.contains("routes.d/b.toml:5:1"), "{}", bad.stderr);
+}
+
+#[tokio::test]
+async fn explain_says_who_wins_and_why_the_others_lost() {
+    let ran = gateway(GOOD).command(&["explain", "GET", "http://api.example.com/users/7?x=1"]).await;
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    for part in
+        ["users  (edgeward.toml:5)", "/v1/users/7?x=1", "ip.allow", "edgeward.toml:11", "beta", "x-beta"]
+    {
+        assert!(ran.stdout.contains(part), "{part} is not in\n{}", ran.stdout);
+    }
+    let ran = gateway(GOOD).command(&["explain", "-H", "X-Beta: yes", "GET", "/users/7"]).await;
+    assert!(ran.stdout.contains("beta  (edgeward.toml:13)"), "{}", ran.stdout);
+    assert!(ran.stdout.contains("/users/7\n"), "{}", ran.stdout);
+    let ran = gateway(GOOD).command(&["explain", "GET", "/old/a%2Fb"]).await;
+    assert!(ran.stdout.contains("301 to /users/a%2Fb"), "{}", ran.stdout);
+}
+
+#[tokio::test]
+async fn explain_tells_a_script_by_its_status() {
+    for (method, url, part) in [
+        ("GET", "/nowhere", "404 route.not_found"),
+        ("POST", "/users/1", "405 route.method_not_allowed"),
+        ("GET", "/../x", "400 request.bad_path"),
+    ] {
+        let ran = gateway(GOOD).command(&["explain", method, url]).await;
+        assert_eq!(ran.status, 1, "{method} {url}");
+        assert!((ran.stdout + &ran.stderr).contains(part), "{method} {url}");
+    }
+    let ran = gateway(GOOD).command(&["explain", "-H", "nonsense", "GET", "/"]).await;
+    assert_eq!(ran.status, 2, "{}", ran.stderr);
+}
+
+/// What `explain` says is what happens.
+#[tokio::test]
+async fn explain_agrees_with_the_running_gateway() {
+    let app = upstream().start().await;
+    let config = r#"
+        [upstreams.app]
+        servers = ["{app}"]
+        [[routes]]
+        path = "/a/{id}"
+        upstream = "app"
+        rewrite = { path = "/one/{path.id}" }
+        [[routes]]
+        path = "/a/*"
+        upstream = "app"
+        rewrite = { prefix = "/a", to = "/two" }
+        [[routes]]
+        path = '~^/r/([0-9]+)$'
+        upstream = "app"
+        rewrite = { path = "/three/{path.1}" }
+    "#;
+    let gw = gateway(config).with("app", &app).start().await;
+    for path in ["/a/1", "/a/1/2", "/a", "/r/12?q", "/a//x%20y"] {
+        let told = gateway(config).with("app", &app).command(&["explain", "GET", path]).await.stdout;
+        let target = gw.get(path).await.echo().target().to_owned();
+        assert!(told.contains(&format!("{target}\n")), "{path} became {target}, but explain said\n{told}");
+    }
+}
+
+#[tokio::test]
+async fn the_schema_is_json_and_knows_the_keys() {
+    let ran = edgeward(&["schema"]).await;
+    let schema: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(ran.status, 0);
+    for table in ["server", "limits", "listeners", "admin", "log", "upstreams", "routes", "defaults"] {
+        assert!(schema["properties"].get(table).is_some(), "{table} is missing");
+    }
+}
+
+#[tokio::test]
+async fn init_writes_what_runs() {
+    let directory = tempfile::tempdir().unwrap();
+    let ran = run(command(directory.path(), &["init", "new/place"])).await;
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let checked = run(command(directory.path(), &["check", "-c", "new/place/edgeward.toml"])).await;
+    assert_eq!((checked.status, checked.stderr.as_str()), (0, ""));
+    let again = run(command(directory.path(), &["init", "new/place"])).await;
+    assert_eq!(again.status, 1);
+    assert!(again.stderr.contains("exists"), "{}", again.stderr);
+}
+
+#[tokio::test]
+async fn help_versions_and_wrong_usage() {
+    let help = edgeward(&["--help"]).await;
+    assert_eq!((help.status, help.stderr.as_str()), (0, ""));
+    for command in ["run", "demo", "init", "check", "explain", "schema", "completions", "man"] {
+        assert!(help.stdout.contains(&format!("\n  {command} ")), "{command} is not in the help");
+        let own = edgeward(&[command, "--help"]).await;
+        assert!(own.stdout.contains("Examples:"), "{command} has no examples");
+    }
+    let version = edgeward(&["-v"]).await;
+    assert_eq!(version.stdout, format!("edgeward {}\n", env!("CARGO_PKG_VERSION")));
+    assert!(edgeward(&["-V"]).await.stdout.lines().count() > 3);
+    for wrong in [&["fly"][..], &["check", "--format", "xml"], &["explain", "GET"], &[]] {
+        let ran = edgeward(wrong).await;
+        assert_eq!(ran.status, 2, "{wrong:?}: {}", ran.stderr);
+        assert!(!ran.stderr.is_empty());
+    }
+    let missing = edgeward(&["check", "-c", "none.toml"]).await;
+    assert_eq!(missing.status, 1);
+    assert!(missing.stderr.contains("none.toml"), "{}", missing.stderr);
+}
+
+/// `edgeward … | head -1` ends quietly.
+#[tokio::test]
+async fn a_reader_that_leaves_is_no_error() {
+    let mut shell = std::process::Command::new("sh");
+    let binary = env!("CARGO_BIN_EXE_edgeward");
+    // The subshell's status outlives the pipe in a file descriptor of its own.
+    shell.arg("-c").arg(format!("{{ {binary} schema; echo status $? >&2; }} | head -c 1 >/dev/null"));
+    let ran = run(shell).await;
+    assert_eq!(ran.stderr, "status 0\n");
+}
+
+#[tokio::test]
+async fn the_manual_is_valid_roff_and_completions_are_scripts() {
+    let man = edgeward(&["man"]).await;
+    assert!(man.stdout.contains(".TH edgeward 1"), "{}", man.stdout);
+    let script = edgeward(&["completions", "bash"]).await;
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("edgeward.bash"), script.stdout).unwrap();
+    let mut bash = std::process::Command::new("bash");
+    bash.arg("-n").arg(directory.path().join("edgeward.bash"));
+    assert_eq!(run(bash).await.status, 0);
+}
+
+/// Every configuration we ship can be started.
+#[tokio::test]
+async fn what_we_ship_is_ok() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut seen = 0;
+    for directory in ["conf", "conf/examples"] {
+        let Ok(entries) = std::fs::read_dir(root.join(directory)) else { continue };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            if path.extension().is_some_and(|extension| extension == "toml") {
+                let ran = run(command(root, &["check", "-c", path.to_str().unwrap()])).await;
+                assert_eq!(ran.status, 0, "{}: {}", path.display(), ran.stderr);
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 2, "only {seen} files");
+}
