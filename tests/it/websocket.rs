@@ -110,6 +110,64 @@ async fn a_silent_tunnel_ends_after_stream_idle() {
     assert!(matches!(end, None | Some(Err(_)) | Some(Ok(Message::Close(_)))), "{end:?}");
 }
 
+const HANDSHAKE: &str = "GET /tunnel HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+     Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+const SWITCHED: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+
+/// A tunnel that breaks is over. It is not opened again elsewhere, and no error document is written into it.
+#[tokio::test]
+async fn a_broken_tunnel_is_not_retried() {
+    let app = RawUpstream::script(|mut peer| async move {
+        peer.head().await;
+        peer.write(SWITCHED).await;
+        peer.body(2).await;
+        peer.reset();
+    })
+    .await;
+    let gw = in_front_of(&app, "retry = { attempts = 3, on = [\"connect\", \"reset\"] }").start().await;
+    let mut raw = gw.raw().await;
+    raw.send(HANDSHAKE).await;
+    raw.response().await.expect_status(101);
+    raw.send("hi").await;
+    assert_eq!(String::from_utf8_lossy(&raw.rest().await), "");
+    let line = gw.logged("/tunnel").await;
+    assert!(line.contains("\" 101 "), "{line}");
+    assert_eq!(app.connections(), 1);
+}
+
+/// Nobody is to blame for a tunnel in which nothing was said.
+#[tokio::test]
+async fn a_silent_tunnel_does_not_count_against_the_server() {
+    let app = RawUpstream::script(|mut peer| async move {
+        peer.head().await;
+        peer.write(SWITCHED).await;
+        peer.rest().await;
+    })
+    .await;
+    let settings =
+        "retry = { attempts = 3, on = [\"timeout\"] }\n[upstreams.app.circuit_breaker]\nfailures = 1";
+    let gw = in_front_of(&app, settings).and("[limits]\nstream_idle = \"300ms\"\n").start().await;
+    for _ in 0..3 {
+        let mut raw = gw.raw().await;
+        raw.send(HANDSHAKE).await;
+        raw.response().await.expect_status(101);
+        raw.closed().await;
+    }
+    assert_eq!(app.connections(), 3);
+}
+
+/// A 101 that nobody asked for would turn the rest of the connection into something else.
+#[tokio::test]
+async fn a_switch_that_nobody_asked_for_is_502() {
+    let app = RawUpstream::answering(SWITCHED).await;
+    let gw = in_front_of(&app, "retry = { attempts = 1 }").start().await;
+    let mut raw = gw.raw().await;
+    raw.get("/").await.expect_problem(502, "upstream.bad_response");
+    let h2 = gw.client().http2().connect().await;
+    h2.get("/").await.expect_problem(502, "upstream.bad_response");
+}
+
 /// An offer of HTTP/2 on a cleartext connection may be ignored, and curl makes it with `--http2`.
 #[tokio::test]
 async fn other_upgrades() {

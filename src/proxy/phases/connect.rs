@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use http::StatusCode;
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
@@ -174,9 +175,11 @@ fn situation<'s>(
     }
 }
 
-/// Whether the client has seen a part of the answer.
+/// Whether the client has seen a part of the answer. A 101 is one: behind it there is no HTTP any more.
 pub(in crate::proxy) fn answer_started(session: &Session) -> bool {
-    session.response_written().is_some_and(|head| !head.status.is_informational())
+    session
+        .response_written()
+        .is_some_and(|head| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS)
 }
 
 /// Turns to the fallback upstream, if there is one and the request may be sent again.

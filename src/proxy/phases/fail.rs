@@ -24,7 +24,7 @@ pub(in crate::proxy) fn while_proxying(
         error.set_retry(true);
         return error;
     }
-    if *error.esource() != ErrorSource::Upstream {
+    if *error.esource() != ErrorSource::Upstream || is_silent_tunnel(session, &error) {
         // The client left, was too slow, or sent what may not pass: nothing to hold against the server.
         ctx.end_attempt(None, clock::now());
         error.set_retry(false);
@@ -56,6 +56,11 @@ pub(in crate::proxy) fn while_proxying(
     error
 }
 
+/// A tunnel in which nobody said anything for `limits.stream_idle`; which side noticed first is chance.
+fn is_silent_tunnel(session: &Session, error: &Error) -> bool {
+    session.was_upgraded() && *error.etype() == ErrorType::ReadTimedout
+}
+
 fn is_reset(error: &Error) -> bool {
     matches!(
         error.etype(),
@@ -66,6 +71,10 @@ fn is_reset(error: &Error) -> bool {
 /// Answers for a request that Pingora could not serve; only notes it when the answer has begun or nobody listens.
 pub(in crate::proxy) async fn answer(session: &mut Session, ctx: &mut Context, error: &Error) -> FailToProxy {
     ctx.end_attempt(None, clock::now());
+    if is_silent_tunnel(session, error) {
+        ctx.detail = Some("silent for limits.stream_idle".to_owned());
+        return FailToProxy { error_code: ctx.status, can_reuse_downstream: false };
+    }
     let reason = reason_of(ctx, error);
     if ctx.detail.is_none() {
         ctx.detail = Some(error.to_string());

@@ -23,6 +23,12 @@ pub(in crate::proxy) fn upstream_answered(
     if response.status.is_informational() && status != 101 {
         return Ok(());
     }
+    if status == 101 && !ctx.is_upgrade() {
+        // Passed on, it would have the client take what follows for another protocol.
+        let mut error = Error::explain(ErrorType::InvalidHTTPHeader, "101 although nobody asked for it");
+        error.as_up();
+        return Err(error);
+    }
     if let Some(attempt) = ctx.call.as_mut().and_then(|call| call.attempt.as_mut()) {
         attempt.finish(Outcome::Answered(status), clock::now());
     }
