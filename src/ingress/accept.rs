@@ -161,7 +161,8 @@ where
         }
     };
     let connection = Arc::new(Connection::new(index, local_port, peer, tls, open));
-    let mut stream = Box::new(EdgeStream::new(transport, connection.clone()));
+    let mut stream =
+        Box::new(EdgeStream::new(transport, connection.clone(), edge.rules.limits().body_timeout));
     if http2 {
         stream.set_raw();
         http2::serve(&edge, stream, connection).await;

@@ -87,7 +87,8 @@ where
     match EXCHANGE.scope(exchange.clone(), work).await {
         Some(reusable) => {
             let (stream, _settings) = reusable.consume();
-            stream.into_any().downcast::<EdgeStream>().ok()
+            // Whatever Pingora thinks: what is left of this message must not be read as the next request.
+            stream.into_any().downcast::<EdgeStream>().ok().filter(|stream| stream.is_message_done())
         }
         None => exchange.take_back(),
     }

@@ -49,14 +49,27 @@ pub(crate) struct EdgeStream {
     input_start: usize,
     output: Vec<u8>,
     output_start: usize,
+    /// Whether something was written since the transport was last flushed: TLS may still hold it.
+    unflushed: bool,
     message: Message,
     exchange: Option<Arc<Exchange>>,
     timer: Option<Timer>,
+    /// Longest time a write may make no progress at all.
+    write_timeout: Duration,
+    /// Runs while a write makes no progress.
+    stalled: Option<Timer>,
 }
 
 struct Timer {
     at: Instant,
     sleep: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+}
+
+impl Timer {
+    fn until(at: Instant) -> Self {
+        let left = at.saturating_duration_since(clock::now());
+        Self { at, sleep: Box::pin(pingora::time::sleep(left)) }
+    }
 }
 
 impl std::fmt::Debug for Timer {
@@ -103,7 +116,8 @@ pub(crate) struct HeadLimits {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl EdgeStream {
-    pub(crate) fn new(transport: Transport, connection: Arc<Connection>) -> Self {
+    /// `write_timeout`: how long a client may leave what is written to it untouched.
+    pub(crate) fn new(transport: Transport, connection: Arc<Connection>, write_timeout: Duration) -> Self {
         Self {
             transport: Some(transport),
             connection,
@@ -111,9 +125,12 @@ impl EdgeStream {
             input_start: 0,
             output: Vec::new(),
             output_start: 0,
+            unflushed: false,
             message: Message::Done,
             exchange: None,
             timer: None,
+            write_timeout,
+            stalled: None,
         }
     }
 
@@ -139,9 +156,10 @@ impl EdgeStream {
     ) -> Next {
         self.exchange = None;
         self.timer = None;
+        self.stalled = None;
         self.message = Message::Done;
         // Nothing is left unsaid while the next request is waited for.
-        if std::future::poll_fn(|cx| self.poll_write_out(cx)).await.is_err() {
+        if std::future::poll_fn(|cx| self.poll_send(cx)).await.is_err() {
             return Next::Closed;
         }
         let mut scanner = HeadScanner::new(limits.header_bytes);
@@ -189,6 +207,15 @@ impl EdgeStream {
         };
         // Nobody is left to tell when the client does not take its error.
         let _sent = pingora::time::timeout(limit, write).await;
+    }
+
+    /// Whether all of the current message was handed out: what follows is the next request.
+    pub(crate) fn is_message_done(&self) -> bool {
+        match &self.message {
+            Message::Done | Message::Bytes(0) => true,
+            Message::Chunked { head: 0, passed: 0, ended, .. } => *ended,
+            _ => false,
+        }
     }
 
     fn pending_input(&self) -> &[u8] {
@@ -247,22 +274,30 @@ impl EdgeStream {
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut space = [std::mem::MaybeUninit::<u8>::uninit(); READ_BYTES];
         let mut buf = ReadBuf::uninit(&mut space);
-        ready!(self.poll_transport_read(cx, &mut buf))?;
+        ready!(self.poll_transport_read(cx, &mut buf, u64::MAX))?;
         let received = buf.filled();
-        if self.input_start > 0 && self.input_start == self.input.len() {
-            self.input.clear();
+        // What was handed out is forgotten once it outweighs what was not: a client that always sends ahead would have
+        // the buffer grow for ever.
+        if self.input_start * 2 >= self.input.len() {
+            self.input.drain(..self.input_start.min(self.input.len()));
             self.input_start = 0;
         }
         self.input.extend_from_slice(received);
         Poll::Ready(Ok(received.len()))
     }
 
-    fn poll_transport_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    /// Reads at most `most` bytes. Nothing read: the client closed.
+    fn poll_transport_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+        most: u64,
+    ) -> Poll<io::Result<()>> {
         let Some(transport) = self.transport.as_mut() else {
             return Poll::Ready(Ok(()));
         };
         let before = buf.filled().len();
-        let read = Pin::new(transport).poll_read(cx, buf);
+        let read = Pin::new(&mut transport.take(most)).poll_read(cx, buf);
         let count = buf.filled().len() - before;
         if count > 0 {
             self.connection.bytes_read.fetch_add(count as u64, Ordering::Relaxed);
@@ -343,7 +378,7 @@ impl EdgeStream {
     /// Pending, unless the request's time is over. Whatever waits to be written leaves first: a head must not sit in
     /// the buffer while its body is waited for.
     fn pend(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if let Poll::Ready(Err(error)) = self.poll_write_out(cx) {
+        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
             return Poll::Ready(Err(error));
         }
         let Some(cut_off) = self.exchange.as_ref().and_then(|exchange| exchange.cut_off()) else {
@@ -351,30 +386,70 @@ impl EdgeStream {
             return Poll::Pending;
         };
         if self.timer.as_ref().is_none_or(|timer| timer.at != cut_off) {
-            let left = cut_off.saturating_duration_since(clock::now());
-            self.timer = Some(Timer { at: cut_off, sleep: Box::pin(pingora::time::sleep(left)) });
+            self.timer = Some(Timer::until(cut_off));
         }
         let Some(timer) = self.timer.as_mut() else { return Poll::Pending };
         ready!(timer.sleep.as_mut().poll(cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's time is over")))
     }
 
-    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(transport) = self.transport.as_mut() else {
-            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+    /// Sends all that was written, also what TLS holds back.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_write_out(cx))?;
+        if !self.unflushed {
+            return Poll::Ready(Ok(()));
+        }
+        let flushed = match self.transport.as_mut() {
+            Some(transport) => Pin::new(transport).poll_flush(cx),
+            None => Poll::Ready(Ok(())),
         };
+        ready!(self.poll_progress(cx, flushed))?;
+        self.unflushed = false;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Hands what was gathered to the transport.
+    fn poll_write_out(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         while self.output_start < self.output.len() {
+            let Some(transport) = self.transport.as_mut() else {
+                return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+            };
             let waiting = self.output.get(self.output_start..).unwrap_or_default();
-            let count = ready!(Pin::new(&mut *transport).poll_write(cx, waiting))?;
+            let written = Pin::new(transport).poll_write(cx, waiting);
+            let count = ready!(self.poll_progress(cx, written))?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.connection.bytes_written.fetch_add(count as u64, Ordering::Relaxed);
+            self.note_written(count);
             self.output_start += count;
         }
         self.output.clear();
         self.output_start = 0;
         Poll::Ready(Ok(()))
+    }
+
+    fn note_written(&mut self, count: usize) {
+        self.connection.bytes_written.fetch_add(count as u64, Ordering::Relaxed);
+        self.unflushed = true;
+    }
+
+    /// Bounds a write: a client that takes nothing for `write_timeout`, or until the request's time is over, is given up.
+    /// Not all of Pingora's writes have a time-out of their own.
+    fn poll_progress<T>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if write.is_ready() {
+            self.stalled = None;
+            return write;
+        }
+        let stalled = match &mut self.stalled {
+            Some(stalled) => stalled,
+            none => {
+                let at = clock::now() + self.write_timeout;
+                let cut_off = self.exchange.as_ref().and_then(|exchange| exchange.cut_off());
+                none.insert(Timer::until(cut_off.map_or(at, |cut_off| cut_off.min(at))))
+            }
+        };
+        ready!(stalled.sleep.as_mut().poll(cx));
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
     }
 }
 
@@ -387,17 +462,14 @@ impl AsyncRead for EdgeStream {
                 let most = usize::try_from(left).unwrap_or(usize::MAX);
                 let mut count = this.take_input(buf, most);
                 if count == 0 {
-                    // A slice of its own, so that not a byte behind the message is read into Pingora's buffer.
-                    // Pingora's body buffers are initialised already: this does not write zeros each time.
-                    let most = most.min(buf.remaining());
-                    let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
-                    match this.poll_transport_read(cx, &mut part) {
+                    // Not a byte behind the message is read into Pingora's buffer.
+                    let before = buf.filled().len();
+                    match this.poll_transport_read(cx, buf, left) {
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                         Poll::Pending => return this.pend(cx),
                     }
-                    count = part.filled().len();
-                    buf.advance(count);
+                    count = buf.filled().len() - before;
                 }
                 this.message = Message::Bytes(left - count as u64);
                 Poll::Ready(Ok(()))
@@ -407,7 +479,7 @@ impl AsyncRead for EdgeStream {
                 if this.take_input(buf, usize::MAX) > 0 {
                     return Poll::Ready(Ok(()));
                 }
-                match this.poll_transport_read(cx, buf) {
+                match this.poll_transport_read(cx, buf, u64::MAX) {
                     Poll::Pending => this.pend(cx),
                     read => read,
                 }
@@ -425,8 +497,9 @@ impl AsyncWrite for EdgeStream {
                 let Some(transport) = this.transport.as_mut() else {
                     return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
                 };
-                let count = ready!(Pin::new(transport).poll_write(cx, data))?;
-                this.connection.bytes_written.fetch_add(count as u64, Ordering::Relaxed);
+                let written = Pin::new(transport).poll_write(cx, data);
+                let count = ready!(this.poll_progress(cx, written))?;
+                this.note_written(count);
                 return Poll::Ready(Ok(count));
             }
         }
@@ -435,12 +508,7 @@ impl AsyncWrite for EdgeStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        ready!(this.poll_write_out(cx))?;
-        match this.transport.as_mut() {
-            Some(transport) => Pin::new(transport).poll_flush(cx),
-            None => Poll::Ready(Ok(())),
-        }
+        self.get_mut().poll_send(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -457,17 +525,14 @@ impl Drop for EdgeStream {
     /// Closing a socket with unread input resets it, and the reset overtakes the answer. So whatever still waits to be
     /// sent is sent, and what the client still sends is read for a while.
     fn drop(&mut self) {
-        let whole_message = match &self.message {
-            Message::Done | Message::Bytes(0) => true,
-            Message::Chunked { head: 0, passed: 0, ended, .. } => *ended,
-            _ => false,
-        };
+        let whole_message = self.is_message_done();
         let whole = whole_message && self.pending_input().is_empty();
-        let written_out = self.output_start >= self.output.len();
+        let written_out = self.output_start >= self.output.len() && !self.unflushed;
         let Some(mut transport) = self.transport.take() else { return };
         if whole_message && let Some(exchange) = self.exchange.take_if(|exchange| exchange.is_kept()) {
             // Pingora lets go of a connection that is still good: it goes back to the keep-alive loop.
-            let mut stream = Self::new(transport, self.connection.clone());
+            let mut stream = Self::new(transport, self.connection.clone(), self.write_timeout);
+            stream.unflushed = self.unflushed;
             stream.input = std::mem::take(&mut self.input);
             stream.input_start = self.input_start;
             stream.output = std::mem::take(&mut self.output);

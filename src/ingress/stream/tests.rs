@@ -13,7 +13,7 @@ fn pair() -> (EdgeStream, UnixStream) {
     let open = Arc::new(Connections::default()).admit(10, &metrics.listener("test")).unwrap();
     let peer = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 4711)));
     let connection = Arc::new(Connection::new(0, 80, peer, None, open));
-    (EdgeStream::new(Transport::Unix(ours), connection), theirs)
+    (EdgeStream::new(Transport::Unix(ours), connection, Duration::from_secs(5)), theirs)
 }
 
 fn limits() -> HeadLimits {
@@ -167,4 +167,90 @@ async fn an_answer_survives_an_unread_body() {
     let mut answer = String::new();
     client.read_to_string(&mut answer).await.unwrap();
     assert_eq!(answer, "HTTP/1.1 413 no\r\n\r\n");
+}
+
+/// A client that is always a request ahead must not have the buffer grow with every request.
+#[tokio::test]
+async fn what_was_handed_out_is_forgotten_although_more_waits() {
+    let (mut stream, mut client) = pair();
+    let request = [b"GET /".as_slice(), &[b'x'; 1000], b" HTTP/1.1\r\nHost: h\r\n\r\n"].concat();
+    client.write_all(&request.repeat(2)).await.unwrap();
+    for _ in 0..500 {
+        client.write_all(&request).await.unwrap();
+        assert!(matches!(head(&mut stream).await, Next::Head(..)));
+        let mut buf = vec![0; request.len()];
+        stream.read_exact(&mut buf).await.unwrap();
+        // As the proxy does while it waits for the server: reads what comes ahead.
+        std::future::poll_fn(|cx| {
+            assert!(Pin::new(&mut stream).poll_read(cx, &mut ReadBuf::new(&mut [0; 1])).is_pending());
+            if stream.pending_input().len() < 2 * request.len() { Poll::Pending } else { Poll::Ready(()) }
+        })
+        .await;
+    }
+    assert!(stream.input.capacity() < 64 * 1024, "{}", stream.input.capacity());
+}
+
+/// Not all of Pingora's writes have a time-out of their own.
+#[tokio::test]
+async fn a_client_that_never_reads_is_given_up() {
+    let (mut stream, _client) = pair();
+    stream.write_timeout = Duration::from_millis(30);
+    let error = loop {
+        if let Err(error) = stream.write_all(&[b'x'; 100_000]).await {
+            break error;
+        }
+        if let Err(error) = stream.flush().await {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+/// It may take its time, as long as it takes something.
+#[tokio::test]
+async fn a_client_that_reads_slowly_is_served() {
+    let (mut stream, mut client) = pair();
+    stream.write_timeout = Duration::from_millis(400);
+    let reading = async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(40));
+        let mut buf = vec![0; 50_000];
+        let mut total = 0;
+        while total < 1_000_000 {
+            ticks.tick().await;
+            total += client.read(&mut buf).await.unwrap();
+        }
+    };
+    let writing = async { stream.write_all(&[b'x'; 1_000_000]).await.unwrap() };
+    tokio::join!(reading, writing);
+}
+
+/// A client that takes nothing does not get more time than the request has.
+#[tokio::test]
+async fn a_write_ends_at_the_cut_off() {
+    let (mut stream, _client) = pair();
+    let exchange = Arc::new(Exchange::new(stream.connection.clone(), clock::now(), 0, false));
+    exchange.cut_off_at(Some(clock::now() + Duration::from_millis(30)));
+    stream.serve(exchange);
+    let error = loop {
+        if let Err(error) = stream.write_all(&[b'x'; 100_000]).await {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+}
+
+/// The next request does not begin before the whole of this one was handed out.
+#[tokio::test]
+async fn a_message_is_done_when_its_last_byte_was_handed_out() {
+    for body in ["Content-Length: 5\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n"] {
+        let (mut stream, mut client) = pair();
+        let message = format!("POST /a HTTP/1.1\r\nHost: h\r\n{body}");
+        client.write_all(format!("{message}GET /b").as_bytes()).await.unwrap();
+        assert!(matches!(head(&mut stream).await, Next::Head(..)));
+        let mut buf = vec![0; message.len() - 1];
+        stream.read_exact(&mut buf).await.unwrap();
+        assert!(!stream.is_message_done(), "{body}");
+        stream.read_exact(&mut [0]).await.unwrap();
+        assert!(stream.is_message_done(), "{body}");
+    }
 }
