@@ -62,10 +62,8 @@ pub struct Context {
 pub(super) struct Head {
     pub(super) method: Method,
     pub(super) version: Version,
-    /// The content type is gRPC's.
-    pub(super) is_grpc: bool,
-    /// The client asks for server-sent events.
-    pub(super) is_event_stream: bool,
+    /// gRPC, or a client that asks for server-sent events.
+    pub(super) expects_stream: bool,
     /// How errors are written for this client.
     pub(super) error_form: Form,
 }
@@ -75,8 +73,7 @@ impl Default for Head {
         Self {
             method: Method::GET,
             version: Version::HTTP_11,
-            is_grpc: false,
-            is_event_stream: false,
+            expects_stream: false,
             error_form: Form::Json,
         }
     }
@@ -176,8 +173,8 @@ impl Context {
         self.head = Head {
             method: head.method.clone(),
             version: head.version,
-            is_grpc: content_type.is_some_and(|value| value.starts_with(b"application/grpc")),
-            is_event_stream: accept.is_some_and(|value| value.starts_with(b"text/event-stream")),
+            expects_stream: content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
+                || accept.is_some_and(|value| value.starts_with(b"text/event-stream")),
             error_form: problem::negotiate(content_type, accept),
         };
         if let Some(log) = &self.snapshot.log.access {

@@ -72,14 +72,10 @@ pub(in crate::proxy) async fn peer(ctx: &mut Context) -> Result<Box<HttpPeer>> {
     // A retry replays the body from its start.
     ctx.request_body_bytes = 0;
     let stream_idle = ctx.snapshot.limits.stream_idle;
-    let read_timeout = if ctx.route.stream || ctx.is_upgrade() || ctx.head.is_event_stream {
-        // Silence is normal. The request's deadline still holds until the answer begins: the connection is cut off then.
-        Some(stream_idle)
-    } else if ctx.head.is_grpc {
-        // Most calls are one question and one answer, and a client must be told when that is late in its own way. A
-        // stream that is silent for longer needs `stream = true`.
-        let left = ctx.deadlines.first_byte.map(|at| at.saturating_duration_since(clock::now()));
-        Some(left.unwrap_or(stream_idle))
+    let read_timeout = if ctx.route.stream || ctx.is_upgrade() || ctx.head.expects_stream {
+        // Silence is normal within the route's own time. The deadline for the first byte is the connection's to keep.
+        let left = ctx.deadlines.whole.map(|at| at.saturating_duration_since(clock::now()));
+        Some(left.map_or(stream_idle, |left| left.min(stream_idle)))
     } else {
         None
     };

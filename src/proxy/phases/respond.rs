@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{StatusCode, Version, header};
 use pingora::http::ResponseHeader;
+use pingora::protocols::http::HttpTask;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
@@ -146,11 +147,15 @@ async fn send(
     collect(ctx, &header);
     leave_body_behind(session);
     let end = bodiless || body.is_empty() || ctx.head.method == http::Method::HEAD;
-    session.write_response_header(Box::new(header), end).await?;
+    // As tasks, as proxied answers are written: only so an HTTP/2 stream is ended by its header, which gRPC asks for
+    // ("trailers-only"), and header and body leave an HTTP/1 connection together.
+    let mut tasks = Vec::with_capacity(2);
+    tasks.push(HttpTask::Header(Box::new(header), end));
     if !end {
         ctx.response_body_bytes += body.len() as u64;
-        session.write_response_body(Some(body), true).await?;
+        tasks.push(HttpTask::Body(Some(body), true));
     }
+    session.as_downstream_mut().response_duplex_vec(tasks).await?;
     if session.is_http2() && !session.is_body_done() {
         // Resetting the stream would take the answer with it for some clients. Bounded by the drain time-out; whether
         // the rest of the body came is nobody's concern any more.
