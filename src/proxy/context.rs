@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderName, HeaderValue, Method, Version, header};
+use http::{HeaderValue, Method, Version, header};
 use pingora::http::RequestHeader;
 
 use super::client::Client;
+use super::names::{TRACEPARENT, X_REQUEST_ID};
 use super::phases::finish;
 use crate::base::clock;
 use crate::base::problem::{self, Form};
@@ -70,12 +71,7 @@ pub(super) struct Head {
 
 impl Default for Head {
     fn default() -> Self {
-        Self {
-            method: Method::GET,
-            version: Version::HTTP_11,
-            expects_stream: false,
-            error_form: Form::Json,
-        }
+        Self { method: Method::GET, version: Version::HTTP_11, expects_stream: false, error_form: Form::Json }
     }
 }
 
@@ -164,12 +160,17 @@ impl Context {
         let field = |name: http::HeaderName| head.headers.get(name);
         let content_type = field(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         let accept = field(header::ACCEPT).map(HeaderValue::as_bytes);
-        let foreign_id = field(HeaderName::from_static("x-request-id")).filter(|_| self.client.peer_trusted);
+        let foreign_id = field(X_REQUEST_ID).filter(|_| self.client.peer_trusted);
         if let Some(foreign) = foreign_id.and_then(|id| RequestId::foreign(id.as_bytes())) {
             self.request_id = foreign;
         }
-        self.trace =
-            Some(TraceContext::accept(field(super::names::TRACEPARENT.clone()).map(HeaderValue::as_bytes)));
+        let mut traces = head.headers.get_all(TRACEPARENT).iter();
+        // Several of them say nothing (W3C Trace Context section 3.2).
+        let only = match (traces.next(), traces.next()) {
+            (Some(only), None) => Some(only.as_bytes()),
+            _ => None,
+        };
+        self.trace = Some(TraceContext::accept(only));
         self.head = Head {
             method: head.method.clone(),
             version: head.version,

@@ -1,7 +1,7 @@
 //! The one place for edits of forwarded heads: hop-by-hop fields, `Host`, forwarding headers, `Via`, `X-Request-Id`.
 //!
-//! Edits go through Pingora's methods and never to the map below them: Pingora keeps a second map with the spelling of
-//! names, and panics when the two differ. Names to be inserted are `&'static str`, which costs it no allocation.
+//! Pingora keeps a second map with the spelling of names, and panics when the two differ. So edits either go through its
+//! methods, or take the head apart and put it together again without that map.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{StatusCode, Version};
@@ -11,7 +11,9 @@ use pingora::protocols::http::authority::raw_target_authority;
 use smallvec::SmallVec;
 
 use super::client::Client;
-use super::names::{TRACEPARENT, TRACESTATE, X_FORWARDED_FOR, X_FORWARDED_PORT};
+use super::names::{
+    X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REAL_IP, X_REQUEST_ID,
+};
 use crate::base::peer::{PeerValues, address_value};
 
 /// What a forwarded request tells the server about where it comes from.
@@ -44,36 +46,71 @@ pub struct Forwarding<'a> {
 /// passed the scanner.
 pub fn request(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<()> {
     let to_h2 = head.version == Version::HTTP_2;
-    let trusted = forwarding.client.peer_trusted;
-    for name in hop_by_hop(&head.headers) {
-        head.remove_header(&name);
-    }
-    for name in unwanted_in_request(&head.headers, trusted, to_h2 && forwarding.version == Version::HTTP_2) {
-        head.remove_header(&name);
-    }
-    if forwarding.upgrade && !to_h2 {
-        head.insert_header("Connection", HeaderValue::from_static("Upgrade"))?;
-        head.insert_header("Upgrade", HeaderValue::from_static("websocket"))?;
-    }
-    if forwarding.version == Version::HTTP_2 && !to_h2 {
-        join_cookies(head)?;
-    }
-    if !forwarding.trace_valid {
-        // Whoever reads it next would have to start a new trace, too.
-        head.remove_header(&TRACEPARENT);
-        head.remove_header(&TRACESTATE);
-    }
     let asked = asked_host(head);
-    set_forwarding(head, forwarding, asked.as_ref())?;
-    match (forwarding.host, asked) {
-        (Some(host), _) => head.insert_header("Host", host.clone())?,
-        // It stands in the target only, which is going to be reduced to a path.
-        (None, Some(host)) if !head.headers.contains_key(header::HOST) => head.insert_header("Host", host)?,
-        _ => {}
+    with_parts(head, |parts| {
+        let headers = &mut parts.headers;
+        headers.reserve(ADDED_TO_REQUEST);
+        remove(headers, &hop_by_hop(headers));
+        let h2_to_h2 = to_h2 && forwarding.version == Version::HTTP_2;
+        remove(headers, &unwanted_in_request(headers, forwarding, h2_to_h2));
+        if forwarding.upgrade && !to_h2 {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        }
+        if forwarding.version == Version::HTTP_2 && !to_h2 {
+            join_cookies(headers);
+        }
+        set_forwarding(headers, forwarding, asked.as_ref());
+        match (forwarding.host, asked) {
+            (Some(host), _) => drop(headers.insert(header::HOST, host.clone())),
+            // It stands in the target only, which is going to be reduced to a path.
+            (None, Some(host)) if !headers.contains_key(header::HOST) => {
+                drop(headers.insert(header::HOST, host))
+            }
+            _ => {}
+        }
+        if let Ok(id) = HeaderValue::from_bytes(forwarding.request_id) {
+            headers.insert(X_REQUEST_ID, id);
+        }
+        headers.append(header::VIA, via(forwarding.version));
+    })
+}
+
+/// Fields that [`request`] adds to a common one.
+const ADDED_TO_REQUEST: usize = 8;
+
+/// Lets go of the spelling of a request's header names, which HTTP compares without case: every copy and edit of the
+/// head costs half as much from then on. To be called once, before the first.
+///
+/// # Errors
+/// None for a head that was parsed.
+pub fn forget_spelling(head: &mut RequestHeader) -> Result<()> {
+    with_parts(head, |_| ())
+}
+
+/// Edits the parts of a head below Pingora's methods, which keep a second map with the spelling of each name and cost a
+/// thousand instructions a field. The head comes out without that map; its target stays as it is.
+fn with_parts(head: &mut RequestHeader, edit: impl FnOnce(&mut http::request::Parts)) -> Result<()> {
+    let from_uri = head.uri.path_and_query().is_some_and(|path| path.as_str().as_bytes() == head.raw_path());
+    let target = (!from_uri).then(|| head.raw_path().to_vec());
+    let end_stream = head.send_end_stream();
+    let empty = RequestHeader::from(http::Request::new(()).into_parts().0);
+    let mut parts = http::request::Parts::from(std::mem::replace(head, empty));
+    edit(&mut parts);
+    *head = RequestHeader::from(parts);
+    if let Some(end_stream) = end_stream {
+        head.set_send_end_stream(end_stream);
     }
-    head.insert_header("X-Request-Id", forwarding.request_id)?;
-    head.append_header("Via", via(forwarding.version))?;
-    Ok(())
+    match target {
+        Some(target) if !target.is_empty() => head.set_raw_path(&target),
+        _ => Ok(()),
+    }
+}
+
+fn remove(headers: &mut HeaderMap, names: &[HeaderName]) {
+    for name in names {
+        headers.remove(name);
+    }
 }
 
 /// Makes the head of a server's answer the client's, which speaks `version`.
@@ -89,21 +126,35 @@ pub fn response(head: &mut ResponseHeader, version: Version, request_id: &[u8]) 
         .then(|| head.headers.get(header::UPGRADE).cloned())
         .flatten();
     let received = head.version;
-    for name in hop_by_hop(&head.headers) {
-        head.remove_header(&name);
-    }
-    for name in unwanted_in_response(&head.headers, version) {
-        head.remove_header(&name);
-    }
+    let own_phrase =
+        head.get_reason_phrase().filter(|phrase| Some(*phrase) != head.status.canonical_reason());
+    let own_phrase = own_phrase.map(str::to_owned);
+    let empty = ResponseHeader::from(http::Response::new(()).into_parts().0);
+    // As for requests: see `with_parts`.
+    let mut parts = http::response::Parts::from(std::mem::replace(head, empty));
+    let headers = &mut parts.headers;
+    headers.reserve(ADDED_TO_RESPONSE);
+    remove(headers, &hop_by_hop(headers));
+    remove(headers, &unwanted_in_response(headers, version));
     if upgraded {
-        head.insert_header("Connection", HeaderValue::from_static("Upgrade"))?;
-        head.insert_header("Upgrade", HeaderValue::from_static("websocket"))?;
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     } else if let Some(offer) = offer {
-        head.insert_header("Upgrade", offer)?;
+        headers.insert(header::UPGRADE, offer);
     }
-    head.append_header("Via", via(received))?;
-    head.insert_header("X-Request-Id", request_id)
+    headers.append(header::VIA, via(received));
+    if let Ok(id) = HeaderValue::from_bytes(request_id) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    *head = ResponseHeader::from(parts);
+    match own_phrase {
+        Some(phrase) => head.set_reason_phrase(Some(&phrase)),
+        None => Ok(()),
+    }
 }
+
+/// Fields that [`response`] and Pingora after it add to a common one.
+const ADDED_TO_RESPONSE: usize = 4;
 
 /// Takes `Transfer-Encoding` off an answer to a client that knows no chunks (HTTP/1.0).
 pub fn unchunk(head: &mut ResponseHeader) {
@@ -158,7 +209,8 @@ const PROTECTED: &[HeaderName] = &[
 ];
 
 /// What must not reach the server: fields for this hop alone, and what an untrusted client says about where it is.
-fn unwanted_in_request(headers: &HeaderMap, trusted: bool, h2_to_h2: bool) -> Names {
+fn unwanted_in_request(headers: &HeaderMap, forwarding: &Forwarding<'_>, h2_to_h2: bool) -> Names {
+    let trusted = forwarding.client.peer_trusted;
     let unwanted = |name: &&HeaderName| match name.as_str().as_bytes() {
         b"connection"
         | b"keep-alive"
@@ -174,6 +226,8 @@ fn unwanted_in_request(headers: &HeaderMap, trusted: bool, h2_to_h2: bool) -> Na
         // Trailers pass between HTTP/2 only.
         b"trailer" => !h2_to_h2,
         b"forwarded" | b"x-real-ip" => !trusted,
+        // Whoever reads a broken one next would have to start a new trace, too.
+        b"traceparent" | b"tracestate" => !forwarding.trace_valid,
         name => !trusted && name.starts_with(b"x-forwarded-"),
     };
     headers.keys().filter(unwanted).cloned().collect()
@@ -196,15 +250,17 @@ fn unwanted_in_response(headers: &HeaderMap, version: Version) -> Names {
 }
 
 /// HTTP/2 may split `Cookie`; HTTP/1.1 may not (RFC 9113 section 8.2.3).
-fn join_cookies(head: &mut RequestHeader) -> Result<()> {
-    let mut lines = head.headers.get_all(header::COOKIE).iter();
-    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return Ok(()) };
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut lines = headers.get_all(header::COOKIE).iter();
+    let (Some(first), Some(second)) = (lines.next(), lines.next()) else { return };
     let mut joined = first.as_bytes().to_vec();
     for line in std::iter::once(second).chain(lines) {
         joined.extend_from_slice(b"; ");
         joined.extend_from_slice(line.as_bytes());
     }
-    head.insert_header("Cookie", joined)
+    if let Ok(joined) = HeaderValue::from_maybe_shared(bytes::Bytes::from(joined)) {
+        headers.insert(header::COOKIE, joined);
+    }
 }
 
 /// The host the client asked for: `Host`, the authority of an HTTP/2 request, or that of an absolute HTTP/1.0 target.
@@ -220,32 +276,27 @@ fn asked_host(head: &RequestHeader) -> Option<HeaderValue> {
 }
 
 /// `X-Forwarded-*`, `X-Real-IP`, and `Forwarded` if a trusted proxy uses it.
-fn set_forwarding(
-    head: &mut RequestHeader,
-    forwarding: &Forwarding<'_>,
-    host: Option<&HeaderValue>,
-) -> Result<()> {
+fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>, host: Option<&HeaderValue>) {
     let Forwarding { peer, client, .. } = forwarding;
     let real = if client.address == peer.ip { peer.address.clone() } else { address_value(client.address) };
-    head.insert_header("X-Real-IP", real)?;
-    head.insert_header("X-Forwarded-Proto", HeaderValue::from_static(scheme(client.https)))?;
+    headers.insert(X_REAL_IP, real);
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme(client.https)));
     if let Some(host) = client.host.as_ref().or(host) {
-        head.insert_header("X-Forwarded-Host", host.clone())?;
+        headers.insert(X_FORWARDED_HOST, host.clone());
     }
     match forwarded_port(forwarding) {
-        Some(port) => head.insert_header("X-Forwarded-Port", port)?,
-        None => drop(head.remove_header(&X_FORWARDED_PORT)),
+        Some(port) => drop(headers.insert(X_FORWARDED_PORT, port)),
+        None => drop(headers.remove(&X_FORWARDED_PORT)),
     }
     // Only trusted proxies' entries are still there.
-    let chain = append_entry(&head.headers, &X_FORWARDED_FOR, peer.address.as_bytes());
-    head.insert_header("X-Forwarded-For", chain.unwrap_or_else(|| peer.address.clone()))?;
-    if head.headers.contains_key(header::FORWARDED) {
+    let chain = append_entry(headers, &X_FORWARDED_FOR, peer.address.as_bytes());
+    headers.insert(X_FORWARDED_FOR, chain.unwrap_or_else(|| peer.address.clone()));
+    if headers.contains_key(header::FORWARDED) {
         let element = forwarded_element(peer, host);
-        if let Some(chain) = append_entry(&head.headers, &header::FORWARDED, &element) {
-            head.insert_header("Forwarded", chain)?;
+        if let Some(chain) = append_entry(headers, &header::FORWARDED, &element) {
+            headers.insert(header::FORWARDED, chain);
         }
     }
-    Ok(())
 }
 
 /// The port the client connected to: as a trusted proxy says, else the usual one if it changed the scheme, else ours.

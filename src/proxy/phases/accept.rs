@@ -26,6 +26,8 @@ pub(in crate::proxy) fn begin(session: &mut Session, ctx: &mut Context) {
     } else if session.req_header().headers.contains_key(http::header::UPGRADE) {
         edit::ignore_upgrade(session.req_header_mut());
     }
+    // A head that was parsed can be put together again; if not, it keeps its spelling.
+    let _forgotten = edit::forget_spelling(session.req_header_mut());
     let head = session.req_header();
     ctx.client =
         Client::find(&head.headers, ctx.peer_ip(), ctx.is_tls(), &ctx.snapshot.server.trusted_proxies);

@@ -3,7 +3,6 @@
 //! Requests never wait: [`Queue::submit`] is one attempt to push. The writer wakes at most once per
 //! [`GATHER`] and writes what has come together, so a busy gateway makes few system calls and an idle one none.
 
-use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::mem;
@@ -145,8 +144,7 @@ impl Writer {
         let thread = thread::Builder::new().name("access-log".to_owned()).spawn({
             let queue = Arc::clone(queue);
             move || {
-                Loop { queue, receiver, outputs: HashMap::new(), stamps: Stamps::new(TimeZone::system()) }
-                    .run()
+                Loop { queue, receiver, outputs: Vec::new(), stamps: Stamps::new(TimeZone::system()) }.run()
             }
         })?;
         if queue.writer.set(thread.thread().clone()).is_err() {
@@ -185,7 +183,8 @@ impl Writer {
 struct Loop {
     queue: Arc<Queue>,
     receiver: Receiver<Entry>,
-    outputs: HashMap<Output, Destination>,
+    /// A few: looked through.
+    outputs: Vec<Destination>,
     stamps: Stamps,
 }
 
@@ -195,7 +194,10 @@ impl Loop {
         loop {
             let orders = mem::take(&mut *self.queue.orders.lock());
             for output in orders.open {
-                self.destination(&output).open(clock::now());
+                let index = place(&mut self.outputs, &output);
+                if let Some(destination) = self.outputs.get_mut(index) {
+                    destination.open(clock::now());
+                }
             }
             let wrote = self.drain(None);
             if orders.reopen {
@@ -249,15 +251,21 @@ impl Loop {
     fn drain(&mut self, first: Option<Entry>) -> bool {
         let Self { queue, receiver, outputs, stamps } = self;
         let mut records = 0;
+        let mut last: Option<(Arc<AccessLog>, usize)> = None;
         let waiting = std::iter::from_fn(|| receiver.try_recv().ok());
         for (log, record) in first.into_iter().chain(waiting).take(QUEUE_RECORDS_MAX) {
             queue.waiting_bytes.fetch_sub(record.bytes(), Ordering::Relaxed);
             records += 1;
-            // Not `entry`: that would need an owned key for each record.
-            if !outputs.contains_key(&log.output) {
-                outputs.insert(log.output.clone(), Destination::new(&log.output));
-            }
-            let Some(destination) = outputs.get_mut(&log.output) else { continue };
+            // Nearly always the log of the record before: paths are slow to compare.
+            let index = match &last {
+                Some((before, index)) if Arc::ptr_eq(before, &log) => *index,
+                _ => {
+                    let index = place(outputs, &log.output);
+                    last = Some((log.clone(), index));
+                    index
+                }
+            };
+            let Some(destination) = outputs.get_mut(index) else { continue };
             log.format.write(&record, stamps, &mut destination.batch);
             destination.ends.push(destination.batch.len());
             if destination.batch.len() >= BATCH_BYTES {
@@ -266,25 +274,29 @@ impl Loop {
         }
         if records > 0 {
             let now = clock::now();
-            outputs.values_mut().for_each(|destination| destination.write(&queue.metrics, now));
+            outputs.iter_mut().for_each(|destination| destination.write(&queue.metrics, now));
         }
         records > 0
     }
 
-    fn destination(&mut self, output: &Output) -> &mut Destination {
-        self.outputs.entry(output.clone()).or_insert_with(|| Destination::new(output))
-    }
-
     /// Files not written to since the last time belong to an earlier configuration: they are only closed.
     fn reopen(&mut self) {
-        self.outputs.retain(|_, destination| mem::take(&mut destination.used));
-        for destination in self.outputs.values_mut() {
+        self.outputs.retain_mut(|destination| mem::take(&mut destination.used));
+        for destination in &mut self.outputs {
             destination.file = None;
             destination.retry_at = None;
             destination.torn = false;
             destination.open(clock::now());
         }
     }
+}
+
+/// The index of the destination for `output`, made if there is none.
+fn place(outputs: &mut Vec<Destination>, output: &Output) -> usize {
+    outputs.iter().position(|destination| destination.output == *output).unwrap_or_else(|| {
+        outputs.push(Destination::new(output));
+        outputs.len() - 1
+    })
 }
 
 /// One output with the lines on their way to it.
