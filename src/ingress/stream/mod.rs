@@ -5,6 +5,8 @@
 //! follows. So a request cannot grow a tail that the next hop would take for another request, and what a client sends
 //! ahead waits here for its turn.
 
+mod pingora_io;
+
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,12 +14,6 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
-use pingora::protocols::raw_connect::ProxyDigest;
-use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest,
-    UniqueID, UniqueIDType,
-};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use crate::base::reason::Reason;
@@ -562,42 +558,6 @@ impl Drop for EdgeStream {
             let _ended = tokio::time::timeout(LINGER, linger).await;
             drop(connection);
         }));
-    }
-}
-
-#[async_trait]
-impl Shutdown for EdgeStream {
-    async fn shutdown(&mut self) {
-        // The connection is over either way.
-        let _closed = AsyncWriteExt::shutdown(self).await;
-    }
-}
-
-impl UniqueID for EdgeStream {
-    fn id(&self) -> UniqueIDType {
-        // Pingora only logs it.
-        UniqueIDType::try_from(self.connection.serial & 0x7fff_ffff).unwrap_or(0)
-    }
-}
-
-impl Ssl for EdgeStream {}
-impl Peek for EdgeStream {}
-
-impl GetTimingDigest for EdgeStream {
-    fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {
-        Vec::new()
-    }
-}
-
-impl GetProxyDigest for EdgeStream {
-    fn get_proxy_digest(&self) -> Option<Arc<ProxyDigest>> {
-        None
-    }
-}
-
-impl GetSocketDigest for EdgeStream {
-    fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        None
     }
 }
 
