@@ -27,6 +27,7 @@ mod forwarding;
 mod grpc;
 mod h2;
 mod health;
+mod hostile;
 mod malformed;
 mod memory;
 mod metrics;

@@ -97,6 +97,23 @@ impl RawClient {
         self.get(path).await
     }
 
+    /// The next HTTP/2 frame as (type, flags, stream, payload); `None` at the end of the connection.
+    pub async fn frame(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+        let read = async {
+            while self.pending.len() < 9 {
+                if !self.fill().await {
+                    return None;
+                }
+            }
+            let head: [u8; 9] = self.pending[..9].try_into().unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            let payload = self.exactly(9 + length).await.split_off(9);
+            Some((head[3], head[4], stream, payload))
+        };
+        within("a frame", read).await
+    }
+
     /// Says that nothing more will be sent (FIN), and goes on reading.
     pub async fn finish_sending(&mut self) {
         self.stream.shutdown().await.unwrap();
