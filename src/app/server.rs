@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
@@ -232,6 +232,7 @@ impl Server {
             let signals = lifecycle::signals(lifecycle.sender())?;
             drop(task::spawn("signals", signals));
             self.metrics.configured(clock::wall());
+            self.metrics.set_certificates(certificates(&self.snapshot));
             ready(&announcement);
 
             let drain = Drain {
@@ -253,6 +254,15 @@ impl Server {
         drop(self.pid_file);
         Ok(ending)
     }
+}
+
+/// The certificates in use, each by its file, with the end of its validity.
+fn certificates(snapshot: &Snapshot) -> impl Iterator<Item = (String, SystemTime)> {
+    let all = snapshot.listeners.iter().flat_map(|listener| &listener.certificates);
+    all.map(|certificate| {
+        let end = Duration::from_secs(u64::try_from(certificate.not_after).unwrap_or(0));
+        (certificate.file.display().to_string(), SystemTime::UNIX_EPOCH + end)
+    })
 }
 
 /// Descriptors a full house needs: both sides of every connection, idle upstream connections, and some for the house.
