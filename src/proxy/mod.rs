@@ -75,16 +75,17 @@ fn decide(session: &Session, ctx: &mut Context) -> Result<dispatch::Next, Proble
 
 #[async_trait]
 impl ProxyHttp for Gateway {
-    type CTX = Context;
+    /// Boxed: it is moved from future to future on its way to the first hook.
+    type CTX = Box<Context>;
 
-    fn new_ctx(&self) -> Context {
-        Context::new(self.current.load(), self.metrics.clone())
+    fn new_ctx(&self) -> Box<Context> {
+        Box::new(Context::new(self.current.load(), self.metrics.clone()))
     }
 
     /// None: each costs an allocation per request, and what they do is done elsewhere or not at all.
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
         accept::begin(session, ctx);
         let step = decide(session, ctx);
         self.close_if_draining(session);
@@ -96,7 +97,7 @@ impl ProxyHttp for Gateway {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
         connect::peer(ctx).await
     }
 
@@ -107,7 +108,7 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         _fd: std::os::unix::io::RawFd,
         _digest: Option<&Digest>,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         connect::connected(ctx, reused);
         Ok(())
@@ -117,7 +118,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         _peer: &HttpPeer,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         error: Box<Error>,
     ) -> Box<Error> {
         connect::failed(session, ctx, error)
@@ -127,7 +128,7 @@ impl ProxyHttp for Gateway {
         &self,
         _session: &mut Session,
         request: &mut RequestHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         forward::head(request, ctx)
     }
@@ -137,7 +138,7 @@ impl ProxyHttp for Gateway {
         session: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         forward::body(session, body, end, ctx)
     }
@@ -146,7 +147,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         respond::upstream_answered(session, response, ctx)
     }
@@ -155,7 +156,7 @@ impl ProxyHttp for Gateway {
         &self,
         session: &mut Session,
         response: &mut ResponseHeader,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<()> {
         self.close_if_draining(session);
         respond::edit(session, response, ctx)
@@ -166,7 +167,7 @@ impl ProxyHttp for Gateway {
         _session: &mut Session,
         body: &mut Option<Bytes>,
         _end: bool,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
     ) -> Result<Option<Duration>> {
         respond::body(body.as_ref(), ctx);
         Ok(None)
@@ -177,29 +178,34 @@ impl ProxyHttp for Gateway {
         _peer: &HttpPeer,
         session: &mut Session,
         error: Box<Error>,
-        ctx: &mut Context,
+        ctx: &mut Box<Context>,
         client_reused: bool,
     ) -> Box<Error> {
         fail::while_proxying(session, ctx, error, client_reused)
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Context) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Box<Context>,
+    ) -> FailToProxy {
         fail::answer(session, ctx, error).await
     }
 
-    async fn logging(&self, _session: &mut Session, error: Option<&Error>, ctx: &mut Context) {
+    async fn logging(&self, _session: &mut Session, error: Option<&Error>, ctx: &mut Box<Context>) {
         finish::record(ctx, error);
     }
 
     /// The access log and the metrics say it, with the reason.
-    fn suppress_error_log(&self, _session: &Session, _ctx: &Context, _error: &Error) -> bool {
+    fn suppress_error_log(&self, _session: &Session, _ctx: &Box<Context>, _error: &Error) -> bool {
         true
     }
 
     fn suppress_proxy_warn_log(
         &self,
         _session: &Session,
-        _ctx: &Context,
+        _ctx: &Box<Context>,
         _error: &Error,
         _reason: ProxyWarnLogContext,
     ) -> bool {
