@@ -32,6 +32,15 @@ pub(super) struct Cli {
     pub(super) command: Option<Command>,
 }
 
+/// What a running process can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    Quit,
+    Stop,
+    Reopen,
+    Status,
+}
+
 /// How problems are printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum ReportFormat {
@@ -89,6 +98,24 @@ pub(super) enum Command {
     #[command(after_help = SCHEMA_NOTES)]
     Schema,
 
+    /// Have the running process finish what is open and exit
+    ///
+    /// Over the control socket of the configuration; without one by the signal QUIT and the pid file, with exit status 3.
+    #[command(after_help = ORDER_NOTES)]
+    Quit,
+
+    /// Have the running process exit at once
+    #[command(after_help = ORDER_NOTES)]
+    Stop,
+
+    /// Have the running process reopen its log files
+    #[command(after_help = ORDER_NOTES)]
+    Reopen,
+
+    /// Ask the running process how it is
+    #[command(after_help = ORDER_NOTES)]
+    Status,
+
     /// Write a commented configuration to start from
     ///
     /// Makes DIR/edgeward.toml, which runs as it is. An existing file is never overwritten.
@@ -145,6 +172,11 @@ Examples:
 const SCHEMA_NOTES: &str = "\
 Examples:
   edgeward schema > edgeward.schema.json     then name it at the top of a file: #:schema ./edgeward.schema.json";
+
+const ORDER_NOTES: &str = "\
+Examples:
+  edgeward status -c /etc/edgeward/edgeward.toml
+  edgeward quit -c /etc/edgeward/edgeward.toml";
 
 const INIT_NOTES: &str = "\
 Examples:

@@ -9,6 +9,7 @@ mod demo;
 mod documents;
 mod explain;
 mod init;
+mod process;
 mod run;
 mod version;
 
@@ -17,7 +18,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::base::out;
-use args::{Cli, Command};
+use args::{Cli, Command, Order};
 
 /// Done.
 const OK: u8 = 0;
@@ -57,6 +58,10 @@ fn dispatch(cli: Cli) -> u8 {
         Some(Command::Explain { headers, method, url }) => {
             explain::run(cli.config.as_deref(), &headers, &method, &url)
         }
+        Some(Command::Quit) => process::run(cli.config.as_deref(), Order::Quit),
+        Some(Command::Stop) => process::run(cli.config.as_deref(), Order::Stop),
+        Some(Command::Reopen) => process::run(cli.config.as_deref(), Order::Reopen),
+        Some(Command::Status) => process::run(cli.config.as_deref(), Order::Status),
         Some(Command::Run) | None => run::run(cli.config.as_deref()),
     }
 }

@@ -207,3 +207,41 @@ async fn the_banner_says_what_listens_where() {
     assert!(banner.contains(&format!("listening main http://{}", gw.address())), "{banner:?}");
     assert_eq!(banner.last().map(String::as_str), Some("ready"));
 }
+
+/// The same over the control socket, for scripts: what was asked is answered, and then done.
+#[tokio::test]
+async fn a_running_process_takes_orders() {
+    let app = upstream().start().await;
+    let server = "[server]\ncontrol_socket = \"run/control.sock\"\npid_file = \"run/edgeward.pid\"\n";
+    let mut gw = in_front_of(&app, "").and(server).start().await;
+    let order = |word: &'static str| {
+        let directory = gw.directory();
+        async move { run(command(&directory, &[word, "-c", "edgeward.toml"])).await }
+    };
+    let status = order("status").await;
+    assert_eq!(status.status, 0, "{}", status.stderr);
+    let status: serde_json::Value = serde_json::from_str(&status.stdout).unwrap();
+    assert_eq!(status["routes"], 1);
+    let pid = std::fs::read_to_string(gw.directory().join("run/edgeward.pid")).unwrap();
+    assert_eq!(status["pid"].to_string(), pid.trim());
+    assert_eq!(order("reopen").await.status, 0);
+    let quit = order("quit").await;
+    assert_eq!((quit.status, quit.stderr.as_str()), (0, ""));
+    let late = gw.directory();
+    assert!(gw.exit().await.success());
+    assert!(!late.join("run/edgeward.pid").exists() && !late.join("run/control.sock").exists());
+    let nobody = run(command(&late, &["quit", "-c", "edgeward.toml"])).await;
+    assert_eq!(nobody.status, 1);
+    assert!(nobody.stderr.contains("nobody answers"), "{}", nobody.stderr);
+}
+
+/// Without a socket a signal must do, and nobody can say what came of it.
+#[tokio::test]
+async fn without_a_control_socket_the_outcome_is_unknown() {
+    let app = upstream().start().await;
+    let mut gw = in_front_of(&app, "").and("[server]\npid_file = \"edgeward.pid\"\n").start().await;
+    let quit = run(command(&gw.directory(), &["quit", "-c", "edgeward.toml"])).await;
+    assert_eq!(quit.status, 3);
+    assert!(quit.stderr.contains("outcome unknown"), "{}", quit.stderr);
+    assert!(gw.exit().await.success());
+}
