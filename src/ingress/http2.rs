@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use super::accept::Edge;
 use super::connection::{Connection, EXCHANGE, Exchange};
 use super::http1::CutOff;
+use super::http2_stream::Http2Stream;
 use super::stream::EdgeStream;
 use crate::base::reason::Reason;
 use crate::base::{clock, task};
@@ -92,7 +93,8 @@ async fn request<A>(edge: &Arc<Edge<A>>, session: HttpSession, exchange: Arc<Exc
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let work = edge.app.process_new_http(ServerSession::new_http2(session), &edge.draining);
+    let session = Box::new(Http2Stream::new(session, exchange.clone()));
+    let work = edge.app.process_new_http(ServerSession::new_custom(session), &edge.draining);
     let work = CutOff { work, exchange: exchange.clone(), timer: None };
     // Cut off or done: either way the context has recorded it.
     let _done = EXCHANGE.scope(exchange, work).await;

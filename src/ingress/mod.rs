@@ -16,6 +16,7 @@ pub mod plain;
 mod accept;
 mod http1;
 mod http2;
+mod http2_stream;
 mod octets;
 mod refuse;
 mod stream;

@@ -9,6 +9,7 @@ use http::{HeaderValue, Method, Version, header};
 use pingora::http::RequestHeader;
 
 use super::client::Client;
+use super::edit;
 use super::names::{TRACEPARENT, X_REQUEST_ID};
 use super::phases::finish;
 use crate::base::clock;
@@ -63,15 +64,23 @@ pub struct Context {
 pub(super) struct Head {
     pub(super) method: Method,
     pub(super) version: Version,
-    /// gRPC, or a client that asks for server-sent events.
+    /// gRPC, or a client that waits for server-sent events.
     pub(super) expects_stream: bool,
+    /// The client takes trailers (`TE`, RFC 9110 section 10.1.4).
+    pub(super) takes_trailers: bool,
     /// How errors are written for this client.
     pub(super) error_form: Form,
 }
 
 impl Default for Head {
     fn default() -> Self {
-        Self { method: Method::GET, version: Version::HTTP_11, expects_stream: false, error_form: Form::Json }
+        Self {
+            method: Method::GET,
+            version: Version::HTTP_11,
+            expects_stream: false,
+            takes_trailers: false,
+            error_form: Form::Json,
+        }
     }
 }
 
@@ -149,6 +158,12 @@ impl Context {
         self.exchange.as_ref().is_some_and(|exchange| exchange.upgrade)
     }
 
+    /// Whether either side may be silent for [`crate::config::snapshot::Limits::stream_idle`]: tunnels, event streams,
+    /// gRPC, and routes that say so.
+    pub(super) fn is_silence_normal(&self) -> bool {
+        self.route.stream || self.is_upgrade() || self.head.expects_stream
+    }
+
     pub(super) fn enter_route(&mut self, route: Arc<Route>, captures: Captures) {
         self.in_flight = Some(route.metrics.start());
         self.route = route;
@@ -176,6 +191,7 @@ impl Context {
             version: head.version,
             expects_stream: content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
                 || accept.is_some_and(|value| value.starts_with(b"text/event-stream")),
+            takes_trailers: field(header::TE).is_some_and(edit::is_trailers),
             error_form: problem::negotiate(content_type, accept),
         };
         if let Some(log) = &self.snapshot.log.access {

@@ -29,6 +29,8 @@ pub struct Forwarding<'a> {
     pub upgrade: bool,
     /// The `Host` to send; `None` = the client's.
     pub host: Option<&'a HeaderValue>,
+    /// Whether the client takes trailers: it said `TE: trailers`.
+    pub takes_trailers: bool,
     /// Its identifier.
     pub request_id: &'a [u8],
     /// Whether there is a `traceparent`, and a valid one (W3C Trace Context section 3.2); otherwise it is removed.
@@ -57,8 +59,13 @@ pub fn request(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<
             headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
-        if forwarding.version == Version::HTTP_2 && !to_h2 {
-            join_cookies(headers);
+        match (forwarding.version == Version::HTTP_2, to_h2) {
+            (true, false) => join_cookies(headers),
+            // gRPC servers ask for it. Pingora takes it off on some ways; trailers pass between HTTP/2 only.
+            (true, true) if forwarding.takes_trailers => {
+                headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            }
+            _ => {}
         }
         set_forwarding(headers, forwarding, asked.as_ref());
         match (forwarding.host, asked) {
@@ -221,8 +228,7 @@ fn unwanted_in_request(headers: &HeaderMap, forwarding: &Forwarding<'_>, h2_to_h
         | b"http2-settings" => true,
         // Pingora has taken it off where it must be made anew; between HTTP/2 it cannot be.
         b"transfer-encoding" => h2_to_h2,
-        // gRPC servers ask for it; nothing but `trailers` may stand there in HTTP/2 (RFC 9113 section 8.2.2).
-        b"te" => !(h2_to_h2 && headers.get(header::TE).is_some_and(is_trailers)),
+        b"te" => true,
         // Trailers pass between HTTP/2 only.
         b"trailer" => !h2_to_h2,
         b"forwarded" | b"x-real-ip" => !trusted,
@@ -233,7 +239,8 @@ fn unwanted_in_request(headers: &HeaderMap, forwarding: &Forwarding<'_>, h2_to_h
     headers.keys().filter(unwanted).cloned().collect()
 }
 
-fn is_trailers(value: &HeaderValue) -> bool {
+/// Whether this `TE` says `trailers`, the only thing that may stand there in HTTP/2 (RFC 9113 section 8.2.2).
+pub fn is_trailers(value: &HeaderValue) -> bool {
     value.as_bytes().trim_ascii().eq_ignore_ascii_case(b"trailers")
 }
 

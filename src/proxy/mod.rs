@@ -90,10 +90,17 @@ impl ProxyHttp for Gateway {
         let step = decide(session, ctx);
         self.close_if_draining(session);
         match step {
-            Ok(dispatch::Next::Forward) => return Ok(false),
-            Ok(dispatch::Next::Answer(answer)) => respond::local(session, ctx, answer).await?,
-            Err(problem) => respond::problem(session, ctx, &problem).await?,
+            Ok(dispatch::Next::Forward) => {
+                if ctx.is_silence_normal() {
+                    session.set_read_timeout(Some(ctx.snapshot.limits.stream_idle));
+                }
+                return Ok(false);
+            }
+            Ok(dispatch::Next::Answer(answer)) => respond::local(session, ctx, answer).await,
+            Err(problem) => respond::problem(session, ctx, &problem).await,
         }
+        // Whatever keeps an answer of ours from being written is on the client's side.
+        .map_err(Error::into_down)?;
         Ok(true)
     }
 

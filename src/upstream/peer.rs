@@ -34,14 +34,17 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
-    /// As they apply to an attempt that starts at `now`: never past `deadline`. Never zero either, which some waits
-    /// take for "no limit": what starts after its deadline ends at once, as timed out.
+    /// As they apply to an attempt that starts at `now`: connecting and sending never go on past `deadline`. Never zero
+    /// either, which some waits take for "no limit": what starts after its deadline ends at once, as timed out.
+    ///
+    /// `read` is left alone. Pingora takes it for the wait for the head and for every pause in the body alike, and after
+    /// the head another deadline holds, or none; whoever waits for the answer keeps it.
     pub fn within(&self, deadline: Option<Instant>, now: Instant) -> Self {
         let Some(deadline) = deadline else { return *self };
         let left = deadline.saturating_duration_since(now).max(Duration::from_millis(1));
         Self {
             connect: self.connect.min(left),
-            read: self.read.min(left),
+            read: self.read,
             write: self.write.min(left),
             idle: self.idle,
         }
@@ -129,7 +132,7 @@ mod tests {
         assert_eq!(timeouts.within(Some(now + Duration::from_secs(300)), now), timeouts);
         let short = timeouts.within(Some(now + Duration::from_millis(1500)), now);
         assert_eq!(short.connect, Duration::from_secs(1));
-        assert_eq!((short.read, short.write), (Duration::from_millis(1500), Duration::from_millis(1500)));
+        assert_eq!((short.read, short.write), (timeouts.read, Duration::from_millis(1500)));
         assert_eq!(short.idle, timeouts.idle);
         let late = timeouts.within(Some(now), now + Duration::from_secs(5));
         assert_eq!(late.connect, Duration::from_millis(1), "never zero");

@@ -78,6 +78,19 @@ async fn the_service_may_speak_http2_too() {
     assert_eq!(back.body.len(), 300_000);
 }
 
+/// Every client must be able to tell half an answer from a whole one.
+#[tokio::test]
+async fn half_an_answer_does_not_look_whole() {
+    let chunks = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let app = RawUpstream::answering_once(chunks).await;
+    let gw = in_front_of(&app, "retry = { attempts = 1 }").start().await;
+    let answer = gw.client().http2().get("/").send().await;
+    assert!(answer.as_ref().map_or(true, |answer| answer.broken.is_some()), "{answer:?}");
+    let out =
+        curl(&["--http2-prior-knowledge", "-o", "/dev/null", &format!("http://{}/c", gw.address())]).await;
+    assert_ne!(out.status, 0, "{}", out.stderr);
+}
+
 /// HTTP/2 clients may split their cookies (RFC 9113 section 8.2.3); services of HTTP/1 expect one header.
 #[tokio::test]
 async fn split_cookies_are_joined() {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio::sync::mpsc;
 
 use crate::support::*;
 
@@ -190,6 +191,70 @@ async fn a_client_that_falls_silent_in_its_body_is_408() {
     assert!(app.seen_at("/slow").is_empty());
     let line = gw.logged("/slow").await;
     assert!(line.contains("\" 408 "), "{line}");
+}
+
+/// The streams of an HTTP/2 connection have the same bounds, and answers when they end.
+#[tokio::test]
+async fn an_http2_client_that_falls_silent_in_its_body_is_408() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").and("[limits]\nbody_timeout = \"500ms\"\n").start().await;
+    let connection = gw.client().http2().connect().await;
+    let (sender, pieces) = mpsc::channel(1);
+    sender.send(Ok(Bytes::from_static(b"half"))).await.unwrap();
+    let request = connection.request("POST", "/slow").streaming_body(pieces);
+    takes(HALF, request).await.expect_problem(408, "request.body_timeout");
+    assert!(app.seen_at("/slow").is_empty());
+    connection.get("/fine").await.expect_status(200);
+    drop(sender);
+}
+
+#[tokio::test]
+async fn a_hung_service_is_504_over_http2_too() {
+    let app = upstream().otherwise(Answer::Hang).start().await;
+    let gw = in_front_of(&app, "").and("timeout = \"500ms\"\n").start().await;
+    let connection = gw.client().http2().connect().await;
+    for accept in ["*/*", "text/event-stream"] {
+        let request = connection.get("/").header("accept", accept);
+        takes(HALF, request).await.expect_problem(504, "request.deadline_exceeded");
+    }
+}
+
+/// A body that the server does not take is the server's silence, not the client's.
+#[tokio::test]
+async fn a_server_that_takes_no_body_is_504() {
+    let app = RawUpstream::script(|mut peer| async move {
+        peer.head().await;
+        std::future::pending().await
+    })
+    .await;
+    let gw = in_front_of(&app, "timeouts = { read = \"900ms\", write = \"300ms\" }")
+        .and("[limits]\nbody_timeout = \"800ms\"\nbody_bytes = \"1GiB\"\n")
+        .start()
+        .await;
+    let mut raw = gw.raw().await;
+    raw.send("POST /slow HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000000\r\n\r\n").await;
+    let mut ended = false;
+    for _ in 0..10_000 {
+        ended = !raw.try_send([b'x'; 10_000]).await;
+        if ended {
+            break;
+        }
+    }
+    assert!(ended, "all of it was taken");
+    let line = gw.logged("/slow").await;
+    assert!(line.contains("\" 504 "), "{line}");
+}
+
+/// Whoever notices first that the time is over: it was the server that was silent.
+#[tokio::test]
+async fn a_deadline_counts_against_the_silent_server() {
+    let app = upstream().otherwise(Answer::Hang).start().await;
+    let settings = "[upstreams.app.circuit_breaker]\nfailures = 2\nopen_for = \"1h\"";
+    let gw = in_front_of(&app, settings).and("timeout = \"200ms\"\n").start().await;
+    for _ in 0..2 {
+        gw.get("/").await.expect_problem(504, "request.deadline_exceeded");
+    }
+    gw.get("/").await.expect_problem(503, "upstream.circuit_open");
 }
 
 /// A slow client must never make a server look bad.

@@ -39,6 +39,7 @@ impl Case {
             version: self.from,
             upgrade: self.upgrade,
             host: host.as_ref(),
+            takes_trailers: head.headers.get(header::TE).is_some_and(is_trailers),
             request_id: ID,
             trace_valid: true,
         };

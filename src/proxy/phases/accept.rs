@@ -19,9 +19,7 @@ pub(in crate::proxy) fn begin(session: &mut Session, ctx: &mut Context) {
     session.set_write_timeout(Some(limits.body_timeout));
     session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
     if ctx.is_upgrade() {
-        // Silence is normal in a tunnel; `stream_idle` bounds it. And whatever the server answers, the bytes behind
-        // such a head belong to no next request.
-        session.set_read_timeout(Some(limits.stream_idle));
+        // Whatever the server answers, the bytes behind such a head belong to no next request.
         session.set_keepalive(None);
     } else if session.req_header().headers.contains_key(http::header::UPGRADE) {
         edit::ignore_upgrade(session.req_header_mut());

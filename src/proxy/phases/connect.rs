@@ -54,9 +54,7 @@ fn begin(
 
 /// Picks a server for the next attempt of the call: one not tried yet, if there is one.
 fn pick(ctx: &mut Context) -> Result<(), NoServer> {
-    // Only a deadline for the whole answer cuts an attempt's time-outs short: Pingora applies one read time-out to the
-    // wait for the head and to every pause in the body. A deadline for the first byte is the stream's to keep.
-    let deadline = ctx.deadlines.whole;
+    let deadline = ctx.deadlines.first_byte;
     let Some(call) = ctx.call.as_mut() else { return Ok(()) };
     call.attempt = Some(call.upstream.attempt(&mut call.tried, call.hash_key, deadline, clock::now())?);
     call.body_sent = false;
@@ -71,22 +69,15 @@ pub(in crate::proxy) async fn peer(ctx: &mut Context) -> Result<Box<HttpPeer>> {
     }
     // A retry replays the body from its start.
     ctx.request_body_bytes = 0;
-    let stream_idle = ctx.snapshot.limits.stream_idle;
-    let read_timeout = if ctx.route.stream || ctx.is_upgrade() || ctx.head.expects_stream {
-        // Silence is normal within the route's own time. The deadline for the first byte is the connection's to keep.
-        let left = ctx.deadlines.whole.map(|at| at.saturating_duration_since(clock::now()));
-        Some(left.map_or(stream_idle, |left| left.min(stream_idle)))
-    } else {
-        None
-    };
     let Some(attempt) = ctx.call.as_ref().and_then(|call| call.attempt.as_ref()) else {
         // Not reachable: an attempt is picked before Pingora is asked to go on, or to try again.
         ctx.failure = Some(Reason::Internal);
         return Error::e_explain(ErrorType::InternalError, "no attempt was picked");
     };
     let mut peer = attempt.peer();
-    if let Some(read_timeout) = read_timeout {
-        peer.options.read_timeout = Some(read_timeout);
+    if ctx.is_silence_normal() {
+        // The request's deadline still holds until the answer begins: the client's side is cut off then.
+        peer.options.read_timeout = Some(ctx.snapshot.limits.stream_idle);
     }
     Ok(peer)
 }

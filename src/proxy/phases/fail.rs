@@ -25,8 +25,15 @@ pub(in crate::proxy) fn while_proxying(
         return error;
     }
     if *error.esource() != ErrorSource::Upstream || is_silent_tunnel(session, &error) {
-        // The client left, was too slow, or sent what may not pass: nothing to hold against the server.
-        ctx.end_attempt(None, clock::now());
+        // The client left, was too slow, or sent what may not pass: nothing to hold against the server. But when the
+        // request's time was over before the answer began, its side was cut off because the server was silent.
+        let late = ctx.status == 0 && ctx.is_late();
+        let body_sent = ctx.call.as_ref().is_some_and(|call| call.body_sent);
+        if late {
+            ctx.failure = Some(Reason::DeadlineExceeded);
+            ctx.detail = Some(error.to_string());
+        }
+        ctx.end_attempt(late.then_some(Outcome::Timeout { body_sent }), clock::now());
         error.set_retry(false);
         return error;
     }
@@ -41,7 +48,9 @@ pub(in crate::proxy) fn while_proxying(
     ctx.detail = Some(error.to_string());
     let body_sent = ctx.call.as_ref().is_some_and(|call| call.body_sent);
     let outcome = match error.etype() {
-        ErrorType::ReadTimedout | ErrorType::WriteTimedout => Outcome::Timeout { body_sent },
+        ErrorType::ReadTimedout => Outcome::Timeout { body_sent },
+        // There was something to send, so it is the server that did not take it.
+        ErrorType::WriteTimedout => Outcome::Timeout { body_sent: true },
         ErrorType::InvalidHTTPHeader | ErrorType::H1Error | ErrorType::InvalidH2 | ErrorType::H2Downgrade => {
             Outcome::BadResponse
         }
@@ -80,7 +89,9 @@ pub(in crate::proxy) async fn answer(session: &mut Session, ctx: &mut Context, e
         ctx.detail = Some(error.to_string());
     }
     ctx.failure = Some(reason);
-    if connect::answer_started(session) || reason == Reason::ClientClosed {
+    let cannot_write = *error.esource() == ErrorSource::Downstream
+        && matches!(error.etype(), ErrorType::WriteError | ErrorType::WriteTimedout);
+    if connect::answer_started(session) || cannot_write || reason == Reason::ClientClosed {
         if ctx.status == 0 {
             ctx.status = reason.status();
         }

@@ -51,6 +51,7 @@ pub(in crate::proxy) fn head(request: &mut RequestHeader, ctx: &mut Context) -> 
         version: ctx.head.version,
         upgrade: exchange.upgrade,
         host,
+        takes_trailers: ctx.head.takes_trailers,
         request_id: ctx.request_id.as_bytes(),
         trace_valid: ctx.trace.as_ref().is_some_and(|trace| trace.parent.is_some()),
     };

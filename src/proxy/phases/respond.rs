@@ -156,11 +156,6 @@ async fn send(
         tasks.push(HttpTask::Body(Some(body), true));
     }
     session.as_downstream_mut().response_duplex_vec(tasks).await?;
-    if session.is_http2() && !session.is_body_done() {
-        // Resetting the stream would take the answer with it for some clients. Bounded by the drain time-out; whether
-        // the rest of the body came is nobody's concern any more.
-        let _drained = session.as_downstream_mut().drain_request_body().await;
-    }
     Ok(())
 }
 

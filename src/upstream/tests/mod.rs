@@ -258,7 +258,7 @@ fn a_connection_cut_short_by_the_deadline_is_not_a_failure() {
     let mut attempt = upstream.attempt(&mut Tried::default(), 0, Some(hurried), now).unwrap();
     let peer = attempt.peer();
     assert_eq!(peer.options.connection_timeout, Some(Duration::from_millis(20)));
-    assert_eq!(peer.options.read_timeout, Some(Duration::from_millis(20)));
+    assert_eq!(peer.options.write_timeout, Some(Duration::from_millis(20)));
     attempt.finish(Outcome::ConnectTimeout, hurried);
     assert_eq!(states(&upstream, now), ["up"]);
 }
