@@ -160,7 +160,7 @@ where
             }
         }
     };
-    let connection = Arc::new(Connection::new(index, local_port, peer, tls, open));
+    let connection = Connection::new(index, local_port, peer, tls, open);
     let mut stream =
         Box::new(EdgeStream::new(transport, connection.clone(), edge.rules.limits().body_timeout));
     if http2 {

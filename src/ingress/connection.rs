@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::alarm::{Alarm, Alarms};
 use super::stream::EdgeStream;
 use crate::base::clock;
 use crate::base::peer::PeerValues;
@@ -40,7 +41,8 @@ pub struct Connection {
     pub bytes_written: AtomicU64,
     /// Requests begun on it, the one being served included.
     pub requests: AtomicU64,
-    _open: OpenGuard,
+    pub(crate) alarm: Alarm,
+    open: OpenGuard,
 }
 
 /// Who connected.
@@ -95,8 +97,9 @@ impl Connection {
         peer: Peer,
         tls: Option<TlsFacts>,
         open: OpenGuard,
-    ) -> Self {
-        Self {
+    ) -> Arc<Self> {
+        let alarms = open.all.alarms.clone();
+        let connection = Arc::new(Self {
             serial: open.serial,
             listener,
             local_port,
@@ -107,8 +110,16 @@ impl Connection {
             bytes_read: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
             requests: AtomicU64::new(0),
-            _open: open,
-        }
+            alarm: Alarm::default(),
+            open,
+        });
+        alarms.add(&connection);
+        connection
+    }
+
+    /// What all connections' alarms go by.
+    pub(crate) fn alarms(&self) -> &Alarms {
+        &self.open.all.alarms
     }
 }
 
@@ -118,6 +129,7 @@ pub struct Connections {
     open: AtomicUsize,
     serial: AtomicU64,
     idle: Notify,
+    alarms: Arc<Alarms>,
 }
 
 impl Connections {

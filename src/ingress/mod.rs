@@ -14,6 +14,7 @@ pub mod listen;
 pub mod plain;
 
 mod accept;
+mod alarm;
 mod http1;
 mod http2;
 mod http2_stream;

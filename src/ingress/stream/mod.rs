@@ -48,7 +48,8 @@ pub(crate) struct EdgeStream {
     unflushed: bool,
     message: Message,
     exchange: Option<Arc<Exchange>>,
-    timer: Option<Timer>,
+    /// What the connection's alarm is set to.
+    alarm_set: u64,
     /// Longest time a write may make no progress at all.
     write_timeout: Duration,
     /// Runs while a write makes no progress.
@@ -123,7 +124,7 @@ impl EdgeStream {
             unflushed: false,
             message: Message::Done,
             exchange: None,
-            timer: None,
+            alarm_set: 0,
             write_timeout,
             stalled: None,
         }
@@ -137,7 +138,6 @@ impl EdgeStream {
     /// Ties the stream to the request it now serves: its deadline cuts reads off.
     pub(crate) fn serve(&mut self, exchange: Arc<Exchange>) {
         self.exchange = Some(exchange);
-        self.timer = None;
     }
 
     /// Waits for the next head, holding no buffer while nothing arrives.
@@ -150,7 +150,6 @@ impl EdgeStream {
         idle_ends: impl Future<Output = ()>,
     ) -> Next {
         self.exchange = None;
-        self.timer = None;
         self.stalled = None;
         self.message = Message::Done;
         // Nothing is left unsaid while the next request is waited for.
@@ -162,10 +161,11 @@ impl EdgeStream {
             self.input = Vec::new();
             self.input_start = 0;
             self.output = Vec::new();
+            let until = clock::now() + limits.idle_timeout;
             tokio::select! {
                 biased;
-                read = pingora::time::timeout(limits.idle_timeout, self.fill()) => {
-                    if !matches!(read, Ok(Ok(1..))) {
+                read = self.fill_until(until) => {
+                    if !matches!(read, Some(Ok(1..))) {
                         return Next::Closed;
                     }
                 }
@@ -177,20 +177,18 @@ impl EdgeStream {
         if let Some(next) = self.look_at_head(&mut scanner, limits, began) {
             return next;
         }
-        let rest = async {
-            loop {
-                match self.fill().await {
-                    Ok(1..) => {}
-                    Ok(0) | Err(_) => return Next::Closed,
-                }
-                if let Some(next) = self.look_at_head(&mut scanner, limits, began) {
-                    return next;
+        let until = began + limits.header_timeout;
+        loop {
+            match self.fill_until(until).await {
+                Some(Ok(1..)) => {}
+                Some(Ok(0) | Err(_)) => return Next::Closed,
+                None => {
+                    return Next::Refused { reason: Reason::HeaderTimeout, line: self.first_line(), began };
                 }
             }
-        };
-        match pingora::time::timeout(limits.header_timeout, Box::pin(rest)).await {
-            Ok(next) => next,
-            Err(_) => Next::Refused { reason: Reason::HeaderTimeout, line: self.first_line(), began },
+            if let Some(next) = self.look_at_head(&mut scanner, limits, began) {
+                return next;
+            }
         }
     }
 
@@ -261,9 +259,19 @@ impl EdgeStream {
         input.get(..end).unwrap_or_default().to_vec()
     }
 
-    /// Reads once from the socket into the input. The buffer is grown only when there is something to put into it.
-    async fn fill(&mut self) -> io::Result<usize> {
-        std::future::poll_fn(|cx| self.poll_fill(cx)).await
+    /// Reads once from the socket into the input; `None` when it is `until` before anything came. The buffer is grown
+    /// only when there is something to put into it.
+    async fn fill_until(&mut self, until: Instant) -> Option<io::Result<usize>> {
+        std::future::poll_fn(|cx| match self.poll_fill(cx) {
+            Poll::Ready(read) => Poll::Ready(Some(read)),
+            Poll::Pending => self.poll_alarm(until, cx).map(|()| None),
+        })
+        .await
+    }
+
+    fn poll_alarm(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
+        let at_ms = self.connection.alarms().moment(at);
+        self.connection.alarm.poll(at_ms, &mut self.alarm_set, cx)
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -377,14 +385,11 @@ impl EdgeStream {
             return Poll::Ready(Err(error));
         }
         let Some(cut_off) = self.exchange.as_ref().and_then(|exchange| exchange.cut_off()) else {
-            self.timer = None;
+            self.connection.alarm.clear();
+            self.alarm_set = 0;
             return Poll::Pending;
         };
-        if self.timer.as_ref().is_none_or(|timer| timer.at != cut_off) {
-            self.timer = Some(Timer::until(cut_off));
-        }
-        let Some(timer) = self.timer.as_mut() else { return Poll::Pending };
-        ready!(timer.sleep.as_mut().poll(cx));
+        ready!(self.poll_alarm(cut_off, cx));
         Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's time is over")))
     }
 }

@@ -12,7 +12,7 @@ fn pair() -> (EdgeStream, UnixStream) {
     let metrics = Metrics::new();
     let open = Arc::new(Connections::default()).admit(10, &metrics.listener("test")).unwrap();
     let peer = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 4711)));
-    let connection = Arc::new(Connection::new(0, 80, peer, None, open));
+    let connection = Connection::new(0, 80, peer, None, open);
     (EdgeStream::new(Transport::Unix(ours), connection, Duration::from_secs(5)), theirs)
 }
 

@@ -1,0 +1,154 @@
+//! Deadlines of connections, at the cost of an atomic store.
+//!
+//! A timer a request would be registered and dropped tens of thousands of times a second and hardly ever fire. Instead
+//! every connection has one alarm: a moment and a waker. One task looks through all of them every [`SWEEP`] and wakes
+//! those whose moment has passed. Deadlines are kept to within that: they are seconds, not milliseconds.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+
+use super::connection::Connection;
+use crate::base::{clock, task};
+
+/// How late an alarm may be. Looking through 10,000 connections takes a tenth of a millisecond.
+const SWEEP: Duration = Duration::from_millis(25);
+
+/// No alarm is set.
+const NONE: u64 = 0;
+/// It went off.
+const RANG: u64 = u64::MAX;
+
+/// The alarm of one connection. One task waits for it: the one that serves the connection.
+#[derive(Debug, Default)]
+pub(crate) struct Alarm {
+    /// When, in milliseconds of [`Alarms::now`]; or [`NONE`], or [`RANG`].
+    at: AtomicU64,
+    waker: AtomicWaker,
+}
+
+impl Alarm {
+    /// Sets it to go off at `at_ms`, unless that is what it is set to, and waits for it.
+    pub(crate) fn poll(&self, at_ms: u64, set: &mut u64, cx: &mut Context<'_>) -> Poll<()> {
+        if *set != at_ms {
+            *set = at_ms;
+            self.at.store(at_ms.clamp(NONE + 1, RANG - 1), Ordering::Relaxed);
+        }
+        self.waker.register(cx.waker());
+        // After the registration: whoever rings from now on wakes us.
+        if self.at.load(Ordering::Acquire) == RANG { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Nothing is waited for.
+    pub(crate) fn clear(&self) {
+        self.at.store(NONE, Ordering::Relaxed);
+    }
+
+    fn ring_if_due(&self, now_ms: u64) {
+        let at = self.at.load(Ordering::Relaxed);
+        let due = at != NONE && at != RANG && at <= now_ms;
+        // If it was set anew meanwhile, that is another moment.
+        if due && self.at.compare_exchange(at, RANG, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            self.waker.wake();
+        }
+    }
+}
+
+/// The alarms of all connections.
+#[derive(Debug)]
+pub(crate) struct Alarms {
+    began: Instant,
+    connections: Mutex<Vec<Weak<Connection>>>,
+    sweeper: Mutex<Option<task::AbortOnDrop>>,
+}
+
+impl Default for Alarms {
+    fn default() -> Self {
+        Self { began: clock::now(), connections: Mutex::default(), sweeper: Mutex::default() }
+    }
+}
+
+impl Alarms {
+    /// `at` in milliseconds since these alarms were made, rounded up.
+    pub(crate) fn moment(&self, at: Instant) -> u64 {
+        let since = at.saturating_duration_since(self.began);
+        u64::try_from(since.as_millis()).unwrap_or(RANG - 1).saturating_add(1)
+    }
+
+    /// Looks after `connection` from now on. The first one starts the looking.
+    pub(crate) fn add(self: &Arc<Self>, connection: &Arc<Connection>) {
+        self.connections.lock().push(Arc::downgrade(connection));
+        let mut sweeper = self.sweeper.lock();
+        if sweeper.is_none() {
+            let alarms = Arc::downgrade(self);
+            *sweeper = Some(task::AbortOnDrop::new(task::spawn("alarms", sweep(alarms))));
+        }
+    }
+
+    fn ring(&self) {
+        let now_ms =
+            u64::try_from(clock::now().saturating_duration_since(self.began).as_millis()).unwrap_or(NONE);
+        // Waking may drop the last reference to a connection, but never takes this lock.
+        self.connections.lock().retain(|connection| match connection.upgrade() {
+            Some(connection) => {
+                connection.alarm.ring_if_due(now_ms);
+                true
+            }
+            None => false,
+        });
+    }
+}
+
+async fn sweep(alarms: Weak<Alarms>) {
+    let mut ticks = tokio::time::interval(SWEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        match alarms.upgrade() {
+            Some(alarms) => alarms.ring(),
+            None => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+    use std::task::{Wake, Waker};
+
+    use super::*;
+
+    struct Count(AtomicUsize);
+
+    impl Wake for Count {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// An alarm that is put off does not ring at its first moment, and one that rang stays so until it is set anew.
+    #[test]
+    fn rings_once_at_its_last_moment() {
+        let count = Arc::new(Count(AtomicUsize::new(0)));
+        let waker = Waker::from(count.clone());
+        let mut cx = Context::from_waker(&waker);
+        let (alarm, mut set) = (Alarm::default(), 0);
+        alarm.ring_if_due(1_000);
+        assert!(alarm.poll(50, &mut set, &mut cx).is_pending());
+        assert!(alarm.poll(80, &mut set, &mut cx).is_pending());
+        alarm.ring_if_due(60);
+        assert!(alarm.poll(80, &mut set, &mut cx).is_pending());
+        alarm.ring_if_due(80);
+        alarm.ring_if_due(90);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+        assert!(alarm.poll(80, &mut set, &mut cx).is_ready());
+        assert!(alarm.poll(200, &mut set, &mut cx).is_pending());
+        alarm.clear();
+        alarm.ring_if_due(300);
+        assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+}
