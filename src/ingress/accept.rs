@@ -12,76 +12,18 @@ use tokio::sync::watch;
 use tokio_rustls::LazyConfigAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::connection::{Connection, Connections, OpenGuard, Peer, TlsFacts};
+use super::connection::{Connection, OpenGuard, Peer, TlsFacts};
+use super::edge::Edge;
 use super::listen::Bound;
 use super::stream::EdgeStream;
 use super::transport::Transport;
 use super::{http1, http2};
 use crate::base::task;
-use crate::config::snapshot::{Current, Limits, Listener};
-use crate::telemetry::access::{AccessLog, TlsInfo};
-use crate::telemetry::metrics::{Metrics, RouteMetrics};
+use crate::config::snapshot::Listener;
+use crate::telemetry::access::TlsInfo;
 
 /// Pause after a failed accept: without descriptors it fails at once again, and again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// What all listeners of the process share.
-#[derive(Debug)]
-pub struct Edge<A> {
-    /// Where requests go.
-    pub app: Arc<A>,
-    /// What listeners and limits there are.
-    pub rules: Rules,
-    /// The process's metrics.
-    pub metrics: Arc<Metrics>,
-    /// All open connections.
-    pub connections: Arc<Connections>,
-    /// True once the process drains.
-    pub draining: watch::Receiver<bool>,
-}
-
-/// Where listeners and limits come from.
-#[derive(Debug)]
-pub enum Rules {
-    /// The configuration of the moment: gateway listeners.
-    Current(Arc<Current>),
-    /// Always the same: the admin listener and the sample services.
-    Fixed(Arc<Listener>, Limits),
-}
-
-impl Rules {
-    /// The listener under `index`.
-    pub(super) fn listener(&self, index: u16) -> Option<Arc<Listener>> {
-        match self {
-            Self::Current(current) => current.load().listeners.get(usize::from(index)).cloned(),
-            Self::Fixed(listener, _) => Some(listener.clone()),
-        }
-    }
-
-    /// The limits of this moment.
-    pub(super) fn limits(&self) -> Limits {
-        match self {
-            Self::Current(current) => current.load().limits.clone(),
-            Self::Fixed(_, limits) => limits.clone(),
-        }
-    }
-
-    /// The metrics of requests that match no route.
-    pub(super) fn unmatched_metrics(&self) -> Option<Arc<RouteMetrics>> {
-        match self {
-            Self::Current(current) => Some(current.load().unmatched.metrics.clone()),
-            Self::Fixed(..) => None,
-        }
-    }
-
-    /// The access log of this moment.
-    pub(super) fn access_log(&self) -> Option<Arc<AccessLog>> {
-        match self {
-            Self::Current(current) => current.load().log.access.clone(),
-            Self::Fixed(..) => None,
-        }
-    }
-}
 
 /// Accepts on `bound` as listener `index` until `stop` turns true, then closes the socket.
 pub async fn serve<A>(

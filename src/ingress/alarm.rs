@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 
-use super::connection::Connection;
 use crate::base::{clock, task};
 
 /// How late an alarm may be. Looking through 10,000 connections takes a tenth of a millisecond.
@@ -62,13 +61,13 @@ impl Alarm {
 #[derive(Debug)]
 pub(crate) struct Alarms {
     began: Instant,
-    connections: Mutex<Vec<Weak<Connection>>>,
+    alarms: Mutex<Vec<Weak<Alarm>>>,
     sweeper: Mutex<Option<task::AbortOnDrop>>,
 }
 
 impl Default for Alarms {
     fn default() -> Self {
-        Self { began: clock::now(), connections: Mutex::default(), sweeper: Mutex::default() }
+        Self { began: clock::now(), alarms: Mutex::default(), sweeper: Mutex::default() }
     }
 }
 
@@ -79,23 +78,24 @@ impl Alarms {
         u64::try_from(since.as_millis()).unwrap_or(RANG - 1).saturating_add(1)
     }
 
-    /// Looks after `connection` from now on. The first one starts the looking.
-    pub(crate) fn add(self: &Arc<Self>, connection: &Arc<Connection>) {
-        self.connections.lock().push(Arc::downgrade(connection));
+    /// A new alarm, looked after until it is dropped. The first one starts the looking.
+    pub(crate) fn alarm(self: &Arc<Self>) -> Arc<Alarm> {
+        let alarm = Arc::new(Alarm::default());
+        self.alarms.lock().push(Arc::downgrade(&alarm));
         let mut sweeper = self.sweeper.lock();
         if sweeper.is_none() {
             let alarms = Arc::downgrade(self);
             *sweeper = Some(task::AbortOnDrop::new(task::spawn("alarms", sweep(alarms))));
         }
+        alarm
     }
 
     fn ring(&self) {
         let now_ms =
             u64::try_from(clock::now().saturating_duration_since(self.began).as_millis()).unwrap_or(NONE);
-        // Waking may drop the last reference to a connection, but never takes this lock.
-        self.connections.lock().retain(|connection| match connection.upgrade() {
-            Some(connection) => {
-                connection.alarm.ring_if_due(now_ms);
+        self.alarms.lock().retain(|alarm| match alarm.upgrade() {
+            Some(alarm) => {
+                alarm.ring_if_due(now_ms);
                 true
             }
             None => false,

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use pingora::protocols::Stream;
 use tokio::sync::Notify;
 
 use super::alarm::{Alarm, Alarms};
-use super::stream::EdgeStream;
 use crate::base::clock;
 use crate::base::peer::PeerValues;
 use crate::telemetry::access::TlsInfo;
@@ -41,7 +41,7 @@ pub struct Connection {
     pub bytes_written: AtomicU64,
     /// Requests begun on it, the one being served included.
     pub requests: AtomicU64,
-    pub(crate) alarm: Alarm,
+    pub(crate) alarm: Arc<Alarm>,
     open: OpenGuard,
 }
 
@@ -98,8 +98,7 @@ impl Connection {
         tls: Option<TlsFacts>,
         open: OpenGuard,
     ) -> Arc<Self> {
-        let alarms = open.all.alarms.clone();
-        let connection = Arc::new(Self {
+        Arc::new(Self {
             serial: open.serial,
             listener,
             local_port,
@@ -110,11 +109,9 @@ impl Connection {
             bytes_read: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
             requests: AtomicU64::new(0),
-            alarm: Alarm::default(),
+            alarm: open.all.alarms.alarm(),
             open,
-        });
-        alarms.add(&connection);
-        connection
+        })
     }
 
     /// What all connections' alarms go by.
@@ -202,7 +199,7 @@ pub struct Exchange {
     /// Whether the connection may carry another request although Pingora lets go of it: see [`Exchange::keep`].
     keep: AtomicBool,
     /// Where the stream puts itself then.
-    returned: Mutex<Option<Box<EdgeStream>>>,
+    returned: Mutex<Option<Stream>>,
 }
 
 tokio::task_local! {
@@ -250,11 +247,11 @@ impl Exchange {
         self.keep.load(Ordering::Relaxed)
     }
 
-    pub(crate) fn put_back(&self, stream: EdgeStream) {
-        *self.returned.lock() = Some(Box::new(stream));
+    pub(crate) fn put_back(&self, stream: Stream) {
+        *self.returned.lock() = Some(stream);
     }
 
-    pub(crate) fn take_back(&self) -> Option<Box<EdgeStream>> {
+    pub(crate) fn take_back(&self) -> Option<Stream> {
         self.returned.lock().take()
     }
 

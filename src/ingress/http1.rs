@@ -1,17 +1,14 @@
 //! HTTP/1 on one connection: our own keep-alive loop around Pingora, one request at a time.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pingora::apps::HttpServerApp;
 use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 
-use super::accept::Edge;
 use super::connection::{Connection, EXCHANGE, Exchange};
+use super::edge::Edge;
 use super::stream::{EdgeStream, HeadLimits, Next};
 use super::{http2, refuse};
 use crate::config::snapshot::Limits;
@@ -84,48 +81,10 @@ where
     let mut session = ServerSession::new_http1(stream);
     session.set_keepalive(Some(0));
     let work = edge.app.process_new_http(session, &edge.draining);
-    match EXCHANGE.scope(exchange.clone(), work).await {
-        Some(reusable) => {
-            let (stream, _settings) = reusable.consume();
-            // Whatever Pingora thinks: what is left of this message must not be read as the next request.
-            stream.into_any().downcast::<EdgeStream>().ok().filter(|stream| stream.is_message_done())
-        }
-        None => exchange.take_back(),
-    }
+    let reusable = EXCHANGE.scope(exchange.clone(), work).await;
+    let stream = match reusable {
+        Some(reusable) => reusable.consume().0,
+        None => exchange.take_back()?,
+    };
+    stream.into_any().downcast::<EdgeStream>().ok()
 }
-
-type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
-
-/// Ends `work` at the exchange's cut-off, which may be set and moved while it runs: the last resort, for streams of
-/// HTTP/2 connections, whose reads carry no deadline.
-pub(super) struct CutOff<F> {
-    pub(super) work: F,
-    pub(super) exchange: Arc<Exchange>,
-    pub(super) timer: Option<(Instant, Sleep)>,
-}
-
-impl<F: Future + Unpin> Future for CutOff<F> {
-    /// `None`: cut off.
-    type Output = Option<F::Output>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if let Poll::Ready(output) = Pin::new(&mut self.work).poll(cx) {
-            return Poll::Ready(Some(output));
-        }
-        let Some(at) = self.exchange.cut_off().map(|at| at + GRACE) else {
-            self.timer = None;
-            return Poll::Pending;
-        };
-        if self.timer.as_ref().is_none_or(|(set, _)| *set != at) {
-            let left = at.saturating_duration_since(crate::base::clock::now());
-            self.timer = Some((at, Box::pin(pingora::time::sleep(left))));
-        }
-        match &mut self.timer {
-            Some((_, sleep)) => sleep.as_mut().poll(cx).map(|()| None),
-            None => Poll::Pending,
-        }
-    }
-}
-
-/// The time that the gentler ways to end a request (an attempt's time-out, a real 504) have before it is dropped.
-const GRACE: Duration = Duration::from_millis(500);

@@ -10,9 +10,9 @@ use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, han
 use pingora::protocols::{Digest, Stream};
 use tokio::sync::Notify;
 
-use super::accept::Edge;
 use super::connection::{Connection, EXCHANGE, Exchange};
-use super::http1::CutOff;
+use super::cut_off::CutOff;
+use super::edge::Edge;
 use super::http2_stream::Http2Stream;
 use super::stream::EdgeStream;
 use crate::base::reason::Reason;

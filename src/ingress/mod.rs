@@ -15,6 +15,8 @@ pub mod plain;
 
 mod accept;
 mod alarm;
+mod cut_off;
+mod edge;
 mod http1;
 mod http2;
 mod http2_stream;
@@ -23,4 +25,5 @@ mod refuse;
 mod stream;
 mod transport;
 
-pub use accept::{Edge, Rules, serve};
+pub use accept::serve;
+pub use edge::{Edge, Rules};

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use http::Method;
 
-use super::accept::Edge;
 use super::connection::Connection;
+use super::edge::Edge;
 use super::stream::EdgeStream;
 use crate::base::clock;
 use crate::base::problem::{Form, Problem};

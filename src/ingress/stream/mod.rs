@@ -445,7 +445,7 @@ impl Drop for EdgeStream {
             stream.input_start = self.input_start;
             stream.output = std::mem::take(&mut self.output);
             stream.output_start = self.output_start;
-            return exchange.put_back(stream);
+            return exchange.put_back(Box::new(stream));
         }
         if (whole && written_out) || tokio::runtime::Handle::try_current().is_err() {
             return;
