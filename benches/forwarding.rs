@@ -68,6 +68,7 @@ fn forwarding(c: &mut Criterion) {
             version: Version::HTTP_11,
             upgrade: false,
             host: None,
+            server: "10.0.0.9:81",
             takes_trailers: false,
             request_id: ID,
             trace_valid: true,

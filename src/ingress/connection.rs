@@ -196,6 +196,8 @@ pub struct Exchange {
     pub(crate) body_malformed: AtomicBool,
     /// Set when the client asked for an upgrade: bytes flow unframed.
     pub upgrade: bool,
+    /// Whether the client wants the connection closed after it.
+    pub last: bool,
     /// Whether the connection may carry another request although Pingora lets go of it: see [`Exchange::keep`].
     keep: AtomicBool,
     /// Where the stream puts itself then.
@@ -224,6 +226,7 @@ impl Exchange {
             cut_off_ms: AtomicU64::new(0),
             body_malformed: AtomicBool::new(false),
             upgrade,
+            last: false,
             keep: AtomicBool::new(false),
             returned: Mutex::new(None),
         }

@@ -38,8 +38,9 @@ pub(super) async fn serve<A>(
         };
         match stream.next_head(&limits, idle_ends).await {
             Next::Head(head, began) => {
-                let exchange =
-                    Arc::new(Exchange::new(connection.clone(), began, head.len as u64, head.upgrade));
+                let mut exchange = Exchange::new(connection.clone(), began, head.len as u64, head.upgrade);
+                exchange.last = !head.keep_alive;
+                let exchange = Arc::new(exchange);
                 stream.serve(exchange.clone());
                 match request(edge, stream, exchange).await {
                     Some(reusable) => stream = reusable,

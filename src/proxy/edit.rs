@@ -29,6 +29,9 @@ pub struct Forwarding<'a> {
     pub upgrade: bool,
     /// The `Host` to send; `None` = the client's.
     pub host: Option<&'a HeaderValue>,
+    /// The server's own address: the `Host` of a request that came without one, as HTTP/1.0 allows and no later
+    /// version does.
+    pub server: &'a str,
     /// Whether the client takes trailers: it said `TE: trailers`.
     pub takes_trailers: bool,
     /// Its identifier.
@@ -73,6 +76,13 @@ pub fn request(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<
             // It stands in the target only, which is going to be reduced to a path.
             (None, Some(host)) if !headers.contains_key(header::HOST) => {
                 drop(headers.insert(header::HOST, host))
+            }
+            (None, None) => {
+                let server =
+                    if forwarding.server.starts_with("unix:") { "localhost" } else { forwarding.server };
+                if let Ok(host) = HeaderValue::from_str(server) {
+                    headers.insert(header::HOST, host);
+                }
             }
             _ => {}
         }
@@ -174,6 +184,11 @@ pub fn unchunk(head: &mut ResponseHeader) {
 /// As [`request`].
 pub fn local_response(head: &mut ResponseHeader, request_id: &[u8]) -> Result<()> {
     head.insert_header("X-Request-Id", request_id)
+}
+
+/// Takes `Expect` out of an HTTP/1.0 request, where it must be ignored (RFC 9110 section 10.1.1).
+pub fn ignore_expectation(head: &mut RequestHeader) {
+    head.remove_header(&header::EXPECT);
 }
 
 /// Takes `Upgrade` out of a request that is no valid WebSocket handshake: to be called before Pingora looks at the head,

@@ -284,6 +284,37 @@ async fn old_clients_are_served() {
     raw.response().await.expect_status(200);
 }
 
+/// Interim answers came with HTTP/1.1, and a server of HTTP/1.1 must be told a host even if the client named none.
+#[tokio::test]
+async fn old_clients_get_one_answer_and_servers_a_host() {
+    let reply =
+        "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let app = RawUpstream::answering(reply).await;
+    let gw = in_front_of(&app, "").start().await;
+    let mut raw = gw.raw().await;
+    raw.send("GET / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n").await;
+    assert_eq!(raw.response().await.expect_status(200).text(), "ok");
+    raw.closed().await;
+    let head = app.received_text().to_ascii_lowercase();
+    assert!(head.contains(&format!("\r\nhost: {}\r\n", app.address())), "{head}");
+    assert!(!head.contains("\r\nexpect:"), "{head}");
+}
+
+#[tokio::test]
+async fn close_counts_wherever_it_stands() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").start().await;
+    for lines in
+        ["Connection: x-a\r\nConnection: close", "Connection: x-a, Close", "Connection: keep-alive, close"]
+    {
+        let mut raw = gw.raw().await;
+        raw.send(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{lines}\r\n\r\n")).await;
+        let answer = raw.response().await.expect_status(200);
+        assert_eq!(answer.header("connection"), Some("close"), "{lines}");
+        raw.closed().await;
+    }
+}
+
 #[tokio::test]
 async fn informational_answers_pass_and_do_not_confuse() {
     let reply =

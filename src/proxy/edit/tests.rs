@@ -39,6 +39,7 @@ impl Case {
             version: self.from,
             upgrade: self.upgrade,
             host: host.as_ref(),
+            server: "10.0.0.9:81",
             takes_trailers: head.headers.get(header::TE).is_some_and(is_trailers),
             request_id: ID,
             trace_valid: true,
@@ -235,7 +236,8 @@ fn host_as_configured() {
         &named.headers,
         &[("host", &["backend.internal:81"]), ("x-forwarded-host", &["shop.example"])],
     );
-    // From HTTP/2 and in an absolute target of HTTP/1.0 there may be no Host; none at all stays none.
+    // From HTTP/2 and in an absolute target of HTTP/1.0 there may be no Host. Without any it is
+    // the server's own, which HTTP/1.1 and HTTP/2 cannot do without.
     let mut h2 = head("/", Version::HTTP_2, &[]);
     h2.set_uri("https://shop.example/a".parse().unwrap());
     let h2 = Case { from: Version::HTTP_2, to: Version::HTTP_2, ..DIRECT }.edit(h2);
@@ -246,7 +248,7 @@ fn host_as_configured() {
         &[("host", &["shop.example"]), ("x-forwarded-host", &["shop.example"]), ("via", &["1.0 edgeward"])];
     assert_lines(&absolute.headers, expected);
     let none = old.edit(head("/a", Version::HTTP_11, &[]));
-    assert_lines(&none.headers, &[("host", &[]), ("x-forwarded-host", &[])]);
+    assert_lines(&none.headers, &[("host", &["10.0.0.9:81"]), ("x-forwarded-host", &[])]);
 }
 
 fn answer(status: u16, version: Version, lines: &[(&str, &str)], to: Version) -> ResponseHeader {

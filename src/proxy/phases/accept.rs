@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Version;
 use pingora_proxy::Session;
 
 use super::route::host_of;
@@ -23,6 +24,15 @@ pub(in crate::proxy) fn begin(session: &mut Session, ctx: &mut Context) {
         session.set_keepalive(None);
     } else if session.req_header().headers.contains_key(http::header::UPGRADE) {
         edit::ignore_upgrade(session.req_header_mut());
+    }
+    if session.req_header().version == Version::HTTP_10 {
+        // It knows neither interim answers nor the wait for one (RFC 9110 sections 15.2 and 10.1.1).
+        session.set_ignore_info_resp(true);
+        edit::ignore_expectation(session.req_header_mut());
+    }
+    if ctx.exchange.as_ref().is_some_and(|exchange| exchange.last) {
+        // Pingora reads only the first of several `Connection` lines.
+        session.set_keepalive(None);
     }
     // A head that was parsed can be put together again; if not, it keeps its spelling.
     let _forgotten = edit::forget_spelling(session.req_header_mut());

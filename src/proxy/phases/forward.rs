@@ -13,6 +13,7 @@ use crate::base::reason::Reason;
 use crate::config::snapshot::Route;
 use crate::proxy::Context;
 use crate::proxy::edit;
+use crate::upstream::Attempt;
 
 /// Settles path and query to forward: once a request, before the first attempt.
 pub(in crate::proxy) fn plan(view: &View<'_>, ctx: &mut Context, route: &Route) -> Result<(), Problem> {
@@ -44,13 +45,14 @@ pub(in crate::proxy) fn plan(view: &View<'_>, ctx: &mut Context, route: &Route) 
 /// The head of one attempt.
 pub(in crate::proxy) fn head(request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
     let Some(exchange) = ctx.exchange.as_ref() else { return Ok(()) };
-    let host = ctx.call.as_ref().and_then(|call| call.attempt.as_ref()?.host());
+    let attempt = ctx.call.as_ref().and_then(|call| call.attempt.as_ref());
     let forwarding = edit::Forwarding {
         peer: &exchange.connection.peer_values,
         client: &ctx.client,
         version: ctx.head.version,
         upgrade: exchange.upgrade,
-        host,
+        host: attempt.and_then(Attempt::host),
+        server: attempt.map_or("", |attempt| &attempt.record().server),
         takes_trailers: ctx.head.takes_trailers,
         request_id: ctx.request_id.as_bytes(),
         trace_valid: ctx.trace.as_ref().is_some_and(|trace| trace.parent.is_some()),
