@@ -28,6 +28,8 @@ use crate::upstream::Upstream;
 
 /// How long the last records may take to be written when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long worker threads may take to let go of what they serve; each is interrupted at its next await.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections of the admin listener and the sample services: kept apart from those of the gateway.
 const PLAIN_CONNECTIONS_MAX: usize = 512;
 
@@ -248,7 +250,8 @@ impl Server {
         })?;
 
         tracing::info!(?ending, "stopped");
-        data.shutdown_background();
+        // What was still served is recorded when its task is dropped, which has to happen before the writer stops.
+        data.shutdown_timeout(SHUTDOWN_TIMEOUT);
         control_plane.shutdown_background();
         self.writer.stop(FLUSH_TIMEOUT);
         drop(self.pid_file);

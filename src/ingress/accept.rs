@@ -36,9 +36,9 @@ where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let local_port = bound.port();
-    let socket = match bound {
-        Bound::Tcp(listener) => Accepting::Tcp(TcpListener::from_std(listener)?),
-        Bound::Unix(listener, _) => Accepting::Unix(UnixListener::from_std(listener)?),
+    let (socket, _removed_at_the_end) = match bound {
+        Bound::Tcp(listener) => (Accepting::Tcp(TcpListener::from_std(listener)?), None),
+        Bound::Unix(listener, file) => (Accepting::Unix(UnixListener::from_std(listener)?), Some(file)),
     };
     loop {
         let accepted = tokio::select! {
@@ -157,8 +157,9 @@ impl Accepting {
         match self {
             Self::Tcp(listener) => {
                 let (stream, address) = listener.accept().await?;
-                // Answers leave in as few writes as they can; waiting for more would only delay them.
-                stream.set_nodelay(true)?;
+                // Answers leave in as few writes as they can; waiting for more would only delay them. It fails only for
+                // a client that is gone already, which is nothing to stop accepting for.
+                let _gone = stream.set_nodelay(true);
                 Ok((Transport::Tcp(stream), Peer::Tcp(address)))
             }
             Self::Unix(listener) => {

@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -18,8 +18,34 @@ const BACKLOG: i32 = 4096;
 pub enum Bound {
     /// TCP.
     Tcp(std::net::TcpListener),
-    /// A unix socket, with the path to remove at the end.
-    Unix(std::os::unix::net::UnixListener, PathBuf),
+    /// A unix socket, with its file.
+    Unix(std::os::unix::net::UnixListener, SocketFile),
+}
+
+/// The file of a unix socket: removed when dropped, if it is still the one that was made.
+#[derive(Debug)]
+pub struct SocketFile {
+    path: PathBuf,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        let made = std::fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), identity: (made.dev(), made.ino()) })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        // A successor may have put its own there by now.
+        let is_ours = std::fs::symlink_metadata(&self.path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
+        if is_ours && let Err(error) = std::fs::remove_file(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove the socket");
+        }
+    }
 }
 
 /// An address that could not be bound.
@@ -41,7 +67,7 @@ impl Bound {
                 .map(Self::Tcp)
                 .map_err(|source| BindError { address: address.to_string(), source }),
             BindAddress::Unix(path) => unix(path)
-                .map(|listener| Self::Unix(listener, path.clone()))
+                .map(|(listener, file)| Self::Unix(listener, file))
                 .map_err(|source| BindError { address: format!("unix:{}", path.display()), source }),
         }
     }
@@ -52,7 +78,7 @@ impl Bound {
             Self::Tcp(listener) => {
                 listener.local_addr().map_or_else(|_| "?".to_owned(), |addr| addr.to_string())
             }
-            Self::Unix(_, path) => format!("unix:{}", path.display()),
+            Self::Unix(_, file) => format!("unix:{}", file.path.display()),
         }
     }
 
@@ -78,7 +104,7 @@ fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-fn unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
+fn unix(path: &Path) -> io::Result<(std::os::unix::net::UnixListener, SocketFile)> {
     if let Ok(found) = std::fs::symlink_metadata(path) {
         // A socket that nobody answers on is what a killed process left behind. Anything else is not ours to remove.
         if !found.file_type().is_socket() {
@@ -94,5 +120,40 @@ fn unix(path: &Path) -> io::Result<std::os::unix::net::UnixListener> {
     }
     let listener = std::os::unix::net::UnixListener::bind(path)?;
     listener.set_nonblocking(true)?;
-    Ok(listener)
+    Ok((listener, SocketFile::of(path)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_goes_with_its_listener_and_a_successors_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/gateway.sock");
+        let address = BindAddress::Unix(path.clone());
+        let first = Bound::bind(&address).unwrap();
+        assert_eq!(Bound::bind(&address).unwrap_err().source.kind(), io::ErrorKind::AddrInUse);
+        drop(first);
+        assert!(!path.exists());
+
+        let first = Bound::bind(&address).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        let _second = Bound::bind(&address).unwrap();
+        drop(first);
+        assert!(path.exists());
+    }
+
+    /// What a killed process left behind is replaced; what is no socket is not.
+    #[test]
+    fn only_dead_sockets_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gateway.sock");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        drop(Bound::bind(&BindAddress::Unix(path.clone())).unwrap());
+        std::fs::write(&path, "kept").unwrap();
+        assert!(Bound::bind(&BindAddress::Unix(path.clone())).is_err());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "kept");
+    }
 }

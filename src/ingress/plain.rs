@@ -2,6 +2,7 @@
 //! the same strict heads, deadlines and caps.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
@@ -10,10 +11,14 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 
+use super::connection;
 use crate::base::service::PlainService;
 
 /// Largest request body a plain service gets.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Time a request has, from its first byte to the last of its answer.
+const TIME: Duration = Duration::from_secs(60);
 
 /// A plain service as something that `ingress` can serve.
 pub struct Plain(Arc<dyn PlainService>);
@@ -92,6 +97,9 @@ impl HttpServerApp for Plain {
         }
         if *shutdown.borrow() {
             session.set_keepalive(None);
+        }
+        if let Some(exchange) = connection::exchange() {
+            exchange.cut_off_at(exchange.began.checked_add(TIME));
         }
         self.exchange(&mut session).await.ok()?;
         let settings = HttpPersistentSettings::for_session(&session);

@@ -109,6 +109,18 @@ async fn the_grace_period_is_the_longest_it_waits() {
     assert!(held.await.is_err(), "there was no answer to give");
 }
 
+/// The last records are written although nobody waits for what they are about.
+#[tokio::test]
+async fn what_the_end_cuts_off_is_logged() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (_gate, _app, mut gw, held) = with_one_held("[server]\ngrace_period = \"200ms\"\n").await;
+        gw.signal(signal);
+        gw.exit().await;
+        assert!(held.await.is_err());
+        gw.logged("/held").await;
+    }
+}
+
 #[tokio::test]
 async fn int_stops_at_once() {
     let (_gate, _app, mut gw, held) = with_one_held("[server]\ngrace_period = \"1h\"\n").await;
