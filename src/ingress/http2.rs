@@ -14,6 +14,7 @@ use super::connection::{Connection, EXCHANGE, Exchange};
 use super::cut_off::CutOff;
 use super::edge::Edge;
 use super::http2_stream::Http2Stream;
+use super::refuse;
 use super::stream::EdgeStream;
 use crate::base::reason::Reason;
 use crate::base::{clock, task};
@@ -21,6 +22,9 @@ use crate::config::snapshot::Limits;
 
 /// Streams a client may have open on one connection.
 const STREAMS_MAX: u32 = 128;
+/// Requests of one connection under way at once. A client that resets a stream may open another at once, while the
+/// request on the first is still being let go of (CVE-2023-44487).
+const STREAMS_SERVED_MAX: usize = 2 * STREAMS_MAX as usize;
 /// Bytes a client may send ahead on one stream, and on all of a connection: what a connection can make us hold.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
@@ -37,9 +41,12 @@ where
     let limits = edge.rules.limits();
     let stream: Stream = stream;
     let handshake = Box::pin(handshake(stream, Some(options(&limits))));
-    let Ok(Ok(mut h2)) = pingora::time::timeout(limits.header_timeout, handshake).await else {
-        edge.metrics.request_rejected(Reason::RequestMalformed);
-        return;
+    let mut h2 = match pingora::time::timeout(limits.header_timeout, handshake).await {
+        Ok(Ok(h2)) => h2,
+        // Browsers open connections that they then do not need.
+        _ if connection.bytes_read.load(Ordering::Relaxed) == 0 => return,
+        Ok(Err(_)) => return edge.metrics.request_rejected(Reason::RequestMalformed),
+        Err(_) => return edge.metrics.request_rejected(Reason::HeaderTimeout),
     };
     let digest = Arc::new(Digest::default());
     let streams = Arc::new(Streams::default());
@@ -70,6 +77,9 @@ where
             Ok(Some(H2Accept::Session(session))) => {
                 let exchange = Arc::new(Exchange::new(connection.clone(), clock::now(), 0, false));
                 let open = streams.open();
+                if streams.count() > STREAMS_SERVED_MAX {
+                    h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                }
                 let edge = edge.clone();
                 drop(task::spawn("http/2 stream", async move {
                     let _open = open;
@@ -77,7 +87,7 @@ where
                 }));
             }
             Ok(Some(H2Accept::Rejected)) => {
-                edge.metrics.request_rejected(Reason::RequestMalformed);
+                refuse::stream(edge, &connection);
                 malformed += 1;
                 if malformed >= MALFORMED_MAX {
                     h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
@@ -124,11 +134,15 @@ impl Streams {
         OpenStream(self.clone())
     }
 
+    fn count(&self) -> usize {
+        self.open.load(Ordering::Relaxed)
+    }
+
     /// Resolves when no stream has been open for `time`. Begun anew with every accepted stream.
     async fn idle_for(&self, time: Duration) {
         loop {
             let idle = self.idle.notified();
-            if self.open.load(Ordering::Relaxed) == 0 {
+            if self.count() == 0 {
                 return tokio::time::sleep(time).await;
             }
             idle.await;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::Method;
+use http::{Method, Version};
 
 use super::connection::Connection;
 use super::edge::Edge;
@@ -27,8 +27,6 @@ pub(super) async fn answer<A>(
     line: &[u8],
     began: Instant,
 ) {
-    edge.metrics.request_rejected(reason);
-    let serial = connection.requests.fetch_add(1, Ordering::Relaxed) + 1;
     let request_id = RequestId::random();
     // What the client can read is unknown: the head that would say so is what is broken.
     let body = Problem::new(reason).body(Form::Json, request_id.as_str());
@@ -45,16 +43,43 @@ pub(super) async fn answer<A>(
     stream.write_answer(format!("{head}{body}").as_bytes(), ANSWER_TIMEOUT).await;
     let sent = connection.bytes_written.load(Ordering::Relaxed) - sent_before;
 
+    let mut record = AccessRecord::new();
+    record.bytes_sent = sent;
+    record.body_bytes_sent = sent.saturating_sub(head.len() as u64);
+    record.completed = sent as usize == head.len() + body.len();
+    record.request_id = Some(request_id);
+    record.request_length = line.len() as u64;
+    record.set(Field::RequestLine, line);
+    let method = line.split(|byte| *byte == b' ').next().and_then(|method| Method::from_bytes(method).ok());
+    note(edge, connection, reason, began, &method.unwrap_or_default(), record);
+}
+
+/// Records an HTTP/2 stream that the library refused: with 400 or a reset, before anything of it could be seen.
+pub(super) fn stream<A>(edge: &Edge<A>, connection: &Connection) {
+    let mut record = AccessRecord::new();
+    record.version = Some(Version::HTTP_2);
+    record.request_id = Some(RequestId::random());
+    note(edge, connection, Reason::RequestMalformed, clock::now(), &Method::default(), record);
+}
+
+/// Counts a refused request and logs it.
+fn note<A>(
+    edge: &Edge<A>,
+    connection: &Connection,
+    reason: Reason,
+    began: Instant,
+    method: &Method,
+    mut record: Box<AccessRecord>,
+) {
+    let serial = connection.requests.fetch_add(1, Ordering::Relaxed) + 1;
+    let (status, time) = (reason.status(), clock::now().saturating_duration_since(began));
+    edge.metrics.request_rejected(reason);
     if let Some(metrics) = edge.rules.unmatched_metrics() {
-        let method =
-            line.split(|byte| *byte == b' ').next().and_then(|method| Method::from_bytes(method).ok());
-        let time = clock::now().saturating_duration_since(began).as_secs_f64();
-        metrics.finish(&method.unwrap_or_default(), status, time, 0, body.len() as u64);
+        metrics.finish(method, status, time.as_secs_f64(), 0, record.body_bytes_sent);
     }
     let Some(log) = edge.rules.access_log() else { return };
-    let mut record = AccessRecord::new();
     record.ended = clock::wall();
-    record.request_time = clock::now().saturating_duration_since(began);
+    record.request_time = time;
     record.client = Some(connection.peer.ip());
     record.client_port = Some(connection.peer.port());
     record.peer = connection.peer.socket();
@@ -63,13 +88,7 @@ pub(super) async fn answer<A>(
     record.connection_requests = u32::try_from(serial).unwrap_or(u32::MAX);
     record.tls = connection.tls.as_ref().map(|tls| tls.names);
     record.status = status;
-    record.bytes_sent = sent;
-    record.body_bytes_sent = sent.saturating_sub(head.len() as u64);
-    record.completed = sent as usize == head.len() + body.len();
-    record.request_id = Some(request_id);
     record.reason = Some(reason);
-    record.request_length = line.len() as u64;
-    record.set(Field::RequestLine, line);
     if let Some(listener) = edge.rules.listener(connection.listener) {
         record.set(Field::Listener, &listener.name);
     }

@@ -151,6 +151,20 @@ async fn a_flood_of_resets_ends_the_connection_and_nothing_else() {
     assert!(app.requests() < 1000, "{} of the 5000 reset requests were passed on", app.requests());
 }
 
+/// A stream that is refused before it becomes a request is counted and logged like one.
+#[tokio::test]
+async fn malformed_streams_are_counted_and_leave_the_others_alone() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").start().await;
+    let connection = gw.client().http2().connect().await;
+    let doubled = connection.get("/twice").header("host", "a").header("host", "b").send().await;
+    assert!(doubled.is_err() || doubled.is_ok_and(|answer| answer.status == 400), "it was passed on");
+    connection.get("/fine").await.expect_status(200);
+    assert!(gw.logged(" 400 ").await.contains("127.0.0.1"));
+    gw.metric_is("edgeward_http_requests_total", &["code=\"400\""], 1.0).await;
+    assert_eq!(app.requests(), 1);
+}
+
 #[tokio::test]
 async fn oversized_http2_headers_are_refused() {
     let app = upstream().start().await;
