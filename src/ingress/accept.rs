@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pingora::apps::HttpServerApp;
 use rustls::server::Acceptor;
@@ -18,12 +18,15 @@ use super::listen::Bound;
 use super::stream::EdgeStream;
 use super::transport::Transport;
 use super::{http1, http2};
-use crate::base::task;
+use crate::base::{clock, task};
 use crate::config::snapshot::Listener;
 use crate::telemetry::access::TlsInfo;
 
 /// Pause after a failed accept: without descriptors it fails at once again, and again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long connections are still accepted after the listener was told to stop. Closing it resets those whom the kernel
+/// has let in already; they get their one answer instead.
+const LAST_CALL: Duration = Duration::from_millis(50);
 
 /// Accepts on `bound` as listener `index` until `stop` turns true, then closes the socket.
 pub async fn serve<A>(
@@ -40,11 +43,22 @@ where
         Bound::Tcp(listener) => (Accepting::Tcp(TcpListener::from_std(listener)?), None),
         Bound::Unix(listener, file) => (Accepting::Unix(UnixListener::from_std(listener)?), Some(file)),
     };
+    let _listening = edge.connections.listen();
+    let mut closes: Option<Instant> = None;
     loop {
-        let accepted = tokio::select! {
-            biased;
-            _ = stop.wait_for(|stop| *stop) => return Ok(()),
-            accepted = socket.accept() => accepted,
+        let accepted = match closes {
+            None => tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => {
+                    closes = Some(clock::now() + LAST_CALL);
+                    continue;
+                }
+                accepted = socket.accept() => accepted,
+            },
+            Some(at) => match tokio::time::timeout_at(at.into(), socket.accept()).await {
+                Ok(accepted) => accepted,
+                Err(_) => return Ok(()),
+            },
         };
         let (transport, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -167,5 +181,75 @@ impl Accepting {
                 Ok((Transport::Unix(stream), Peer::Unix))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use bytes::Bytes;
+    use futures_util::future::BoxFuture;
+
+    use super::*;
+    use crate::base::service::PlainService;
+    use crate::config::snapshot::{BindAddress, Limits};
+    use crate::ingress::Rules;
+    use crate::ingress::connection::Connections;
+    use crate::ingress::plain::Plain;
+    use crate::telemetry::metrics::Metrics;
+
+    struct Ok200;
+
+    impl PlainService for Ok200 {
+        fn call(&self, _request: http::Request<Bytes>) -> BoxFuture<'_, http::Response<Bytes>> {
+            Box::pin(std::future::ready(http::Response::new(Bytes::from_static(b"ok"))))
+        }
+    }
+
+    /// The kernel lets clients in before we do. Closing the listener would reset them.
+    #[tokio::test]
+    async fn who_waits_to_be_accepted_when_the_listener_stops_is_served() {
+        let address = BindAddress::Tcp(([127, 0, 0, 1], 0).into());
+        let bound = Bound::bind(&address).unwrap();
+        let mut client = std::net::TcpStream::connect(("127.0.0.1", bound.port())).unwrap();
+        client.write_all(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+        let (metrics, second) = (Metrics::new(), Duration::from_secs(1));
+        let listener = Listener {
+            name: "test".to_owned(),
+            address,
+            http2: false,
+            tls: None,
+            certificates: Vec::new(),
+            metrics: metrics.listener("test"),
+        };
+        let limits = Limits {
+            connections: 8,
+            header_bytes: 4096,
+            header_timeout: second,
+            idle_timeout: second,
+            body_timeout: second,
+            request_timeout: second,
+            stream_idle: second,
+            upstream_idle: 0,
+        };
+        let told = watch::Sender::new(true);
+        let edge = Arc::new(Edge {
+            app: Arc::new(Plain::new(Arc::new(Ok200))),
+            rules: Rules::Fixed(Arc::new(listener), limits),
+            metrics,
+            connections: Arc::new(Connections::default()),
+            draining: told.subscribe(),
+        });
+        let answer = tokio::task::spawn_blocking(move || {
+            let mut answer = String::new();
+            client.read_to_string(&mut answer).unwrap();
+            answer
+        });
+        serve(edge.clone(), 0, bound, told.subscribe()).await.unwrap();
+        let answer = answer.await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer:?}");
+        assert!(answer.to_ascii_lowercase().contains("connection: close"), "{answer:?}");
+        edge.connections.all_closed().await;
     }
 }

@@ -124,6 +124,7 @@ impl Connection {
 #[derive(Debug, Default)]
 pub struct Connections {
     open: AtomicUsize,
+    listening: AtomicUsize,
     serial: AtomicU64,
     idle: Notify,
     alarms: Arc<Alarms>,
@@ -135,11 +136,11 @@ impl Connections {
         self.open.load(Ordering::Relaxed)
     }
 
-    /// Waits until none is open.
+    /// Waits until none is open and none can come any more.
     pub async fn all_closed(&self) {
         loop {
             let closed = self.idle.notified();
-            if self.open() == 0 {
+            if self.open() == 0 && self.listening.load(Ordering::Relaxed) == 0 {
                 return;
             }
             closed.await;
@@ -155,6 +156,12 @@ impl Connections {
         }
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         Some(OpenGuard { all: self.clone(), serial, _metrics: metrics.open() })
+    }
+
+    /// Connections may come from now on, until the guard is dropped.
+    pub(crate) fn listen(self: &Arc<Self>) -> ListenGuard {
+        self.listening.fetch_add(1, Ordering::Relaxed);
+        ListenGuard(self.clone())
     }
 
     fn release(&self) {
@@ -175,6 +182,18 @@ pub(crate) struct OpenGuard {
 impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.all.release();
+    }
+}
+
+/// Counts one listener until it is dropped.
+#[derive(Debug)]
+pub(crate) struct ListenGuard(Arc<Connections>);
+
+impl Drop for ListenGuard {
+    fn drop(&mut self) {
+        if self.0.listening.fetch_sub(1, Ordering::Relaxed) == 1 {
+            self.0.idle.notify_waiters();
+        }
     }
 }
 

@@ -28,10 +28,10 @@ pub(super) async fn serve<A>(
 ) where
     A: HttpServerApp + Send + Sync + 'static,
 {
+    let mut draining = edge.draining.clone();
     loop {
         let limits = head_limits(&edge.rules.limits(), preface);
-        let mut draining = edge.draining.clone();
-        let idle_ends = async move {
+        let idle_ends = async {
             // An error says that the process is gone: then it is over, too.
             drop(draining.wait_for(|draining| *draining).await);
             tokio::time::sleep(DRAIN_LINGER).await;
@@ -87,5 +87,6 @@ where
         Some(reusable) => reusable.consume().0,
         None => exchange.take_back()?,
     };
-    stream.into_any().downcast::<EdgeStream>().ok()
+    // Whatever Pingora thinks: what is left of this message must not be read as the next request.
+    stream.into_any().downcast::<EdgeStream>().ok().filter(|stream| stream.is_message_done())
 }

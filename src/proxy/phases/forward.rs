@@ -73,6 +73,7 @@ pub(in crate::proxy) fn body(
     ctx: &mut Context,
 ) -> Result<()> {
     if session.was_upgraded() {
+        ctx.request_body_bytes += body.as_ref().map_or(0, |piece| piece.len() as u64);
         return Ok(());
     }
     if let Some(piece) = body {
