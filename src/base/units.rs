@@ -88,6 +88,31 @@ pub fn parse_percentage(text: &str) -> Result<f64, UnitError> {
     if percent <= 100.0 { Ok(percent / 100.0) } else { Err(UnitError::TooLarge) }
 }
 
+/// `text` with units as others write them replaced by ours: `5sec` is `5s`, and nginx's `10m` for a size is `10MiB`.
+///
+/// `None` if one of them is a unit nowhere. The result is a proposal: it need not parse.
+pub fn with_known_units(text: &str) -> Option<String> {
+    let (number, unit, rest) = split_quantity(text).ok()?;
+    let known = match unit.to_ascii_lowercase().as_str() {
+        "msec" | "msecs" | "millis" | "milliseconds" | "ms" => "ms",
+        "sec" | "secs" | "second" | "seconds" | "s" => "s",
+        "min" | "mins" | "minute" | "minutes" => "m",
+        "hr" | "hrs" | "hour" | "hours" | "h" => "h",
+        "day" | "days" | "d" => "d",
+        "byte" | "bytes" | "b" => "B",
+        "kb" => "KB",
+        "mb" => "MB",
+        "gb" => "GB",
+        // A letter alone counts in 1024s, to nginx as to most others.
+        "k" | "ki" | "kib" => "KiB",
+        "m" | "mi" | "mib" => "MiB",
+        "g" | "gi" | "gib" => "GiB",
+        _ => return None,
+    };
+    let rest = if rest.is_empty() { String::new() } else { with_known_units(rest)? };
+    Some(format!("{number}{known}{rest}"))
+}
+
 /// Writes a duration as [`parse_duration`] reads it, in the fewest units.
 pub fn format_duration(duration: Duration) -> String {
     let mut ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
@@ -155,6 +180,18 @@ mod tests {
         assert_eq!(parse_duration("-1s"), Err(UnitError::NotANumber));
         assert_eq!(parse_duration("99999999999999999999s"), Err(UnitError::TooLarge));
         assert!(matches!(parse_duration("5sec"), Err(UnitError::UnknownUnit(unit, _)) if unit == "sec"));
+    }
+
+    #[test]
+    fn units_of_others_are_understood_well_enough_to_propose_ours() {
+        for (written, meant) in
+            [("5sec", "5s"), ("1min30secs", "1m30s"), ("10mb", "10MB"), ("10m", "10MiB"), ("64K", "64KiB")]
+        {
+            assert_eq!(with_known_units(written).as_deref(), Some(meant));
+        }
+        for text in ["3parsec", "", "s", "5s3", "30"] {
+            assert_eq!(with_known_units(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -316,7 +316,11 @@ fn address_hint(text: &str) -> Option<String> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Some(format!("the port is missing: \"{}\"", SocketAddr::new(ip, 8080)));
     }
-    let port: u16 = text.rsplit(':').next()?.parse().ok()?;
+    let port = text.rsplit(':').next()?;
+    if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_err() {
+        return Some("a port is at most 65535".to_owned());
+    }
+    let port: u16 = port.parse().ok()?;
     match text.rsplit_once(':').map_or("", |(host, _)| host) {
         "" | "*" => Some(format!("write \"0.0.0.0:{port}\" for all addresses, \"[::]:{port}\" for IPv6")),
         "localhost" => Some(format!("write \"127.0.0.1:{port}\"")),

@@ -401,7 +401,7 @@ mod tests {
             ),
             (
                 "path = \"/a/*\"\nrewrite = { regex = '^/a/(.*)$', to = \"/b/{2}\" }",
-                "2: `{2}` names no source | the groups of the regex are 1",
+                "2: `{2}` names no source | groups of the regex: 1",
             ),
             ("path = \"/a/*\"\nrewrite = { to = \"/\" }", "{ to = \"/\" }: the rewrite has neither"),
             ("path = \"/a/*\"\nrewrite = { prefix = \"/a\" }", "\"/a\": `prefix` needs `to`"),

@@ -12,7 +12,13 @@ pub(super) fn explain(message: &str, text: &str, span: &Range<usize>) -> (String
         if rest_of_line.is_empty() || rest_of_line.starts_with('#') {
             return ("the value is missing".to_owned(), None);
         }
-        return (format!("{shown} is no value"), Some(format!("strings stand in quotes: \"{shown}\"")));
+        let hint = match shown.strip_prefix(is_typographic_quote) {
+            Some(rest) => {
+                format!("quotes are plain: \"{}\"", rest.strip_suffix(is_typographic_quote).unwrap_or(rest))
+            }
+            None => format!("strings stand in quotes: \"{shown}\""),
+        };
+        return (format!("{shown} is no value"), Some(hint));
     }
     if message.starts_with("missing escaped value") {
         let hint = "in single quotes backslashes stay as they are: '\\d'".to_owned();
@@ -28,6 +34,11 @@ pub(super) fn explain(message: &str, text: &str, span: &Range<usize>) -> (String
         .starts_with("missing comma between array elements")
         .then(|| "or the list before it was never closed".to_owned());
     (message.replace("expected nothing", "expected one").replace('`', "\""), hint)
+}
+
+/// What word processors and web pages make of a quote.
+fn is_typographic_quote(c: char) -> bool {
+    matches!(c, '\u{2018}'..='\u{201f}' | '\u{ab}' | '\u{bb}')
 }
 
 fn is_word(text: &str) -> bool {

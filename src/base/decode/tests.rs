@@ -200,6 +200,8 @@ fn numbers_and_booleans() {
     assert_eq!(one::<f64>("1"), Ok(1.0));
     assert_eq!(message::<f64>("nan").0, "NaN is not a finite number");
     assert_eq!(message::<bool>("\"true\"").1, "write true without quotes");
+    assert_eq!(message::<bool>("\"On\"").1, "write true without quotes");
+    assert_eq!(message::<bool>("\"maybe\"").1, "");
     assert_eq!(message::<String>("8").1, "write it in quotes: \"8\"");
     assert_eq!(message::<u16>("1.5").0, "expected an integer, found a number");
 }

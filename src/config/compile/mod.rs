@@ -123,8 +123,8 @@ impl Compiler<'_> {
 
     fn listeners(self, out: &mut Diagnostics) -> Vec<Arc<Listener>> {
         let listeners = &self.raw.listeners;
-        // None that can be used is another matter than none.
-        if self.declared.listeners.is_empty() {
+        // None that can be used is another matter than none, and so is one that an error keeps from being seen.
+        if self.declared.listeners.is_empty() && !out.has_errors() {
             let message = "there is no listener: nothing will be accepted";
             out.warning("no-listeners", &Origin::Default, "listeners", message)
                 .hint("add [[listeners]] with a name and an address");
@@ -216,7 +216,8 @@ fn log(raw: &LogRaw, runtime: &Runtime, out: &mut Diagnostics) -> LogSettings {
         Ok(format) => Some(format),
         Err(errors) => {
             for error in errors {
-                let mistake = Mistake { message: error.message, hint: error.hint, at: error.at };
+                let message = format!("the format {}", error.message);
+                let mistake = Mistake { message, hint: error.hint, at: error.at };
                 written.report(&written.origin, "log.access.format", mistake, out);
             }
             None

@@ -277,7 +277,7 @@ fn bare_name(name: &str, scope: Scope<'_>) -> Mistake {
         let names: Vec<_> = groups.capture_names().collect();
         return match names.as_slice() {
             [] => mistake.hint("the regex has no groups"),
-            names => mistake.hint(format!("the groups of the regex are {}", names.join(", "))),
+            names => mistake.hint(format!("groups of the regex: {}", names.join(", "))),
         };
     }
     match scope.pattern.capture_index(name) {

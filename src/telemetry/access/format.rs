@@ -235,7 +235,11 @@ impl Compiler {
                 || "it is `combined`, `json`, or a text such as \"$remote_addr $request_time\"".to_owned(),
                 |name| format!("did you mean \"{name}\"?"),
             );
-            self.error(0..text.len(), "names no format and has no variable".to_owned(), Some(hint));
+            self.error(
+                0..text.len(),
+                "is neither `combined` nor `json` and has no variable".to_owned(),
+                Some(hint),
+            );
         }
     }
 

@@ -320,12 +320,16 @@ fn mistakes_in_a_format_are_all_pointed_at() {
     );
     assert_eq!(
         mistakes("combind"),
-        [found("combind", "names no format and has no variable", Some("did you mean \"combined\"?"))]
+        [found(
+            "combind",
+            "is neither `combined` nor `json` and has no variable",
+            Some("did you mean \"combined\"?")
+        )]
     );
     assert_eq!(mistakes("a ${status")[0].0, "${status");
     assert_eq!(mistakes("${a-b}")[0].1, "has a `$` that begins no variable");
     assert_eq!(mistakes("$http_ $arg_ $cookie_ $sent_http_").len(), 4);
-    assert_eq!(mistakes("")[0].1, "names no format and has no variable");
+    assert_eq!(mistakes("")[0].1, "is neither `combined` nor `json` and has no variable");
 }
 
 fn bytes() -> impl Strategy<Value = Vec<u8>> {

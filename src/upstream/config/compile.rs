@@ -58,7 +58,8 @@ impl UpstreamRaw {
         });
         if servers.is_empty() {
             // Whatever was wrong with those that are there has been said.
-            if self.servers.is_empty() {
+            let entry = format!("{path}.servers[");
+            if self.servers.is_empty() && !out.iter().any(|problem| problem.path.starts_with(&entry)) {
                 let origin =
                     if self.servers.origin == Origin::Default { origin } else { &self.servers.origin };
                 out.error("no-servers", origin, format!("{path}.servers"), "the upstream has no servers");

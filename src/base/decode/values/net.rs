@@ -141,6 +141,10 @@ impl Value for StatusCode {
         let number = match &node.kind {
             Kind::Integer(number) => Some(*number),
             Kind::String { text, substituted: true } => text.trim().parse().ok(),
+            Kind::String { text, .. } => {
+                let hint = text.parse::<u16>().ok().map(|status| format!("write {status} without quotes"));
+                return cx.expected_or(node, "a status such as 200", hint);
+            }
             _ => return cx.expected(node, "a status such as 200"),
         };
         let number =

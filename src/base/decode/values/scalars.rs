@@ -88,8 +88,11 @@ impl Value for bool {
                 _ => cx.invalid(node, "is neither true nor false"),
             },
             Kind::String { text, .. } => {
-                let hint =
-                    matches!(text.as_str(), "true" | "false").then(|| format!("write {text} without quotes"));
+                let hint = match text.to_ascii_lowercase().as_str() {
+                    "true" | "yes" | "on" | "1" => Some("write true without quotes".to_owned()),
+                    "false" | "no" | "off" | "0" => Some("write false without quotes".to_owned()),
+                    _ => None,
+                };
                 cx.expected_or(node, "true or false", hint)
             }
             _ => cx.expected(node, "true or false"),

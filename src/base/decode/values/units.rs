@@ -129,7 +129,7 @@ fn quantity<T>(
     cx: &mut Decoder<'_>,
     expected: &str,
     unit: &str,
-    parse: impl FnOnce(&str) -> Result<T, units::UnitError>,
+    parse: impl Fn(&str) -> Result<T, units::UnitError>,
 ) -> Option<T> {
     match &node.kind {
         Kind::Integer(value) if *value >= 0 => {
@@ -148,7 +148,19 @@ fn quantity<T>(
                 problem.hint("larger units stand first, each once: \"1h30m\"");
                 None
             }
-            Err(units::UnitError::NotANumber) => cx.invalid(node, format!("is not {expected}")),
+            Err(why @ units::UnitError::UnknownUnit(..)) => {
+                let near = units::with_known_units(text.trim()).filter(|near| parse(near).is_ok());
+                let problem = cx.error("invalid-value", &node.origin, format!("{} {why}", quote(text)));
+                problem.suggest(near.as_deref());
+                None
+            }
+            Err(units::UnitError::NotANumber) => {
+                let near: String = text.split_whitespace().collect();
+                let near = Some(near).filter(|near| parse(near).is_ok());
+                let message = format!("{} is not {expected}", quote(text));
+                cx.error("invalid-value", &node.origin, message).suggest(near.as_deref());
+                None
+            }
             Err(why) => cx.invalid(node, why),
         },
         _ => cx.expected(node, expected),
