@@ -147,7 +147,7 @@ Examples:
   edgeward explain GET /api/users/7          which route that takes, and why
 
 Signals: TERM and QUIT finish what is open and exit, INT stops at once.
-Exit status: 0 done, 1 the configuration has problems, 2 wrong usage.";
+Exit status: 0 done, 1 it failed or the configuration has problems, 2 wrong usage.";
 
 const RUN_NOTES: &str = "\
 Examples:
