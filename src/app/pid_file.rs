@@ -12,7 +12,17 @@ pub(super) struct PidFile {
 
 impl PidFile {
     /// Writes this process's id to `path`, through a neighbour and a rename: a reader never sees half a number.
+    ///
+    /// # Errors
+    /// The file system says no, or the file names another process of this program that is alive.
     pub(super) fn write(path: &Path) -> io::Result<Self> {
+        if let Some(pid) = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok())
+            && pid != std::process::id()
+            && is_of_this_program(pid)
+        {
+            let message = format!("process {pid} is running with it");
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             std::fs::create_dir_all(parent)?;
         }
@@ -22,6 +32,12 @@ impl PidFile {
         std::fs::rename(&draft, path)?;
         Ok(Self { path: path.to_owned(), content })
     }
+}
+
+/// Whether `pid` is alive and runs what this process runs: ids are used again, and a crash leaves its file behind.
+fn is_of_this_program(pid: u32) -> bool {
+    let name = |pid: u32| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    name(pid).is_some_and(|other| Some(other) == name(std::process::id()))
 }
 
 impl Drop for PidFile {
@@ -50,5 +66,15 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n");
         drop(PidFile::write(&path).unwrap());
         assert!(!path.exists());
+    }
+
+    /// What a crash left behind is replaced. (That the file of a living process is not: `tests/it/drain.rs`.)
+    #[test]
+    fn a_dead_processs_file_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edgeward.pid");
+        // No process has this id: it is above the kernel's limit.
+        std::fs::write(&path, "4194305\n").unwrap();
+        drop(PidFile::write(&path).unwrap());
     }
 }

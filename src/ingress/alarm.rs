@@ -25,7 +25,7 @@ const RANG: u64 = u64::MAX;
 /// The alarm of one connection. One task waits for it: the one that serves the connection.
 #[derive(Debug, Default)]
 pub(crate) struct Alarm {
-    /// When, in milliseconds of [`Alarms::now`]; or [`NONE`], or [`RANG`].
+    /// When, in milliseconds of [`Alarms::moment`]; or [`NONE`], or [`RANG`].
     at: AtomicU64,
     waker: AtomicWaker,
 }

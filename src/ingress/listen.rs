@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -119,6 +119,8 @@ fn unix(path: &Path) -> io::Result<(std::os::unix::net::UnixListener, SocketFile
         std::fs::create_dir_all(parent)?;
     }
     let listener = std::os::unix::net::UnixListener::bind(path)?;
+    // As nginx: whoever may enter the directory may connect.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666))?;
     listener.set_nonblocking(true)?;
     Ok((listener, SocketFile::of(path)?))
 }

@@ -257,3 +257,19 @@ async fn without_a_control_socket_the_outcome_is_unknown() {
     assert!(quit.stderr.contains("outcome unknown"), "{}", quit.stderr);
     assert!(gw.exit().await.success());
 }
+
+/// Two processes with one pid file: the second would take the first one's, and remove it at its end.
+#[tokio::test]
+async fn a_second_process_does_not_take_the_pid_file() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").and("[server]\npid_file = \"edgeward.pid\"\n").start().await;
+    let directory = gw.directory();
+    let pid = std::fs::read_to_string(directory.join("edgeward.pid")).unwrap();
+    let second =
+        "[server]\npid_file = \"edgeward.pid\"\n[[listeners]]\nname = \"x\"\naddress = \"127.0.0.1:0\"\n";
+    std::fs::write(directory.join("second.toml"), second).unwrap();
+    let ran = run(command(&directory, &["run", "-c", "second.toml"])).await;
+    assert_eq!(ran.status, 1);
+    assert!(ran.stderr.contains("is running with it"), "{}", ran.stderr);
+    assert_eq!(std::fs::read_to_string(directory.join("edgeward.pid")).unwrap(), pid);
+}

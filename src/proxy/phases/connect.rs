@@ -98,7 +98,7 @@ pub(in crate::proxy) fn failed(session: &Session, ctx: &mut Context, mut error: 
         | ErrorType::HandshakeError => Outcome::Tls,
         _ => Outcome::ConnectFailed,
     };
-    ctx.detail = Some(error.to_string());
+    ctx.detail = Some(error.to_string().trim().to_owned());
     let retry = next(session, ctx, outcome);
     error.set_retry(retry);
     error

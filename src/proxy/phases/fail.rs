@@ -31,7 +31,7 @@ pub(in crate::proxy) fn while_proxying(
         let body_sent = ctx.call.as_ref().is_some_and(|call| call.body_sent);
         if late {
             ctx.failure = Some(Reason::DeadlineExceeded);
-            ctx.detail = Some(error.to_string());
+            ctx.detail = Some(error.to_string().trim().to_owned());
         }
         ctx.end_attempt(late.then_some(Outcome::Timeout { body_sent }), clock::now());
         error.set_retry(false);
@@ -45,7 +45,7 @@ pub(in crate::proxy) fn while_proxying(
         error.set_retry(true);
         return error;
     }
-    ctx.detail = Some(error.to_string());
+    ctx.detail = Some(error.to_string().trim().to_owned());
     let body_sent = ctx.call.as_ref().is_some_and(|call| call.body_sent);
     let outcome = match error.etype() {
         ErrorType::ReadTimedout => Outcome::Timeout { body_sent },
@@ -86,7 +86,7 @@ pub(in crate::proxy) async fn answer(session: &mut Session, ctx: &mut Context, e
     }
     let reason = reason_of(ctx, error);
     if ctx.detail.is_none() {
-        ctx.detail = Some(error.to_string());
+        ctx.detail = Some(error.to_string().trim().to_owned());
     }
     ctx.failure = Some(reason);
     let cannot_write = *error.esource() == ErrorSource::Downstream
