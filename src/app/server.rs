@@ -22,7 +22,7 @@ use crate::ingress::listen::{BindError, Bound};
 use crate::ingress::plain::Plain;
 use crate::ingress::{self, Edge, Rules};
 use crate::proxy::{ATTEMPTS_MAX, Gateway};
-use crate::telemetry::access::{Queue, Writer};
+use crate::telemetry::access::{Output, Queue, Writer};
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Upstream;
 
@@ -131,6 +131,12 @@ impl Server {
         user::become_user(user, group).map_err(StartError::User)?;
         let writer = Writer::start(access)?;
         if let Some(log) = &snapshot.log.access {
+            if let Output::File(path) = log.output()
+                && let Some(directory) = path.parent()
+            {
+                // What is wrong with it shows when the file is opened.
+                std::fs::create_dir_all(directory).unwrap_or_default();
+            }
             log.open();
         }
         Ok(Self { snapshot, metrics, bound, admin, extras: Vec::new(), writer, control, pid_file })

@@ -336,10 +336,6 @@ impl Destination {
         if self.file.is_some() || self.retry_at.is_some_and(|at| now < at) {
             return;
         }
-        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            // What is wrong with it shows when the file is opened.
-            std::fs::create_dir_all(directory).unwrap_or_default();
-        }
         match OpenOptions::new().append(true).create(true).mode(0o640).open(path) {
             // Trouble is over only once a line was written.
             Ok(file) => self.file = Some(file),
