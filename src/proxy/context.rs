@@ -56,6 +56,8 @@ pub struct Context {
     pub(super) retrying: bool,
     pub(super) request_body_bytes: u64,
     pub(super) response_body_bytes: u64,
+    /// The server's answer was received whole.
+    pub(super) answer_ended: bool,
     pub(super) recorded: bool,
 }
 
@@ -137,6 +139,7 @@ impl Context {
             retrying: false,
             request_body_bytes: 0,
             response_body_bytes: 0,
+            answer_ended: false,
             recorded: false,
         }
     }
@@ -267,6 +270,13 @@ impl Context {
             let whole = if self.status == 101 { None } else { self.deadlines.whole };
             exchange.cut_off_at(whole);
         }
+    }
+
+    /// Has the connection cut the request off after `time`, if it would not before.
+    pub(super) fn cut_off_within(&self, time: Duration) {
+        let Some(exchange) = &self.exchange else { return };
+        let at = clock::now().checked_add(time);
+        exchange.cut_off_at(exchange.cut_off().map_or(at, |before| at.map(|at| at.min(before))));
     }
 
     /// Whether the deadline for what is waited for now has passed.

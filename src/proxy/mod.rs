@@ -171,12 +171,22 @@ impl ProxyHttp for Gateway {
 
     fn response_body_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
-        _end: bool,
+        end: bool,
         ctx: &mut Box<Context>,
     ) -> Result<Option<Duration>> {
-        respond::body(body.as_ref(), ctx);
+        respond::body(session, body.as_ref(), end, ctx);
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        session: &mut Session,
+        _trailers: &mut http::HeaderMap,
+        ctx: &mut Box<Context>,
+    ) -> Result<Option<Bytes>> {
+        respond::ended(session, ctx);
         Ok(None)
     }
 

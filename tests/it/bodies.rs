@@ -104,6 +104,31 @@ async fn expect_100_continue_is_answered_before_the_body() {
     raw.response().await.expect_problem(417, "request.expectation_failed");
 }
 
+/// A server may answer before it has the whole body. Who has that answer is not waited for.
+#[tokio::test]
+async fn an_early_answer_ends_the_upload() {
+    let early = "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno";
+    let bare = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+    for reply in [early, bare] {
+        let app = RawUpstream::answering(reply).await;
+        let gw = in_front_of(&app, "").and("[limits]\nbody_timeout = \"10s\"\n").start().await;
+        let began = std::time::Instant::now();
+        let mut raw = gw.raw().await;
+        raw.send("POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\nhalf").await;
+        let answer = raw.response().await.expect_status(403);
+        assert_eq!(answer.header("connection"), Some("close"));
+        raw.closed().await;
+        assert!(began.elapsed() < std::time::Duration::from_secs(6), "{:?}", began.elapsed());
+        let line = gw.logged("/up").await;
+        assert!(line.contains("\" 403 "), "{line}");
+
+        let (sender, pieces) = tokio::sync::mpsc::channel(1);
+        sender.send(Ok("half".into())).await.unwrap();
+        let request = gw.client().http2().request("POST", "/up").streaming_body(pieces);
+        request.await.expect_status(403);
+    }
+}
+
 #[tokio::test]
 async fn curl_uploads_with_expect() {
     let app = upstream().start().await;

@@ -84,13 +84,18 @@ pub(in crate::proxy) async fn answer(session: &mut Session, ctx: &mut Context, e
         ctx.detail = Some("silent for limits.stream_idle".to_owned());
         return FailToProxy { error_code: ctx.status, can_reuse_downstream: false };
     }
+    let of_client = *error.esource() == ErrorSource::Downstream;
+    let cannot_write = of_client && matches!(error.etype(), ErrorType::WriteError | ErrorType::WriteTimedout);
+    if ctx.answer_ended && of_client && !cannot_write {
+        // The client has its answer. That it did not send all of a request that was answered is its right.
+        ctx.detail = Some("answered before the request was complete".to_owned());
+        return FailToProxy { error_code: ctx.status, can_reuse_downstream: false };
+    }
     let reason = reason_of(ctx, error);
     if ctx.detail.is_none() {
         ctx.detail = Some(error.to_string().trim().to_owned());
     }
     ctx.failure = Some(reason);
-    let cannot_write = *error.esource() == ErrorSource::Downstream
-        && matches!(error.etype(), ErrorType::WriteError | ErrorType::WriteTimedout);
     if connect::answer_started(session) || cannot_write || reason == Reason::ClientClosed {
         if ctx.status == 0 {
             ctx.status = reason.status();

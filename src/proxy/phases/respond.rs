@@ -1,5 +1,7 @@
 //! Answers: the server's on their way back, and the gateway's own. One place writes every local answer.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::{StatusCode, Version, header};
 use pingora::http::ResponseHeader;
@@ -65,6 +67,9 @@ pub(in crate::proxy) fn edit(
     }
     edit::response(response, ctx.head.version, ctx.request_id.as_bytes())?;
     collect(ctx, response);
+    if is_bodiless(ctx, response) {
+        ended(session, ctx);
+    }
     Ok(())
 }
 
@@ -76,8 +81,30 @@ fn collect(ctx: &mut Context, response: &ResponseHeader) {
 }
 
 /// One piece of an answer's body.
-pub(in crate::proxy) fn body(piece: Option<&Bytes>, ctx: &mut Context) {
+pub(in crate::proxy) fn body(session: &mut Session, piece: Option<&Bytes>, end: bool, ctx: &mut Context) {
     ctx.response_body_bytes += piece.map_or(0, |piece| piece.len() as u64);
+    if end {
+        ended(session, ctx);
+    }
+}
+
+/// The answer is complete. Pingora goes on to read the request to its end, while many a client waits for the end of
+/// the connection instead, and would for as long as `limits.body_timeout`.
+pub(in crate::proxy) fn ended(session: &mut Session, ctx: &mut Context) {
+    ctx.answer_ended = true;
+    if !session.was_upgraded() && !session.is_body_done() {
+        ctx.cut_off_within(BODY_AFTER_ANSWER);
+    }
+}
+
+/// Time a client has for the rest of a request whose answer it has.
+const BODY_AFTER_ANSWER: Duration = Duration::from_secs(2);
+
+/// Whether no body follows this head.
+fn is_bodiless(ctx: &Context, head: &ResponseHeader) -> bool {
+    ctx.head.method == http::Method::HEAD
+        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0")
 }
 
 /// Answers with a problem document in the form the client asked for.
