@@ -110,6 +110,17 @@ async fn a_silent_tunnel_ends_after_stream_idle() {
     assert!(matches!(end, None | Some(Err(_)) | Some(Ok(Message::Close(_)))), "{end:?}");
 }
 
+/// HTTP/2 has no upgrade. A server that is asked in it otherwise is asked for this in HTTP/1.1.
+#[tokio::test]
+async fn servers_of_http2_are_asked_in_http1() {
+    let app = upstream().otherwise(Answer::WebSocket).start().await;
+    let gw = in_front_of(&app, "http2 = true").start().await;
+    let mut socket = open(&gw, "/chat").await.unwrap();
+    socket.send("hello".into()).await.unwrap();
+    let back = within("an echo", socket.next()).await.unwrap().unwrap();
+    assert_eq!(back.into_text().unwrap(), "hello");
+}
+
 const HANDSHAKE: &str = "GET /tunnel HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
      Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 const SWITCHED: &[u8] =

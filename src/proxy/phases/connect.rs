@@ -75,6 +75,10 @@ pub(in crate::proxy) async fn peer(ctx: &mut Context) -> Result<Box<HttpPeer>> {
         return Error::e_explain(ErrorType::InternalError, "no attempt was picked");
     };
     let mut peer = attempt.peer();
+    if ctx.is_upgrade() {
+        // HTTP/2 has none.
+        peer.options.set_http_version(1, 1);
+    }
     if ctx.is_silence_normal() {
         // The request's deadline still holds until the answer begins: the client's side is cut off then.
         peer.options.read_timeout = Some(ctx.snapshot.limits.stream_idle);
