@@ -185,6 +185,14 @@ async fn the_connection_survives_an_error_of_the_gateway() {
     .with("dead", &dead)
     .start()
     .await;
+    // All at once: what is sent ahead waits for its turn, whatever becomes of those before.
+    let post = "POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nhello";
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    let mut raw = gw.raw().await;
+    raw.send([&get("/dead"), post, &get("/app/x"), &get("/dead"), &get("/app/y")].concat()).await;
+    for status in [502, 404, 200, 502, 200] {
+        raw.response().await.expect_status(status);
+    }
     let mut raw = gw.raw().await;
     raw.get("/nowhere").await.expect_problem(404, "route.not_found");
     raw.get("/dead").await.expect_status(502);
