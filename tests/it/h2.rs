@@ -166,6 +166,22 @@ async fn malformed_streams_are_counted_and_leave_the_others_alone() {
 }
 
 #[tokio::test]
+async fn too_many_http2_fields_are_refused() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").and("[limits]\nheader_bytes = \"1MiB\"\n").start().await;
+    let connection = gw.client().http2().connect().await;
+    let with = |count: usize| {
+        (0..count).fold(connection.get("/"), |request, n| request.header("x-many", &n.to_string()))
+    };
+    with(80).await.expect_status(200);
+    with(300).await.expect_problem(431, "request.header_too_large");
+    let flood = with(23_000).send().await;
+    assert!(flood.is_err() || flood.is_ok_and(|answer| answer.status == 431), "it was passed on");
+    assert_eq!(app.requests(), 1);
+    gw.client().http2().get("/").await.expect_status(200);
+}
+
+#[tokio::test]
 async fn oversized_http2_headers_are_refused() {
     let app = upstream().start().await;
     let gw = in_front_of(&app, "").and("[limits]\nheader_bytes = \"8KiB\"\n").start().await;

@@ -12,6 +12,10 @@ use crate::routing::template::Values;
 use crate::routing::{Outcome, RequestView, host, path};
 use crate::telemetry::access::Field;
 
+/// Header fields of one request. HTTP/1 heads were held to fewer before; HTTP/2 has only a limit in bytes, and sends
+/// each cookie as a field of its own.
+const HEADER_FIELDS_MAX: usize = 256;
+
 /// What routing and templates see of a request: its head, read once.
 pub(in crate::proxy) struct View<'s> {
     listener: u16,
@@ -31,6 +35,9 @@ impl<'s> View<'s> {
     pub(in crate::proxy) fn read(head: &'s RequestHeader, listener: u16) -> Result<Self, Problem> {
         if head.method == Method::CONNECT {
             return Err(Problem::new(Reason::MethodUnsupported));
+        }
+        if head.headers.len() > HEADER_FIELDS_MAX {
+            return Err(Problem::new(Reason::HeaderTooLarge));
         }
         let host = match host_of(head) {
             Some(raw) => host::normalise(raw).map_err(|_| Problem::new(Reason::BadHost))?.name,
