@@ -1,55 +1,56 @@
 //! The control socket: how commands of the same binary reach the running process, and get an answer.
 //!
-//! One line in, one line of JSON out, then closed. The socket is 0600 in a directory of 0700, and the peer's user is
-//! checked besides: whoever reaches it owns the gateway. The hand-over of listeners to a new process goes through it.
+//! One line in, one line of JSON out, then closed. The socket is 0600 in a directory that others cannot write to, and the
+//! peer's user is checked besides: whoever reaches it owns the gateway.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 
-use super::Command;
+use super::lifecycle::{Command, Order};
+use super::user::Account;
 use crate::base::task;
 
 /// Longest command line.
 const LINE_BYTES_MAX: u64 = 4096;
-/// Time a peer has to say its command and take the answer.
+/// Longest answer: a configuration may have a thousand problems.
+const ANSWER_BYTES_MAX: u64 = 16 << 20;
+/// Time a peer has to say its command, and later to take the answer.
 const PEER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest that carrying out a command may take: an upgrade waits for the new process.
+const OUTCOME_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A bound control socket; removed when dropped.
+/// A bound control socket; its file is removed when dropped, unless another process has it.
 #[derive(Debug)]
 pub struct Control {
     listener: std::os::unix::net::UnixListener,
     path: PathBuf,
+    handed_over: Arc<AtomicBool>,
 }
 
 /// What the process tells of itself.
 pub type Status = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 
 impl Control {
-    /// Binds the socket at `path`, making its directory if there is none.
+    /// Binds the socket at `path`, making its directory if there is none; both belong to `account` then.
     ///
     /// # Errors
     /// The directory is open to others, another process answers there, or the file system says no.
-    pub fn bind(path: &Path) -> io::Result<Self> {
-        let directory =
-            path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    pub(super) fn bind(path: &Path, account: &Account) -> io::Result<Self> {
+        let directory = directory_of(path);
         if !directory.exists() {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+            account.own(directory)?;
         }
-        let found = std::fs::metadata(directory)?;
-        // Others who can write here could put their own socket in place of ours.
-        if found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0 {
-            return Err(io::Error::new(
-                io::ErrorKind::PermissionDenied,
-                format!("{} can be written by others", directory.display()),
-            ));
-        }
+        check_directory(directory)?;
         if let Ok(found) = std::fs::symlink_metadata(path) {
             if !found.file_type().is_socket() {
                 return Err(io::Error::new(
@@ -64,21 +65,51 @@ impl Control {
         }
         let listener = std::os::unix::net::UnixListener::bind(path)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+        account.own(path)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self { listener, path: path.to_owned(), handed_over: Arc::default() })
     }
 
-    /// Answers commands for as long as the returned future is polled.
-    pub async fn serve(self, commands: mpsc::Sender<Command>, status: Status) -> io::Result<()> {
+    /// Takes over the socket of another process, which was bound to `path`.
+    ///
+    /// # Errors
+    /// The directory has been opened to others since.
+    pub(super) fn inherit(path: &Path, socket: OwnedFd) -> io::Result<Self> {
+        check_directory(directory_of(path))?;
+        let listener = std::os::unix::net::UnixListener::from(socket);
+        listener.set_nonblocking(true)?;
+        Ok(Self { listener, path: path.to_owned(), handed_over: Arc::default() })
+    }
+
+    /// The socket.
+    pub(super) fn socket(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+
+    /// Set when another process has the socket, and with it the file.
+    pub(super) fn handed_over(&self) -> Arc<AtomicBool> {
+        self.handed_over.clone()
+    }
+
+    /// Answers commands for as long as the returned future is polled, or until `stop` turns true.
+    pub async fn serve(
+        self,
+        orders: mpsc::Sender<Order>,
+        status: Status,
+        mut stop: watch::Receiver<bool>,
+    ) -> io::Result<()> {
         let listener = UnixListener::from_std(self.listener.try_clone()?)?;
         loop {
-            match listener.accept().await {
+            let accepted = tokio::select! {
+                biased;
+                _ = stop.wait_for(|stop| *stop) => return Ok(()),
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
                 Ok((stream, _)) => {
-                    let (commands, status) = (commands.clone(), status.clone());
+                    let (orders, status) = (orders.clone(), status.clone());
                     drop(task::spawn("control", async move {
-                        let served =
-                            tokio::time::timeout(PEER_TIMEOUT, answer(stream, &commands, &status)).await;
-                        if let Ok(Err(error)) = served {
+                        if let Err(error) = answer(stream, &orders, &status).await {
                             tracing::debug!(%error, "control connection");
                         }
                     }));
@@ -94,13 +125,32 @@ impl Control {
 
 impl Drop for Control {
     fn drop(&mut self) {
+        if self.handed_over.load(Ordering::Relaxed) {
+            return;
+        }
         if let Err(error) = std::fs::remove_file(&self.path) {
             tracing::debug!(path = %self.path.display(), %error, "cannot remove the control socket");
         }
     }
 }
 
-async fn answer(mut stream: UnixStream, commands: &mpsc::Sender<Command>, status: &Status) -> io::Result<()> {
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Others who can write there could put their own socket in place of ours.
+fn check_directory(directory: &Path) -> io::Result<()> {
+    let found = std::fs::metadata(directory)?;
+    if found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0 {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            format!("{} can be written by others", directory.display()),
+        ));
+    }
+    Ok(())
+}
+
+async fn answer(mut stream: UnixStream, orders: &mpsc::Sender<Order>, status: &Status) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     let own = rustix::process::geteuid().as_raw();
     if peer != own && peer != 0 {
@@ -108,30 +158,41 @@ async fn answer(mut stream: UnixStream, commands: &mpsc::Sender<Command>, status
     }
     let (read, mut write) = stream.split();
     let mut line = String::new();
-    BufReader::new(read.take(LINE_BYTES_MAX)).read_line(&mut line).await?;
-    let command = match line.trim_end() {
-        "status" => None,
-        "quit" => Some(Command::Quit),
-        "stop" => Some(Command::Stop),
-        "reopen" => Some(Command::Reopen),
-        other => {
-            let reply = serde_json::json!({ "ok": false, "error": format!("there is no command {other:?}") });
-            return write.write_all(format!("{reply}\n").as_bytes()).await;
-        }
+    let mut read = BufReader::new(read.take(LINE_BYTES_MAX));
+    tokio::time::timeout(PEER_TIMEOUT, read.read_line(&mut line)).await??;
+    let reply = match line.trim_end() {
+        "status" => serde_json::json!({ "ok": true, "status": status() }),
+        "quit" => carry_out(Command::Quit, orders).await,
+        // Answered before: nothing comes after a stop.
+        "stop" => serde_json::json!({ "ok": true }),
+        "reopen" => carry_out(Command::Reopen, orders).await,
+        "reload" => carry_out(Command::Reload, orders).await,
+        "upgrade" => carry_out(Command::Upgrade, orders).await,
+        other => serde_json::json!({ "ok": false, "error": format!("there is no command {other:?}") }),
     };
-    let reply = match command {
-        None => serde_json::json!({ "ok": true, "status": status() }),
-        Some(_) => serde_json::json!({ "ok": true }),
-    };
-    write.write_all(format!("{reply}\n").as_bytes()).await?;
-    write.shutdown().await?;
-    // After the answer: a stop would take it with it.
-    if let Some(command) = command
-        && commands.send(command).await.is_err()
-    {
+    tokio::time::timeout(PEER_TIMEOUT, async {
+        write.write_all(format!("{reply}\n").as_bytes()).await?;
+        write.shutdown().await
+    })
+    .await??;
+    if line.trim_end() == "stop" && orders.send(Order::unanswered(Command::Stop)).await.is_err() {
         tracing::debug!("a command came too late");
     }
     Ok(())
+}
+
+/// Orders `command` and waits for what comes of it.
+async fn carry_out(command: Command, orders: &mpsc::Sender<Order>) -> serde_json::Value {
+    let (answer, outcome) = oneshot::channel();
+    let refused = |why: &str| serde_json::json!({ "ok": false, "error": why });
+    if orders.send(Order { command, answer: Some(answer) }).await.is_err() {
+        return refused("the process is ending");
+    }
+    match tokio::time::timeout(OUTCOME_TIMEOUT, outcome).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(_)) => refused("the process is ending"),
+        Err(_) => refused("it is still under way; the log will say what came of it"),
+    }
 }
 
 /// Sends `command` to the process behind `path` and returns its answer.
@@ -141,11 +202,11 @@ async fn answer(mut stream: UnixStream, commands: &mpsc::Sender<Command>, status
 pub fn ask(path: &Path, command: &str) -> io::Result<serde_json::Value> {
     use std::io::{Read, Write};
     let mut stream = std::os::unix::net::UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(PEER_TIMEOUT))?;
+    stream.set_read_timeout(Some(OUTCOME_TIMEOUT + PEER_TIMEOUT))?;
     stream.set_write_timeout(Some(PEER_TIMEOUT))?;
     stream.write_all(format!("{command}\n").as_bytes())?;
     let mut reply = String::new();
-    stream.take(1 << 20).read_to_string(&mut reply)?;
+    stream.take(ANSWER_BYTES_MAX).read_to_string(&mut reply)?;
     serde_json::from_str(&reply).map_err(io::Error::other)
 }
 
@@ -153,20 +214,32 @@ pub fn ask(path: &Path, command: &str) -> io::Result<serde_json::Value> {
 mod tests {
     use super::*;
 
+    fn nobody() -> Account {
+        Account::find(None, None).unwrap()
+    }
+
     #[tokio::test]
     async fn a_command_is_answered_and_carried_out() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/control.sock");
-        let control = Control::bind(&path).unwrap();
+        let control = Control::bind(&path, &nobody()).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
-        assert!(Control::bind(&path).is_err(), "a second process must not take the socket");
+        assert!(Control::bind(&path, &nobody()).is_err(), "a second process must not take the socket");
         let (sender, mut commands) = mpsc::channel(1);
-        let serving = control.serve(sender, Arc::new(|| serde_json::json!({ "routes": 3 })));
+        let (_running, stop) = watch::channel(false);
+        let serving = control.serve(sender, Arc::new(|| serde_json::json!({ "routes": 3 })), stop);
+        let carrying_out = async {
+            let order = commands.recv().await.unwrap();
+            order.answer.unwrap().send(serde_json::json!({ "ok": true })).unwrap();
+            assert_eq!(order.command, Command::Quit);
+            std::future::pending::<()>().await
+        };
         let asking = tokio::task::spawn_blocking(move || {
             (ask(&path, "status").unwrap(), ask(&path, "fly").unwrap(), ask(&path, "quit").unwrap())
         });
         tokio::select! {
             ended = serving => panic!("control ended: {ended:?}"),
+            () = carrying_out => {}
             answers = asking => {
                 let (status, unknown, quit) = answers.unwrap();
                 assert_eq!(status["status"]["routes"], 3);
@@ -174,7 +247,6 @@ mod tests {
                 assert_eq!(quit["ok"], true);
             }
         }
-        assert_eq!(commands.recv().await, Some(Command::Quit));
     }
 
     #[test]
@@ -183,6 +255,9 @@ mod tests {
         let open = dir.path().join("open");
         std::fs::create_dir(&open).unwrap();
         std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
-        assert_eq!(Control::bind(&open.join("c.sock")).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        assert_eq!(
+            Control::bind(&open.join("c.sock"), &nobody()).unwrap_err().kind(),
+            io::ErrorKind::PermissionDenied
+        );
     }
 }

@@ -1,12 +1,16 @@
-//! Signals and control commands become the same closed set of commands; this decides how the process ends.
+//! Signals and control commands become the same closed set of orders; this decides how the process changes and ends.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
+use super::reload::Reloader;
+use super::upgrade::{Successor, Upgrader};
 use crate::admin::Health;
+use crate::config::snapshot::{Current, ServerSettings};
 use crate::ingress::connection::Connections;
 
 /// What an operator can ask of the process.
@@ -18,38 +22,85 @@ pub enum Command {
     Stop,
     /// Reopen the log files (USR1).
     Reopen,
-    /// Reload the configuration (HUP): named here so that the signal does not kill; see [`Lifecycle::run`].
+    /// Reload the configuration (HUP).
     Reload,
-    /// Upgrade the binary (USR2): as for [`Command::Reload`].
+    /// Start a new process, hand it the listeners, finish what is open, exit (USR2).
     Upgrade,
 }
 
-/// Commands waiting to be carried out; operators do not send more.
-const COMMANDS_MAX: usize = 16;
+/// A command, and where its outcome is to be told.
+#[derive(Debug)]
+pub struct Order {
+    /// What is to be done.
+    pub command: Command,
+    /// Whoever waits for the outcome: nobody behind a signal.
+    pub answer: Option<oneshot::Sender<serde_json::Value>>,
+}
 
-/// The end of the process, told to everybody who has to act on it.
+impl Order {
+    /// An order whose outcome only the log tells.
+    pub fn unanswered(command: Command) -> Self {
+        Self { command, answer: None }
+    }
+
+    fn done(self, outcome: serde_json::Value) {
+        tell(self.answer, outcome);
+    }
+}
+
+/// Tells whoever still waits for it.
+fn tell(answer: Option<oneshot::Sender<serde_json::Value>>, outcome: serde_json::Value) {
+    if let Some(answer) = answer {
+        let _gave_up = answer.send(outcome);
+    }
+}
+
+/// An outcome that is a refusal.
+fn refusal(why: &str) -> serde_json::Value {
+    serde_json::json!({ "ok": false, "error": why })
+}
+
+/// Orders waiting to be carried out; operators do not send more.
+const ORDERS_MAX: usize = 16;
+/// Those who wait for the next reload: beyond, nobody is told.
+const WAITING_MAX: usize = 64;
+/// How long an idle connection is still answered on when the process quits: a request that is on its way gets its
+/// answer instead of a reset.
+const QUIT_LINGER: Duration = Duration::from_secs(1);
+
+/// The course of the process, told to everybody who has to act on it.
 #[derive(Debug)]
 pub struct Lifecycle {
-    commands: mpsc::Receiver<Command>,
-    sender: mpsc::Sender<Command>,
+    orders: mpsc::Receiver<Order>,
+    sender: mpsc::Sender<Order>,
     stop_accepting: watch::Sender<bool>,
     draining: watch::Sender<bool>,
+    handed_over: watch::Sender<bool>,
 }
+
+/// What a reload or an upgrade came to.
+enum Finished {
+    Reload(serde_json::Value),
+    Upgrade(Result<Successor, String>),
+}
+
+type Work<'h> = Pin<Box<dyn Future<Output = Finished> + 'h>>;
 
 impl Lifecycle {
     /// A life that has just begun.
     pub fn new() -> Self {
-        let (sender, commands) = mpsc::channel(COMMANDS_MAX);
+        let (sender, orders) = mpsc::channel(ORDERS_MAX);
         Self {
-            commands,
+            orders,
             sender,
             stop_accepting: watch::Sender::new(false),
             draining: watch::Sender::new(false),
+            handed_over: watch::Sender::new(false),
         }
     }
 
-    /// Where commands are sent.
-    pub fn sender(&self) -> mpsc::Sender<Command> {
+    /// Where orders are sent.
+    pub fn sender(&self) -> mpsc::Sender<Order> {
         self.sender.clone()
     }
 
@@ -63,33 +114,122 @@ impl Lifecycle {
         self.draining.subscribe()
     }
 
-    /// Obeys commands until the process is to end; returns how it went, for the log.
-    pub async fn run(&mut self, drain: &Drain, mut reopen: impl FnMut()) -> Ending {
+    /// Turns true when a successor has all sockets: also those that are served to the end of a process that quits.
+    pub fn handed_over(&self) -> watch::Receiver<bool> {
+        self.handed_over.subscribe()
+    }
+
+    /// Carries out orders until the process is to end; returns how it went, for the log.
+    ///
+    /// One reload or upgrade at a time; neither keeps the end waiting. Reloads asked for meanwhile are one reload after it.
+    pub async fn run(&mut self, house: &House<'_>) -> Ending {
+        let mut work: Option<Work<'_>> = None;
+        let mut upgrading: Option<Order> = None;
+        // Whom the reload under way, and the one after it, are told to.
+        let (mut told, mut waiting) = (Vec::new(), Vec::new());
+        let mut reload_due = false;
         loop {
-            match self.commands.recv().await {
-                Some(Command::Reopen) => reopen(),
-                Some(command @ (Command::Reload | Command::Upgrade)) => {
-                    tracing::warn!(?command, "not available in this version: nothing was changed");
+            if work.is_none() && reload_due {
+                reload_due = false;
+                told = std::mem::take(&mut waiting);
+                work = Some(Box::pin(async { Finished::Reload(house.reloader.reload().await) }));
+            }
+            let order = tokio::select! {
+                biased;
+                order = self.orders.recv() => order,
+                finished = finish(work.as_mut()) => {
+                    work = None;
+                    match finished {
+                        Finished::Reload(outcome) => {
+                            std::mem::take(&mut told).into_iter().for_each(|answer| tell(answer, outcome.clone()));
+                        }
+                        Finished::Upgrade(Ok(successor)) => {
+                            waiting.into_iter().for_each(|answer| tell(answer, refusal("the process was replaced: reload the new one")));
+                            return self.hand_over(house, successor, upgrading).await;
+                        }
+                        Finished::Upgrade(Err(why)) => {
+                            tracing::error!("upgrade failed, this process goes on: {why}");
+                            if let Some(order) = upgrading.take() {
+                                order.done(refusal(&why));
+                            }
+                        }
+                    }
+                    continue;
                 }
-                Some(Command::Quit) => return self.quit(drain, &mut reopen).await,
-                // No sender left cannot be: we hold one.
-                Some(Command::Stop) | None => return Ending::Stopped,
+            };
+            // No sender left cannot be: we hold one.
+            let Some(order) = order else { return Ending::Stopped };
+            match order.command {
+                Command::Reopen => {
+                    (house.reopen)();
+                    order.done(serde_json::json!({ "ok": true }));
+                }
+                Command::Reload => {
+                    reload_due = true;
+                    if waiting.len() < WAITING_MAX {
+                        waiting.push(order.answer);
+                    }
+                }
+                Command::Upgrade if upgrading.is_some() => {
+                    tracing::warn!("an upgrade is under way already");
+                    order.done(refusal("an upgrade is under way already"));
+                }
+                Command::Upgrade if work.is_some() => order.done(refusal("a reload is under way: try again")),
+                Command::Upgrade => {
+                    upgrading = Some(order);
+                    work = Some(Box::pin(async { Finished::Upgrade(house.upgrader.upgrade().await) }));
+                }
+                Command::Quit => {
+                    order.done(serde_json::json!({ "ok": true }));
+                    return self.quit(house).await;
+                }
+                Command::Stop => {
+                    order.done(serde_json::json!({ "ok": true }));
+                    return Ending::Stopped;
+                }
             }
         }
     }
 
-    async fn quit(&mut self, drain: &Drain, reopen: &mut impl FnMut()) -> Ending {
-        drain.health.drain();
-        tracing::info!(open = drain.connections.open(), "draining");
-        let stop_accepting = self.stop_accepting.clone();
-        let draining = self.draining.clone();
+    async fn quit(&mut self, house: &House<'_>) -> Ending {
+        house.health.drain();
+        house.announce_end();
+        tracing::info!(open = house.connections.open(), "draining");
+        let ServerSettings { grace_period, drain_delay, .. } = house.current.load().server.clone();
+        self.drain(house, drain_delay, grace_period, QUIT_LINGER).await
+    }
+
+    /// A successor accepts already: nothing is refused while this process serves out what it has.
+    async fn hand_over(&mut self, house: &House<'_>, successor: Successor, order: Option<Order>) -> Ending {
+        let pid = successor.release();
+        tracing::info!(successor = pid, open = house.connections.open(), "handed over, draining");
+        if let Some(order) = order {
+            order.done(serde_json::json!({ "ok": true, "pid": pid }));
+        }
+        self.handed_over.send_replace(true);
+        let current = house.current.load();
+        let (grace_period, idle_timeout) = (current.server.grace_period, current.limits.idle_timeout);
+        drop(current);
+        self.drain(house, Duration::ZERO, grace_period, idle_timeout.min(grace_period / 2)).await
+    }
+
+    async fn drain(
+        &mut self,
+        house: &House<'_>,
+        delay: Duration,
+        grace_period: Duration,
+        linger: Duration,
+    ) -> Ending {
+        let (stop_accepting, draining) = (self.stop_accepting.clone(), self.draining.clone());
         let drained = async {
-            tokio::time::sleep(drain.delay).await;
+            tokio::time::sleep(delay).await;
+            house.upgrader.let_go();
+            house.connections.linger_for(linger);
             stop_accepting.send_replace(true);
             draining.send_replace(true);
-            match tokio::time::timeout(drain.grace_period, drain.connections.all_closed()).await {
+            match tokio::time::timeout(grace_period, house.connections.all_closed()).await {
                 Ok(()) => Ending::Drained,
-                Err(_) => Ending::GraceOver(drain.connections.open()),
+                Err(_) => Ending::GraceOver(house.connections.open()),
             }
         };
         tokio::pin!(drained);
@@ -97,13 +237,32 @@ impl Lifecycle {
         loop {
             tokio::select! {
                 ending = &mut drained => return ending,
-                command = self.commands.recv() => match command {
-                    Some(Command::Stop) => return Ending::Stopped,
-                    Some(Command::Reopen) => reopen(),
-                    _ => {}
+                order = self.orders.recv() => match order {
+                    Some(order) if order.command == Command::Stop => {
+                        order.done(serde_json::json!({ "ok": true }));
+                        return Ending::Stopped;
+                    }
+                    Some(order) if order.command == Command::Reopen => {
+                        (house.reopen)();
+                        order.done(serde_json::json!({ "ok": true }));
+                    }
+                    Some(order) if order.command == Command::Quit => order.done(serde_json::json!({ "ok": true })),
+                    Some(order) => {
+                        tracing::warn!(command = ?order.command, "not carried out: this process is leaving");
+                        order.done(refusal("this process is leaving"));
+                    }
+                    None => return Ending::Stopped,
                 }
             }
         }
+    }
+}
+
+/// The end of the work under way; never, without any.
+async fn finish(work: Option<&mut Work<'_>>) -> Finished {
+    match work {
+        Some(work) => work.await,
+        None => std::future::pending().await,
     }
 }
 
@@ -113,17 +272,32 @@ impl Default for Lifecycle {
     }
 }
 
-/// What draining waits for.
-#[derive(Debug)]
-pub struct Drain {
-    /// Told first: load balancers in front look here.
+/// What orders are carried out on.
+pub struct House<'h> {
+    /// The configuration in force, which says how long a leaving process has.
+    pub current: &'h Current,
+    /// Told first when the process quits: load balancers in front look here.
     pub health: Arc<Health>,
     /// Waited for.
     pub connections: Arc<Connections>,
-    /// How long connections are still accepted meanwhile.
-    pub delay: Duration,
-    /// How long open connections have.
-    pub grace_period: Duration,
+    /// Reopens the log files.
+    pub reopen: &'h dyn Fn(),
+    /// Loads the configuration anew.
+    pub reloader: &'h Reloader,
+    /// Starts the next process.
+    pub upgrader: &'h Upgrader,
+}
+
+impl House<'_> {
+    fn announce_end(&self) {
+        super::service_manager::stopping();
+    }
+}
+
+impl std::fmt::Debug for House<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("House").finish_non_exhaustive()
+    }
 }
 
 /// How the process ended.
@@ -137,8 +311,8 @@ pub enum Ending {
     Stopped,
 }
 
-/// Installs the handlers (from now on no signal kills) and returns what turns signals into commands while polled.
-pub(super) fn signals(commands: mpsc::Sender<Command>) -> std::io::Result<impl Future<Output = ()> + Send> {
+/// Installs the handlers (from now on no signal kills) and returns what turns signals into orders while polled.
+pub(super) fn signals(orders: mpsc::Sender<Order>) -> std::io::Result<impl Future<Output = ()> + Send> {
     let mut hangup = signal(SignalKind::hangup())?;
     let mut user1 = signal(SignalKind::user_defined1())?;
     let mut user2 = signal(SignalKind::user_defined2())?;
@@ -155,7 +329,7 @@ pub(super) fn signals(commands: mpsc::Sender<Command>) -> std::io::Result<impl F
                 () = recv(&mut hangup) => Command::Reload,
                 () = recv(&mut user2) => Command::Upgrade,
             };
-            if commands.send(command).await.is_err() {
+            if orders.send(Order::unanswered(command)).await.is_err() {
                 return;
             }
         }

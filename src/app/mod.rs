@@ -5,14 +5,27 @@
 //!                                                            └► control plane: this thread: signals, control socket,
 //!                                                               admin listener, health checks, name resolution
 //! ```
+//! While it runs: `lifecycle` carries out orders, of signals, of the control socket, and of `watch`. `reload` swaps the
+//! configuration; `upgrade` starts the next process and hands it the sockets (`handover`).
+//!
 //! Two runtimes, so that a busy data plane cannot starve `/readyz` or a signal.
 
+mod bind;
 pub mod control;
 mod descriptors;
+mod handover;
 mod lifecycle;
 mod pid_file;
+mod reload;
+mod report;
 mod server;
+mod service_manager;
+mod upgrade;
 mod user;
+mod watch;
 
-pub use lifecycle::{Command, Ending, Lifecycle};
-pub use server::{Server, StartError};
+pub use handover::Predecessor;
+pub use lifecycle::{Command, Ending, Lifecycle, Order};
+pub use reload::{Origins, Read};
+pub use server::{Process, Server, StartError};
+pub use upgrade::Invocation;

@@ -8,15 +8,20 @@ use std::path::{Path, PathBuf};
 pub(super) struct PidFile {
     path: PathBuf,
     content: String,
+    /// What stood in it, while this process may still fail to replace the one that wrote it.
+    before: Option<String>,
 }
 
 impl PidFile {
-    /// Writes this process's id to `path`, through a neighbour and a rename: a reader never sees half a number.
+    /// Writes this process's id to `path`. `replaces` says that this process replaces another one, whose id may stand
+    /// there: until [`PidFile::settle`] it is put back when this is dropped.
     ///
     /// # Errors
     /// The file system says no, or the file names another process of this program that is alive.
-    pub(super) fn write(path: &Path) -> io::Result<Self> {
-        if let Some(pid) = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok())
+    pub(super) fn write(path: &Path, replaces: bool) -> io::Result<Self> {
+        let before = std::fs::read_to_string(path).ok();
+        if let Some(pid) = before.as_ref().and_then(|text| text.trim().parse::<u32>().ok())
+            && !replaces
             && pid != std::process::id()
             && is_of_this_program(pid)
         {
@@ -27,10 +32,26 @@ impl PidFile {
             std::fs::create_dir_all(parent)?;
         }
         let content = format!("{}\n", std::process::id());
-        let draft = path.with_extension(format!("pid.{}", std::process::id()));
-        std::fs::write(&draft, &content)?;
-        std::fs::rename(&draft, path)?;
-        Ok(Self { path: path.to_owned(), content })
+        put(path, &content)?;
+        Ok(Self { path: path.to_owned(), content, before: before.filter(|_| replaces) })
+    }
+
+    /// The file stays this process's to its end.
+    pub(super) fn settle(&mut self) {
+        self.before = None;
+    }
+}
+
+/// Writes through a neighbour and a rename: a reader never sees half a number. Where only the file itself may be changed,
+/// as after root has given it away in a directory of its own, it is written in place.
+fn put(path: &Path, content: &str) -> io::Result<()> {
+    let draft = path.with_extension(format!("pid.{}", std::process::id()));
+    let placed = std::fs::write(&draft, content).and_then(|()| std::fs::rename(&draft, path));
+    match placed {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && path.exists() => {
+            std::fs::write(path, content)
+        }
+        placed => placed,
     }
 }
 
@@ -43,9 +64,14 @@ fn is_of_this_program(pid: u32) -> bool {
 impl Drop for PidFile {
     fn drop(&mut self) {
         // A successor may have written its own by now.
-        if std::fs::read_to_string(&self.path).is_ok_and(|found| found == self.content)
-            && let Err(error) = std::fs::remove_file(&self.path)
-        {
+        if !std::fs::read_to_string(&self.path).is_ok_and(|found| found == self.content) {
+            return;
+        }
+        let done = match &self.before {
+            Some(before) => put(&self.path, before),
+            None => std::fs::remove_file(&self.path),
+        };
+        if let Err(error) = done {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the pid file");
         }
     }
@@ -59,12 +85,12 @@ mod tests {
     fn a_successors_file_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/edgeward.pid");
-        let first = PidFile::write(&path).unwrap();
+        let first = PidFile::write(&path, false).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         std::fs::write(&path, "1\n").unwrap();
         drop(first);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n");
-        drop(PidFile::write(&path).unwrap());
+        drop(PidFile::write(&path, false).unwrap());
         assert!(!path.exists());
     }
 
@@ -75,6 +101,20 @@ mod tests {
         let path = dir.path().join("edgeward.pid");
         // No process has this id: it is above the kernel's limit.
         std::fs::write(&path, "4194305\n").unwrap();
-        drop(PidFile::write(&path).unwrap());
+        drop(PidFile::write(&path, false).unwrap());
+    }
+
+    /// A process that fails to replace another one leaves that one's file as it was.
+    #[test]
+    fn a_failed_replacement_puts_the_file_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edgeward.pid");
+        std::fs::write(&path, "1\n").unwrap();
+        drop(PidFile::write(&path, true).unwrap());
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n");
+        let mut settled = PidFile::write(&path, true).unwrap();
+        settled.settle();
+        drop(settled);
+        assert!(!path.exists());
     }
 }

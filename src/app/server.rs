@@ -3,28 +3,32 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::watch::Receiver as Watched;
 
-use super::control::{Control, Status};
-use super::lifecycle::{self, Drain, Ending};
+use super::bind::Bindings;
+use super::handover::Predecessor;
+use super::lifecycle::{self, Ending, House};
 use super::pid_file::PidFile;
-use super::{Lifecycle, descriptors, user};
-use crate::admin::{Admin, Check, Health};
+use super::reload::{self, Origins, Reloader};
+use super::upgrade::{Invocation, Upgrader};
+use super::user::Account;
+use super::{Lifecycle, descriptors, report, service_manager, watch};
+use crate::admin::Admin;
 use crate::base::service::PlainService;
-use crate::base::{clock, task, units};
+use crate::base::{clock, task};
 use crate::config::snapshot::{BindAddress, Current, Limits, Listener, Snapshot};
 use crate::ingress::connection::Connections;
 use crate::ingress::listen::{BindError, Bound};
 use crate::ingress::plain::Plain;
 use crate::ingress::{self, Edge, Rules};
 use crate::proxy::{ATTEMPTS_MAX, Gateway};
-use crate::telemetry::access::{Output, Queue, Writer};
+use crate::telemetry::access::{Output, Writer};
 use crate::telemetry::metrics::Metrics;
-use crate::upstream::Upstream;
 
 /// How long the last records may take to be written when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,16 +69,25 @@ pub enum StartError {
     Process(#[from] io::Error),
 }
 
+/// What a process is made of beside its configuration.
+#[derive(Debug)]
+pub struct Process {
+    /// What outlives configurations, and reads them.
+    pub origins: Origins,
+    /// How the next process is started; or why there can be none.
+    pub invocation: Result<Invocation, &'static str>,
+    /// The process that this one replaces.
+    pub predecessor: Option<Predecessor>,
+}
+
 /// A process that is about to run: everything that can fail has been done.
 #[derive(Debug)]
 pub struct Server {
     snapshot: Arc<Snapshot>,
-    metrics: Arc<Metrics>,
-    bound: Vec<Bound>,
-    admin: Option<Bound>,
+    process: Process,
+    bindings: Bindings,
     extras: Vec<Extra>,
     writer: Writer,
-    control: Option<Control>,
     pid_file: Option<PidFile>,
 }
 
@@ -92,54 +105,57 @@ impl std::fmt::Debug for Extra {
 }
 
 impl Server {
-    /// Binds what `snapshot` names, in an order that leaves nothing behind on failure.
+    /// Binds what `snapshot` names, or takes it over from the process that is replaced, in an order that leaves nothing
+    /// behind on failure.
     ///
     /// # Errors
-    /// What is in use, not permitted, or not writable.
-    pub fn bind(
-        snapshot: Arc<Snapshot>,
-        metrics: Arc<Metrics>,
-        access: &Arc<Queue>,
-    ) -> Result<Self, StartError> {
+    /// What is in use, not permitted, or not writable. A process that was to be replaced is told, and goes on.
+    pub fn bind(snapshot: Arc<Snapshot>, mut process: Process) -> Result<Self, StartError> {
+        match Self::parts(&snapshot, &mut process) {
+            Ok((bindings, writer, pid_file)) => {
+                Ok(Self { snapshot, process, bindings, extras: Vec::new(), writer, pid_file })
+            }
+            Err(error) => {
+                if let Some(predecessor) = process.predecessor {
+                    predecessor.failed(&error.to_string());
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn parts(
+        snapshot: &Snapshot,
+        process: &mut Process,
+    ) -> Result<(Bindings, Writer, Option<PidFile>), StartError> {
         if let Some(limit) = descriptors::raise_limit() {
             let wanted = descriptors_wanted(&snapshot.limits);
             if limit < wanted {
                 tracing::warn!(limit, wanted, "the limit on open files is too low for limits.connections");
             }
         }
-        let bound: Vec<_> =
-            snapshot.listeners.iter().map(|l| Bound::bind(&l.address)).collect::<Result<_, _>>()?;
-        let admin = match &snapshot.admin {
-            Some(admin) => Some(Bound::bind(&BindAddress::Tcp(admin.address))?),
-            None => None,
-        };
-        let control = match &snapshot.server.control_socket {
-            Some(path) => Some(
-                Control::bind(path)
-                    .map_err(|source| StartError::Control { path: path.display().to_string(), source })?,
-            ),
-            None => None,
-        };
-        let pid_file = match &snapshot.server.pid_file {
-            Some(path) => Some(
-                PidFile::write(path)
-                    .map_err(|source| StartError::PidFile { path: path.display().to_string(), source })?,
-            ),
-            None => None,
-        };
         let (user, group) = (snapshot.server.user.as_deref(), snapshot.server.group.as_deref());
-        user::become_user(user, group).map_err(StartError::User)?;
-        let writer = Writer::start(access)?;
+        let account = Account::find(user, group).map_err(StartError::User)?;
+        let bindings = Bindings::new(snapshot, process.predecessor.as_mut(), &account)?;
+        let replaces = process.predecessor.is_some();
+        let pid_file = snapshot.server.pid_file.as_ref().map(|path| {
+            let written = PidFile::write(path, replaces).and_then(|file| account.own(path).map(|()| file));
+            written.map_err(|source| StartError::PidFile { path: path.display().to_string(), source })
+        });
+        let pid_file = pid_file.transpose()?;
+        if let Some(Output::File(path)) = snapshot.log.access.as_ref().map(|log| log.output())
+            && let Some(directory) = path.parent()
+            && !directory.exists()
+        {
+            // What is wrong with it shows when the file is opened.
+            std::fs::create_dir_all(directory).and_then(|()| account.own(directory)).unwrap_or_default();
+        }
+        account.become_it().map_err(StartError::User)?;
+        let writer = Writer::start(&process.origins.access)?;
         if let Some(log) = &snapshot.log.access {
-            if let Output::File(path) = log.output()
-                && let Some(directory) = path.parent()
-            {
-                // What is wrong with it shows when the file is opened.
-                std::fs::create_dir_all(directory).unwrap_or_default();
-            }
             log.open();
         }
-        Ok(Self { snapshot, metrics, bound, admin, extras: Vec::new(), writer, control, pid_file })
+        Ok((bindings, writer, pid_file))
     }
 
     /// Serves `service` beside the gateway, at `address`.
@@ -167,7 +183,7 @@ impl Server {
             counted(self.snapshot.routes.len(), "route"),
             counted(self.snapshot.upstreams.len(), "upstream"),
         );
-        for (listener, bound) in self.snapshot.listeners.iter().zip(&self.bound) {
+        for (listener, bound) in self.snapshot.listeners.iter().zip(&self.bindings.listeners) {
             let scheme = match (bound, &listener.tls) {
                 (Bound::Unix(..), _) => "",
                 (_, Some(_)) => "https://",
@@ -178,7 +194,7 @@ impl Server {
         for extra in &self.extras {
             text.push_str(&format!("sample {} http://{}\n", extra.name, extra.bound.describe()));
         }
-        if let Some(admin) = &self.admin {
+        if let Some(admin) = &self.bindings.admin {
             text.push_str(&format!("admin http://{}\n", admin.describe()));
         }
         text.push_str("ready\n");
@@ -189,31 +205,35 @@ impl Server {
     ///
     /// # Errors
     /// Threads or signal handlers cannot be had.
-    pub fn run(self, ready: impl FnOnce(&str)) -> Result<Ending, StartError> {
+    pub fn run(mut self, ready: impl FnOnce(&str)) -> Result<Ending, StartError> {
         let announcement = self.announcement();
         let data = data_plane(&self.snapshot)?;
         let control_plane = Builder::new_current_thread().enable_all().build()?;
         let mut lifecycle = Lifecycle::new();
         let connections = Arc::new(Connections::default());
         let current = Arc::new(Current::new(self.snapshot.clone()));
-        let health = Arc::new(health(&current));
+        let metrics = self.process.origins.metrics.clone();
+        let reloader = Arc::new(Reloader::new(self.process.origins, current.clone()));
+        let upgrader = Upgrader::new(self.process.invocation, self.bindings.sockets);
+        let health = Arc::new(report::health(&current, &reloader));
 
-        let gateway = Gateway::new(current.clone(), self.metrics.clone(), lifecycle.draining());
+        let gateway = Gateway::new(current.clone(), metrics.clone(), lifecycle.draining());
         let mut proxy = HttpProxy::new(gateway, Arc::new(proxy_conf(&self.snapshot)));
         proxy.handle_init_modules();
         let edge = Arc::new(Edge {
             app: Arc::new(proxy),
             rules: Rules::Current(current.clone()),
-            metrics: self.metrics.clone(),
+            metrics: metrics.clone(),
             connections: connections.clone(),
             draining: lifecycle.draining(),
         });
 
         let ending = control_plane.block_on(async {
-            for upstream in self.snapshot.upstreams.values() {
-                upstream.start();
-            }
-            for (index, bound) in (0_u16..).zip(self.bound) {
+            // Before anything serves: from here on no signal kills.
+            let signals = lifecycle::signals(lifecycle.sender())?;
+            drop(task::spawn("signals", signals));
+            reload::warm(&self.snapshot).await;
+            for (index, bound) in (0_u16..).zip(self.bindings.listeners) {
                 let (edge, stop) = (edge.clone(), lifecycle.stop_accepting());
                 drop(task::spawn_on(data.handle(), "listener", async move {
                     if let Err(error) = ingress::serve(edge, index, bound, stop).await {
@@ -221,38 +241,49 @@ impl Server {
                     }
                 }));
             }
-            let drained_last = lifecycle.draining();
-            if let Some(bound) = self.admin {
-                let admin = Admin::new(health.clone(), self.metrics.clone());
-                serve_plain("admin", bound, Arc::new(admin), &self.metrics, &drained_last);
+            let (drained_last, handed_over) = (lifecycle.draining(), lifecycle.handed_over());
+            if let Some(bound) = self.bindings.admin {
+                let admin = Arc::new(Admin::new(health.clone(), metrics.clone()));
+                serve_plain("admin", bound, admin, &metrics, &drained_last, &handed_over);
             }
             for extra in self.extras {
-                serve_plain(&extra.name, extra.bound, extra.service, &self.metrics, &drained_last);
+                serve_plain(&extra.name, extra.bound, extra.service, &metrics, &drained_last, &handed_over);
             }
-            if let Some(control) = self.control {
-                let (sender, status) = (lifecycle.sender(), status(current.clone(), connections.clone()));
+            if let Some(control) = self.bindings.control {
+                let status = report::status(current.clone(), connections.clone(), reloader.clone());
+                let serving = control.serve(lifecycle.sender(), status, handed_over);
                 drop(task::spawn("control socket", async move {
-                    if let Err(error) = control.serve(sender, status).await {
+                    if let Err(error) = serving.await {
                         tracing::error!(%error, "control socket ended");
                     }
                 }));
             }
-            let signals = lifecycle::signals(lifecycle.sender())?;
-            drop(task::spawn("signals", signals));
-            self.metrics.configured(clock::wall());
-            self.metrics.set_certificates(certificates(&self.snapshot));
+            drop(task::spawn(
+                "watch",
+                watch::run(current.clone(), reloader.generation(), lifecycle.sender()),
+            ));
+            metrics.configured(clock::wall());
+            metrics.set_certificates(self.snapshot.certificates());
+            // The snapshot of the start is not kept beyond its successors.
+            drop(self.snapshot);
             ready(&announcement);
+            service_manager::ready();
+            if let Some(predecessor) = self.process.predecessor {
+                predecessor.ready();
+            }
+            if let Some(pid_file) = &mut self.pid_file {
+                pid_file.settle();
+            }
 
-            let drain = Drain {
+            let house = House {
+                current: &current,
                 health: health.clone(),
                 connections: connections.clone(),
-                delay: self.snapshot.server.drain_delay,
-                grace_period: self.snapshot.server.grace_period,
+                reopen: &|| self.writer.reopen(),
+                reloader: &reloader,
+                upgrader: &upgrader,
             };
-            let reopen = || {
-                self.writer.reopen();
-            };
-            io::Result::Ok(lifecycle.run(&drain, reopen).await)
+            io::Result::Ok(lifecycle.run(&house).await)
         })?;
 
         tracing::info!(?ending, "stopped");
@@ -263,15 +294,6 @@ impl Server {
         drop(self.pid_file);
         Ok(ending)
     }
-}
-
-/// The certificates in use, each by its file, with the end of its validity.
-fn certificates(snapshot: &Snapshot) -> impl Iterator<Item = (String, SystemTime)> {
-    let all = snapshot.listeners.iter().flat_map(|listener| &listener.certificates);
-    all.map(|certificate| {
-        let end = Duration::from_secs(u64::try_from(certificate.not_after).unwrap_or(0));
-        (certificate.file.display().to_string(), SystemTime::UNIX_EPOCH + end)
-    })
 }
 
 /// Descriptors a full house needs: both sides of every connection, idle upstream connections, and some for the house.
@@ -297,83 +319,15 @@ fn proxy_conf(snapshot: &Snapshot) -> ServerConf {
     }
 }
 
-fn health(current: &Arc<Current>) -> Health {
-    let loaded = current.clone();
-    let configuration: Check = Box::new(move || {
-        let snapshot = loaded.load();
-        let line = format!(
-            "generation {}, {} routes, {} upstreams",
-            snapshot.generation,
-            snapshot.routes.len(),
-            snapshot.upstreams.len()
-        );
-        (true, "configuration".to_owned(), line)
-    });
-    let bound = current.clone();
-    let listeners: Check =
-        Box::new(move || (true, "listeners".to_owned(), format!("{} bound", bound.load().listeners.len())));
-    let upstreams = current.clone();
-    Health::new(vec![configuration, listeners])
-        .detail(move || upstreams.load().upstreams.values().map(|upstream| report(upstream)).collect())
-}
-
-/// What `/readyz?verbose` says of an upstream: a line for it, one for each name and server.
-fn report(upstream: &Upstream) -> String {
-    let status = upstream.status(clock::now());
-    let up = status.servers.iter().filter(|server| server.state == "up" || server.state == "warming").count();
-    let word = match (status.servers.len(), up) {
-        (0, _) => "not ready".to_owned(),
-        (all, up) => format!("{up} of {all} servers available"),
-    };
-    let mut text = format!("upstream {}: {word}\n", status.name);
-    for name in &status.names {
-        text.push_str(&format!("  name {}: {} addresses", name.host, name.addresses));
-        match &name.error {
-            Some(error) => text.push_str(&format!(", {error}\n")),
-            None if !name.attempted => text.push_str(", being looked up\n"),
-            None => text.push('\n'),
-        }
-    }
-    for server in &status.servers {
-        let role = if server.backup { ", backup" } else { "" };
-        let since = units::format_duration(Duration::from_secs(server.since.as_secs()));
-        let (address, state) = (&server.address, server.state);
-        text.push_str(&format!(
-            "  {address}: {state} for {since}, weight {}{role}, {} in flight",
-            server.weight, server.in_flight
-        ));
-        if let Some((error, ago)) = &server.last_error {
-            let ago = units::format_duration(Duration::from_secs(ago.as_secs()));
-            text.push_str(&format!(", last error {ago} ago: {error}"));
-        }
-        text.push('\n');
-    }
-    text
-}
-
-fn status(current: Arc<Current>, connections: Arc<Connections>) -> Status {
-    let started = clock::wall();
-    Arc::new(move || {
-        let snapshot = current.load();
-        serde_json::json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "pid": std::process::id(),
-            "started": clock::unix_seconds(started),
-            "generation": snapshot.generation,
-            "routes": snapshot.routes.len(),
-            "upstreams": snapshot.upstreams.len(),
-            "connections": connections.open(),
-        })
-    })
-}
-
-/// Serves a plain service on the control plane, until the process ends: `/readyz` must answer while it drains.
+/// Serves a plain service on the control plane, until the process ends or another one has the socket: `/readyz` must
+/// answer while it drains.
 fn serve_plain(
     name: &str,
     bound: Bound,
     service: Arc<dyn PlainService>,
     metrics: &Arc<Metrics>,
-    draining: &tokio::sync::watch::Receiver<bool>,
+    draining: &Watched<bool>,
+    handed_over: &Watched<bool>,
 ) {
     let listener = Arc::new(Listener {
         name: name.to_owned(),
@@ -390,13 +344,11 @@ fn serve_plain(
         connections: Arc::new(Connections::default()),
         draining: draining.clone(),
     });
-    let never = tokio::sync::watch::Sender::new(false);
+    let stop = handed_over.clone();
     drop(task::spawn("plain listener", async move {
-        let stop = never.subscribe();
         if let Err(error) = ingress::serve(edge, 0, bound, stop).await {
             tracing::error!(%error, "plain listener ended");
         }
-        drop(never);
     }));
 }
 

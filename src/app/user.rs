@@ -1,33 +1,94 @@
 //! Dropping privileges: once the sockets are bound, and before any other thread exists.
 
 use std::io;
+use std::os::unix::fs::chown;
+use std::path::Path;
 
 use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setuid};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities,
+    set_keep_capabilities,
+};
 
-/// Becomes `user` (and `group`, else the user's own), for good.
-///
-/// # Errors
-/// The names are not known to the system, or this process is not root.
-pub(super) fn become_user(user: Option<&str>, group: Option<&str>) -> io::Result<()> {
-    let user = user.map(|name| User::from_name(name)?.ok_or_else(|| unknown("user", name))).transpose()?;
-    let group =
-        group.map(|name| Group::from_name(name)?.ok_or_else(|| unknown("group", name))).transpose()?;
-    let gid: Option<Gid> = group.map(|group| group.gid).or(user.as_ref().map(|user| user.gid));
-    if let (Some(user), Some(gid)) = (&user, gid) {
-        let name = std::ffi::CString::new(user.name.as_str()).map_err(io::Error::other)?;
-        initgroups(&name, gid)?;
+/// Whom the process becomes: looked up once, also to give away what it must be able to change later.
+#[derive(Debug)]
+pub(super) struct Account {
+    name: Option<String>,
+    user: Option<Uid>,
+    group: Option<Gid>,
+}
+
+impl Account {
+    /// The account of `user` and `group`, else the user's own group.
+    ///
+    /// # Errors
+    /// The names are not known to the system.
+    pub(super) fn find(user: Option<&str>, group: Option<&str>) -> io::Result<Self> {
+        let user =
+            user.map(|name| User::from_name(name)?.ok_or_else(|| unknown("user", name))).transpose()?;
+        let group =
+            group.map(|name| Group::from_name(name)?.ok_or_else(|| unknown("group", name))).transpose()?;
+        Ok(Self {
+            group: group.map(|group| group.gid).or(user.as_ref().map(|user| user.gid)),
+            name: user.as_ref().map(|user| user.name.clone()),
+            user: user.map(|user| user.uid),
+        })
     }
-    // The group first: afterwards it could not be changed any more.
-    if let Some(gid) = gid {
-        setgid(gid)?;
+
+    /// Gives `path` to the account: what root made, the account must be able to replace.
+    pub(super) fn own(&self, path: &Path) -> io::Result<()> {
+        if !Uid::effective().is_root() || (self.user.is_none() && self.group.is_none()) {
+            return Ok(());
+        }
+        chown(path, self.user.map(Uid::as_raw), self.group.map(Gid::as_raw))
     }
-    if let Some(user) = user {
-        setuid(user.uid)?;
+
+    /// Becomes the account, for good. What is kept of root is the right to bind ports below 1024 (`CAP_NET_BIND_SERVICE`),
+    /// also for the processes that replace this one.
+    ///
+    /// # Errors
+    /// This process is not root, and not the account either.
+    pub(super) fn become_it(&self) -> io::Result<()> {
+        // A process that replaces another one is what that one became.
+        let is_user = self.user.is_none_or(|user| Uid::current() == user && Uid::effective() == user);
+        let is_group = self.group.is_none_or(|group| Gid::current() == group && Gid::effective() == group);
+        if is_user && is_group {
+            return Ok(());
+        }
+        if let (Some(name), Some(gid)) = (&self.name, self.group) {
+            initgroups(&std::ffi::CString::new(name.as_str()).map_err(io::Error::other)?, gid)?;
+        }
+        // The group first: afterwards it could not be changed any more.
+        if let Some(gid) = self.group {
+            setgid(gid)?;
+        }
+        let Some(user) = self.user else { return Ok(()) };
+        set_keep_capabilities(true)?;
+        setuid(user)?;
+        if user.is_root() {
+            return Ok(());
+        }
+        keep_binding()?;
         // What was given up must not come back; a system where it does is not one to go on with.
-        if !user.uid.is_root() && setuid(Uid::from_raw(0)).is_ok() {
+        if setuid(Uid::from_raw(0)).is_ok() {
             return Err(io::Error::other("root could be regained after dropping to the user"));
         }
+        Ok(())
     }
+}
+
+/// Of all capabilities only the one to bind low ports, inherited by children. A container may not have it to give: then
+/// a later process binds no new low port, and those there are go on being handed over.
+fn keep_binding() -> io::Result<()> {
+    let only = |set| CapabilitySets { effective: set, permitted: set, inheritable: set };
+    let kept = CapabilitySet::NET_BIND_SERVICE;
+    if set_capabilities(None, only(kept)).is_err() {
+        set_capabilities(None, only(CapabilitySet::empty()))?;
+        return Ok(());
+    }
+    configure_capability_in_ambient_set(kept, true).unwrap_or_else(|error| {
+        tracing::debug!(%error, "a process that replaces this one cannot bind new ports below 1024");
+    });
     Ok(())
 }
 

@@ -26,6 +26,11 @@ where
     })
 }
 
+/// Runs `work`, which blocks, on a thread where that keeps nobody waiting.
+pub fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
+    tokio::task::spawn_blocking(work)
+}
+
 /// Spawns `work` on another runtime than the current one; otherwise as [`spawn`].
 pub fn spawn_on<F>(runtime: &tokio::runtime::Handle, name: &'static str, work: F) -> JoinHandle<()>
 where

@@ -20,13 +20,41 @@ pub(super) struct Cli {
     #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]
     pub(super) config: Option<PathBuf>,
 
+    /// Directory that the configuration is looked for in, and relative to
+    #[arg(short = 'p', value_name = "PREFIX", global = true)]
+    pub(super) prefix: Option<PathBuf>,
+
+    /// Test the configuration and exit, in nginx's words
+    #[arg(short = 't', action = ArgAction::SetTrue, conflicts_with_all = ["dump", "signal"])]
+    pub(super) test: bool,
+
+    /// Test the configuration, print all of its files and exit
+    #[arg(short = 'T', action = ArgAction::SetTrue, conflicts_with = "signal")]
+    pub(super) dump: bool,
+
+    /// With -t and -T: say nothing when all is well
+    #[arg(short = 'q', action = ArgAction::SetTrue)]
+    pub(super) quiet: bool,
+
+    /// Tell the running process: the commands of these names
+    #[arg(short = 's', value_name = "SIGNAL", value_enum)]
+    pub(super) signal: Option<SignalName>,
+
+    /// Not offered: settings stand in the configuration file
+    #[arg(short = 'g', value_name = "DIRECTIVES", hide = true, allow_hyphen_values = true)]
+    pub(super) directives: Option<String>,
+
     /// Print the version
-    #[arg(short = 'v', long = "version", action = ArgAction::SetTrue)]
+    #[arg(short = 'v', action = ArgAction::SetTrue)]
     pub(super) short_version: bool,
 
     /// Print the version and how this binary was built
     #[arg(short = 'V', action = ArgAction::SetTrue)]
     pub(super) long_version: bool,
+
+    /// Print the version to standard output
+    #[arg(long = "version", action = ArgAction::SetTrue)]
+    pub(super) version: bool,
 
     #[command(subcommand)]
     pub(super) command: Option<Command>,
@@ -38,7 +66,29 @@ pub(super) enum Order {
     Quit,
     Stop,
     Reopen,
+    Reload,
+    Upgrade,
     Status,
+}
+
+/// What `-s` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum SignalName {
+    Stop,
+    Quit,
+    Reload,
+    Reopen,
+}
+
+impl From<SignalName> for Order {
+    fn from(name: SignalName) -> Self {
+        match name {
+            SignalName::Stop => Self::Stop,
+            SignalName::Quit => Self::Quit,
+            SignalName::Reload => Self::Reload,
+            SignalName::Reopen => Self::Reopen,
+        }
+    }
 }
 
 /// How problems are printed.
@@ -108,6 +158,20 @@ pub(super) enum Command {
     #[command(after_help = ORDER_NOTES)]
     Stop,
 
+    /// Have the running process take its configuration anew
+    ///
+    /// Prints what changed, or every problem: then nothing has changed. Requests under way end on the configuration they
+    /// began with. Listeners, threads and the like cannot change in a running process: see `upgrade`.
+    #[command(after_help = RELOAD_NOTES)]
+    Reload,
+
+    /// Replace the running process by a new one, with the binary and the configuration of now
+    ///
+    /// The new process takes over the listening sockets; only when it serves does the old one stop accepting, finish
+    /// what is open within `server.grace_period`, and exit. If the new one cannot start, the old one goes on.
+    #[command(after_help = UPGRADE_NOTES)]
+    Upgrade,
+
     /// Have the running process reopen its log files
     #[command(after_help = ORDER_NOTES)]
     Reopen,
@@ -146,7 +210,7 @@ Examples:
   edgeward check -c conf/edgeward.toml       every mistake at once, with line, column and suggestion
   edgeward explain GET /api/users/7          which route that takes, and why
 
-Signals: TERM and QUIT finish what is open and exit, INT stops at once.
+Signals: HUP reloads, USR2 upgrades, USR1 reopens logs, TERM and QUIT finish what is open and exit, INT stops at once.
 Exit status: 0 done, 1 it failed or the configuration has problems, 2 wrong usage.";
 
 const RUN_NOTES: &str = "\
@@ -177,6 +241,19 @@ const ORDER_NOTES: &str = "\
 Examples:
   edgeward status -c /etc/edgeward/edgeward.toml
   edgeward quit -c /etc/edgeward/edgeward.toml";
+
+const RELOAD_NOTES: &str = "\
+Examples:
+  edgeward reload -c /etc/edgeward/edgeward.toml
+  edgeward -s reload                         the same with ./edgeward.toml or ./conf/edgeward.toml
+
+Exit status: 0 reloaded, 1 not reloaded, 3 a signal was sent and the outcome is unknown (no control socket).";
+
+const UPGRADE_NOTES: &str = "\
+Examples:
+  install -m 755 edgeward-next /usr/local/bin/edgeward && edgeward upgrade -c /etc/edgeward/edgeward.toml
+
+Exit status: 0 the new process serves, 1 the old one goes on, 3 a signal was sent and the outcome is unknown.";
 
 const INIT_NOTES: &str = "\
 Examples:

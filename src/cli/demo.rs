@@ -49,9 +49,20 @@ pub(super) fn run(config: Option<&Path>, free_ports: bool) -> u8 {
         Ok(ports) => ports,
         Err(error) => return fail(&format!("there are no free ports: {error}")),
     };
-    let text = ports.exchange(&home.text);
-    let read = || config::load_text(&home.config, &text, config::surroundings());
-    let Some(prepared) = Prepared::load(read) else { return PROBLEMS };
+    let (config, built_in) = (home.config.clone(), home.text.clone());
+    let exchange = ports.exchanged;
+    // Edited where there is a checkout, so that a reload has something to do.
+    let read = move || {
+        let text = fs::read_to_string(&config).unwrap_or_else(|_| built_in.clone());
+        config::load_text(&config, &exchange_ports(&text, exchange), config::surroundings())
+    };
+    let prepared = match Prepared::load(Arc::new(read)) {
+        Ok(prepared) => prepared,
+        Err(why) => {
+            out::complain(&why);
+            return PROBLEMS;
+        }
+    };
     let snapshot = prepared.snapshot.clone();
     let Some(samples) = samples(&snapshot) else {
         return fail("the demo's configuration does not have the servers that the sample services answer as");
@@ -63,7 +74,8 @@ pub(super) fn run(config: Option<&Path>, free_ports: bool) -> u8 {
         }
         Ok(())
     };
-    let status = prepared.serve(beside, |announcement| match places {
+    let alone = Err("the demo's sample services live in this process: stop it and start it again");
+    let status = prepared.serve(alone, None, beside, |announcement| match places {
         Some(places) => format!("{announcement}{}", tour::text(&places)),
         None => announcement.to_owned(),
     });
@@ -146,12 +158,12 @@ impl Ports {
         }
         Ok(Self { exchanged, _held: held })
     }
+}
 
-    fn exchange(&self, config: &str) -> String {
-        PORTS.into_iter().zip(self.exchanged).fold(config.to_owned(), |text, (old, new)| {
-            text.replace(&format!("\"127.0.0.1:{old}\""), &format!("\"127.0.0.1:{new}\""))
-        })
-    }
+fn exchange_ports(config: &str, exchanged: [u16; 8]) -> String {
+    PORTS.into_iter().zip(exchanged).fold(config.to_owned(), |text, (old, new)| {
+        text.replace(&format!("\"127.0.0.1:{old}\""), &format!("\"127.0.0.1:{new}\""))
+    })
 }
 
 type Samples = Vec<(SocketAddr, Kind, &'static str)>;
@@ -194,8 +206,7 @@ mod tests {
 
     #[test]
     fn every_port_of_the_configuration_can_be_exchanged() {
-        let ports = Ports { exchanged: [11, 12, 13, 14, 15, 16, 17, 18], _held: Vec::new() };
-        let text = ports.exchange(CONFIG_TEXT);
+        let text = exchange_ports(CONFIG_TEXT, [11, 12, 13, 14, 15, 16, 17, 18]);
         for port in 11..=18 {
             assert_eq!(text.matches(&format!("\"127.0.0.1:{port}\"")).count(), 1, "{port}");
         }

@@ -8,6 +8,7 @@ mod check;
 mod demo;
 mod documents;
 mod explain;
+mod habits;
 mod init;
 mod process;
 mod run;
@@ -41,9 +42,24 @@ pub fn main() -> ExitCode {
     ExitCode::from(dispatch(cli))
 }
 
-fn dispatch(cli: Cli) -> u8 {
+fn dispatch(mut cli: Cli) -> u8 {
+    if cli.version {
+        return print(&version::text(false));
+    }
     if cli.short_version || cli.long_version {
-        return print(&version::text(cli.long_version));
+        return habits::version(cli.long_version);
+    }
+    if let Some(directives) = &cli.directives {
+        return habits::directives(directives);
+    }
+    if let Some(prefix) = cli.prefix.take() {
+        cli.config = Some(habits::within(&prefix, cli.config.as_deref()));
+    }
+    if cli.test || cli.dump {
+        return habits::test(cli.config.as_deref(), cli.dump, cli.quiet);
+    }
+    if let Some(signal) = cli.signal {
+        return process::run(cli.config.as_deref(), signal.into());
     }
     match cli.command {
         Some(Command::Init { directory }) => init::run(&directory),
@@ -60,6 +76,8 @@ fn dispatch(cli: Cli) -> u8 {
         }
         Some(Command::Quit) => process::run(cli.config.as_deref(), Order::Quit),
         Some(Command::Stop) => process::run(cli.config.as_deref(), Order::Stop),
+        Some(Command::Reload) => process::run(cli.config.as_deref(), Order::Reload),
+        Some(Command::Upgrade) => process::run(cli.config.as_deref(), Order::Upgrade),
         Some(Command::Reopen) => process::run(cli.config.as_deref(), Order::Reopen),
         Some(Command::Status) => process::run(cli.config.as_deref(), Order::Status),
         Some(Command::Run) | None => run::run(cli.config.as_deref()),

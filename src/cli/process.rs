@@ -1,18 +1,42 @@
-//! `edgeward quit`, `stop`, `reopen` and `status`: to a running process, over its control socket.
+//! `edgeward reload`, `upgrade`, `quit`, `stop`, `reopen` and `status`: to a running process, over its control socket.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 
 use super::args::Order;
 use super::{OK, PROBLEMS, fail, print, run};
 use crate::app::control;
 use crate::base::out;
-use crate::config::settings::ServerSettings;
-use crate::config::{self, Runtime, render};
+use crate::config::{self, render};
 
 /// A signal was sent, and nobody can say what came of it.
 const OUTCOME_UNKNOWN: u8 = 3;
+
+impl Order {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Quit => "quit",
+            Self::Stop => "stop",
+            Self::Reopen => "reopen",
+            Self::Reload => "reload",
+            Self::Upgrade => "upgrade",
+            Self::Status => "status",
+        }
+    }
+
+    fn signal(self) -> Option<Signal> {
+        match self {
+            Self::Quit => Some(Signal::QUIT),
+            Self::Stop => Some(Signal::INT),
+            Self::Reopen => Some(Signal::USR1),
+            Self::Reload => Some(Signal::HUP),
+            Self::Upgrade => Some(Signal::USR2),
+            Self::Status => None,
+        }
+    }
+}
 
 /// Carries `order` to the process that runs with the configuration.
 pub(super) fn run(config: Option<&Path>, order: Order) -> u8 {
@@ -20,55 +44,77 @@ pub(super) fn run(config: Option<&Path>, order: Order) -> u8 {
         Ok(path) => path,
         Err(status) => return status,
     };
-    run::install_provider();
-    let compiled = config::load(&path, config::surroundings()).compile(&Runtime::detached());
-    let Some(snapshot) = compiled.snapshot else {
-        out::complain(&render::text(&compiled.diagnostics, &compiled.sources, out::complaints_are_read()));
+    // Only where the process is reached matters here: what is wrong with the rest, the process itself has to say.
+    let loaded = config::load(&path, config::surroundings());
+    let Some(raw) = &loaded.raw else {
+        out::complain(&render::text(&loaded.diagnostics, &loaded.sources, out::complaints_are_read()));
         return PROBLEMS;
     };
-    match &snapshot.server.control_socket {
-        Some(socket) => over_socket(socket, order),
-        None => by_signal(&snapshot.server, order),
+    let file = |file: &Option<crate::base::origin::At<crate::base::decode::ConfigPath>>| -> Option<PathBuf> {
+        file.as_ref().map(|at| at.value.0.clone())
+    };
+    match (file(&raw.server.control_socket), file(&raw.server.pid_file)) {
+        (Some(socket), _) => over_socket(&socket, order),
+        (None, Some(pid_file)) => by_signal(&pid_file, order),
+        (None, None) => {
+            if loaded.diagnostics.has_errors() {
+                // One of them may be what keeps the two from being seen.
+                out::complain(&render::text(
+                    &loaded.diagnostics,
+                    &loaded.sources,
+                    out::complaints_are_read(),
+                ));
+            }
+            fail("neither server.control_socket nor server.pid_file is configured: there is nobody to tell")
+        }
     }
 }
 
 fn over_socket(socket: &Path, order: Order) -> u8 {
-    let word = match order {
-        Order::Quit => "quit",
-        Order::Stop => "stop",
-        Order::Reopen => "reopen",
-        Order::Status => "status",
+    let reply = match control::ask(socket, order.word()) {
+        Ok(reply) => reply,
+        Err(error) => return fail(&format!("nobody answers on {}: {error}", socket.display())),
     };
-    match control::ask(socket, word) {
-        Ok(reply) if reply.get("ok").and_then(serde_json::Value::as_bool) == Some(true) => {
-            match reply.get("status") {
-                Some(status) => print(&format!("{status:#}\n")),
-                None => OK,
-            }
+    let text = |key: &str| reply.get(key).and_then(Value::as_str).unwrap_or_default();
+    if reply.get("ok").and_then(Value::as_bool) != Some(true) {
+        out::complain(text("problems"));
+        return match order {
+            Order::Reload => fail(&format!("not reloaded, nothing has changed: {}", text("error"))),
+            Order::Upgrade => fail(&format!("not upgraded, the process goes on: {}", text("error"))),
+            _ => fail(&format!("the process refuses: {}", text("error"))),
+        };
+    }
+    match order {
+        Order::Status => print(&format!("{:#}\n", reply.get("status").unwrap_or(&Value::Null))),
+        Order::Reload => {
+            out::complain(text("warnings"));
+            let changes = text("changes");
+            let number = |key: &str| reply.get(key).and_then(Value::as_u64).unwrap_or_default();
+            print(&format!(
+                "{}reloaded: generation {}, in {} ms\n",
+                if changes.is_empty() { "nothing changed\n" } else { changes },
+                number("generation"),
+                number("milliseconds"),
+            ))
         }
-        Ok(reply) => fail(&format!("the process refuses: {reply}")),
-        Err(error) => fail(&format!("nobody answers on {}: {error}", socket.display())),
+        Order::Upgrade => {
+            let pid = reply.get("pid").and_then(Value::as_u64).unwrap_or_default();
+            print(&format!("upgraded: process {pid} serves\n"))
+        }
+        _ => OK,
     }
 }
 
-fn by_signal(server: &ServerSettings, order: Order) -> u8 {
-    let signal = match order {
-        Order::Quit => Signal::QUIT,
-        Order::Stop => Signal::INT,
-        Order::Reopen => Signal::USR1,
-        Order::Status => return fail("server.control_socket is not configured: there is nobody to ask"),
+fn by_signal(pid_file: &Path, order: Order) -> u8 {
+    let Some(signal) = order.signal() else {
+        return fail("server.control_socket is not configured: there is nobody to ask");
     };
-    let Some(file) = &server.pid_file else {
-        return fail(
-            "neither server.control_socket nor server.pid_file is configured: there is nobody to tell",
-        );
-    };
-    let text = match std::fs::read_to_string(file) {
+    let text = match std::fs::read_to_string(pid_file) {
         Ok(text) => text,
-        Err(error) => return fail(&format!("cannot read {}: {error}", file.display())),
+        Err(error) => return fail(&format!("cannot read {}: {error}", pid_file.display())),
     };
     let Some(pid) = text.trim().parse().ok().filter(|pid| *pid > 1).and_then(Pid::from_raw) else {
-        return fail(&format!("{} does not hold a process id", file.display()));
+        return fail(&format!("{} does not hold a process id", pid_file.display()));
     };
     match kill_process(pid, signal) {
         Ok(()) => {

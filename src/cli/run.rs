@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{DEFAULT_CONFIGS, OK, PROBLEMS, USAGE, fail};
-use crate::app::{Server, StartError};
-use crate::base::{clock, out};
+use crate::app::{Invocation, Origins, Predecessor, Process, Read, Server, StartError};
+use crate::base::out;
 use crate::config::snapshot::Snapshot;
-use crate::config::{self, Compiled, Loaded, Runtime, render};
+use crate::config::{self, Compiled, render};
 use crate::telemetry::access::Queue;
 use crate::telemetry::log::ProcessLog;
 use crate::telemetry::metrics::Metrics;
@@ -16,13 +16,32 @@ use crate::upstream::resolver::System;
 
 /// Runs until the process is told to end.
 pub(super) fn run(config: Option<&Path>) -> u8 {
+    // First of all: whoever waits for this process hears why it does not serve.
+    let predecessor = match Predecessor::from_environment() {
+        Ok(predecessor) => predecessor,
+        Err(error) => return fail(&format!("cannot replace another process: {error}")),
+    };
     let path = match find(config) {
         Ok(path) => path,
-        Err(status) => return status,
+        Err(status) => {
+            if let Some(predecessor) = predecessor {
+                predecessor.failed("there is no configuration");
+            }
+            return status;
+        }
     };
-    match Prepared::load(|| config::load(&path, config::surroundings())) {
-        Some(prepared) => prepared.serve(|_| Ok(()), str::to_owned),
-        None => PROBLEMS,
+    let read = move || config::load(&path, config::surroundings());
+    match Prepared::load(Arc::new(read)) {
+        Ok(prepared) => {
+            prepared.serve(Ok(Invocation::of_this_process()), predecessor, |_| Ok(()), str::to_owned)
+        }
+        Err(why) => {
+            out::complain(&why);
+            if let Some(predecessor) = predecessor {
+                predecessor.failed(&why);
+            }
+            PROBLEMS
+        }
     }
 }
 
@@ -42,48 +61,46 @@ pub(super) fn find(given: Option<&Path>) -> Result<PathBuf, u8> {
 /// A compiled configuration with the parts of the process it is tied to.
 pub(super) struct Prepared {
     pub(super) snapshot: Arc<Snapshot>,
-    metrics: Arc<Metrics>,
-    access: Arc<Queue>,
+    origins: Origins,
 }
 
 impl Prepared {
-    /// Sets up the process log and the TLS provider, then reads and compiles; says on standard error what is wrong.
-    pub(super) fn load(read: impl FnOnce() -> Loaded) -> Option<Self> {
+    /// Sets up the process log and the TLS provider, then reads and compiles.
+    ///
+    /// # Errors
+    /// What is wrong, to be printed as it is. Warnings are printed here.
+    pub(super) fn load(read: Read) -> Result<Self, String> {
         install_provider();
-        let log = match ProcessLog::install(tracing::level_filters::LevelFilter::INFO) {
-            Ok(log) => log,
-            Err(error) => {
-                fail(&error.to_string());
-                return None;
-            }
-        };
+        let log = ProcessLog::install(tracing::level_filters::LevelFilter::INFO)
+            .map_err(|error| format!("edgeward: {error}\n"))?;
         let metrics = Metrics::new();
         let access = Queue::new(metrics.clone());
-        let runtime = Runtime {
-            live: Live::new(metrics.clone(), Arc::new(System)),
-            metrics: metrics.clone(),
-            access_queue: access.clone(),
-            generation: 1,
-            now: clock::now(),
-            wall: clock::wall(),
+        let live = Live::new(metrics.clone(), Arc::new(System));
+        let origins = Origins { read, live, metrics, access, log };
+        let runtime = origins.runtime(1, Vec::new());
+        let Compiled { sources, diagnostics, snapshot } = (origins.read)().compile(&runtime);
+        let text = if diagnostics.is_empty() {
+            String::new()
+        } else {
+            render::text(&diagnostics, &sources, out::complaints_are_read())
         };
-        let Compiled { sources, diagnostics, snapshot } = read().compile(&runtime);
-        if !diagnostics.is_empty() {
-            out::complain(&render::text(&diagnostics, &sources, out::complaints_are_read()));
-        }
-        let snapshot = Arc::new(snapshot?);
-        log.set_level(snapshot.log.level);
-        Some(Self { snapshot, metrics, access })
+        let Some(snapshot) = snapshot else { return Err(text) };
+        out::complain(&text);
+        origins.log.set_level(snapshot.log.level);
+        Ok(Self { snapshot: Arc::new(snapshot), origins })
     }
 
-    /// Binds and serves to the end. `beside` adds what is served beside the gateway; `say` makes what is printed once
-    /// it serves out of what listens where.
+    /// Binds and serves to the end. `invocation` is how the next process is started, or why there is none; `beside` adds
+    /// what is served beside the gateway; `say` makes what is printed once it serves out of what listens where.
     pub(super) fn serve(
         self,
+        invocation: Result<Invocation, &'static str>,
+        predecessor: Option<Predecessor>,
         beside: impl FnOnce(&mut Server) -> Result<(), StartError>,
         say: impl FnOnce(&str) -> String,
     ) -> u8 {
-        let server = Server::bind(self.snapshot, self.metrics, &self.access).and_then(|mut server| {
+        let process = Process { origins: self.origins, invocation, predecessor };
+        let server = Server::bind(self.snapshot, process).and_then(|mut server| {
             beside(&mut server)?;
             Ok(server)
         });

@@ -1,6 +1,7 @@
 //! Broken configurations and exactly what is said about them: one directory a case under `tests/golden/config`.
 //!
-//! A case has a `main.toml`, whatever that includes, and `expected.txt`. After a wanted change of words run the test with
+//! A case has a `main.toml`, whatever that includes, and `expected.txt`. With a `next.toml` it is a reload: `main.toml` is in
+//! force, and what is said is about the next. After a wanted change of words run the test with
 //! `EDGEWARD_BLESS=1` and read the difference.
 
 use std::collections::BTreeSet;
@@ -10,6 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::base::decode::Surroundings;
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::Sources;
+use crate::config::diff::needs_upgrade;
 use crate::config::{Runtime, load, render};
 
 /// Codes that no broken file can give: they need a file system that fails or a mountain of input.
@@ -29,11 +31,19 @@ fn env(name: &str) -> Option<String> {
     }
 }
 
-fn check(path: &Path) -> (Sources, Diagnostics) {
+fn check(case: &Path) -> (Sources, Diagnostics) {
     let read = |path: &Path| fs::read(path);
-    let loaded = load(path, Surroundings { env: &env, read: &read });
-    let compiled = loaded.compile(&Runtime::detached());
-    (compiled.sources, compiled.diagnostics)
+    let compile = |name: &str| {
+        load(&case.join(name), Surroundings { env: &env, read: &read }).compile(&Runtime::detached())
+    };
+    let main = compile("main.toml");
+    if !case.join("next.toml").exists() {
+        return (main.sources, main.diagnostics);
+    }
+    let mut next = compile("next.toml");
+    let (old, new) = (main.snapshot.unwrap(), next.snapshot.unwrap());
+    needs_upgrade(&old, &new, &mut next.diagnostics);
+    (next.sources, next.diagnostics)
 }
 
 fn cases() -> Vec<PathBuf> {
@@ -51,7 +61,7 @@ fn every_mistake_is_told_in_these_words() {
     let bless = std::env::var_os("EDGEWARD_BLESS").is_some();
     let mut wrong = Vec::new();
     for case in cases() {
-        let (sources, diagnostics) = check(&case.join("main.toml"));
+        let (sources, diagnostics) = check(&case);
         let shown = render::text(&diagnostics, &sources, false);
         let shown = shown.replace(&format!("{}/", case.display()), "");
         let expected = case.join("expected.txt");
@@ -74,7 +84,7 @@ fn every_mistake_is_told_in_these_words() {
 fn every_code_has_a_case() {
     let mut seen = BTreeSet::new();
     for case in cases() {
-        seen.extend(check(&case.join("main.toml")).1.iter().map(|item| item.code.to_owned()));
+        seen.extend(check(&case).1.iter().map(|item| item.code.to_owned()));
     }
     let mut known = BTreeSet::new();
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

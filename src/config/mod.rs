@@ -7,6 +7,7 @@
 
 mod compile;
 mod declared;
+pub mod diff;
 mod files;
 pub mod log;
 mod merge;
@@ -26,7 +27,7 @@ mod golden;
 mod reference;
 
 use std::io::{self, Read};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub use compile::{Compiled, Runtime};
 pub use raw::ConfigRaw;
@@ -46,6 +47,8 @@ pub struct Loaded {
     pub diagnostics: Diagnostics,
     /// What could be decoded; present also beside errors, so that compiling finds the rest of them.
     pub raw: Option<ConfigRaw>,
+    /// Every file it depends on, and the directories in which files are looked for.
+    files: Vec<PathBuf>,
     declared: Declared,
 }
 
@@ -75,8 +78,24 @@ fn finish(
     let mut cx = Decoder::new(&sources, surroundings, &places, &mut diagnostics);
     let root = files.map(|files| merge::merge(files, &mut cx));
     let raw = root.as_ref().and_then(|root| ConfigRaw::decode(root, &mut cx));
+    let mut files = cx.into_files();
     let declared = root.as_ref().map(Declared::of).unwrap_or_default();
-    Loaded { sources, diagnostics, raw, declared }
+    if let Some(raw) = &raw {
+        files.retain(|file| !raw.server.is_own(file));
+        files.extend(included_directories(raw, &sources));
+    }
+    files.extend(sources.iter().map(|(_, source)| source.path.clone()));
+    Loaded { sources, diagnostics, raw, files, declared }
+}
+
+/// Where a file may come that `include` is to read.
+fn included_directories(raw: &ConfigRaw, sources: &Sources) -> Vec<PathBuf> {
+    let main = sources.iter().next().and_then(|(_, source)| source.path.parent()).unwrap_or(Path::new(""));
+    let patterns = raw.include.iter().filter(|pattern| pattern.contains(['*', '?']));
+    let directories = patterns.filter_map(|pattern| main.join(&pattern.value).parent().map(Path::to_owned));
+    directories
+        .map(|directory| if directory == Path::new("") { PathBuf::from(".") } else { directory })
+        .collect()
 }
 
 /// The environment of this process, and its files.

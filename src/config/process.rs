@@ -1,7 +1,7 @@
 //! The process-level tables: `[server]`, `[limits]`, `[[listeners]]`, `[admin]`.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -32,6 +32,8 @@ keys! {
         grace_period: Duration = Duration::from_secs(30),
         /// After TERM or QUIT: how long connections are still accepted while `/readyz` says 503, for load balancers in front.
         drain_delay: Duration = Duration::ZERO,
+        /// Whether the configuration is reloaded when one of its files, or of those it names, changes.
+        watch: bool = false,
         /// Networks whose `Forwarded` and `X-Forwarded-*` headers are believed; empty = nobody's.
         trusted_proxies: Vec<At<IpNet>> = Vec::new(),
     }
@@ -118,6 +120,12 @@ pub struct CertificateFiles {
 }
 
 impl ServerRaw {
+    /// Whether `file` is made by the process itself.
+    pub(super) fn is_own(&self, file: &Path) -> bool {
+        let own = [&self.pid_file, &self.control_socket];
+        own.into_iter().flatten().any(|path| path.value.0 == file)
+    }
+
     /// The settings.
     pub fn compile(&self, out: &mut Diagnostics) -> ServerSettings {
         for (name, value) in [("user", &self.user), ("group", &self.group)] {
@@ -140,6 +148,7 @@ impl ServerRaw {
             group: self.group.as_ref().map(|group| group.value.clone()),
             grace_period: *self.grace_period,
             drain_delay: *self.drain_delay,
+            watch: *self.watch,
             trusted_proxies: TrustedProxies::new(self.trusted_proxies.iter().map(|network| network.value)),
         }
     }
@@ -301,10 +310,7 @@ impl Value for BindAddress {
     }
 
     fn render(&self) -> String {
-        match self {
-            Self::Tcp(address) => quote(&address.to_string()),
-            Self::Unix(path) => quote(&format!("unix:{}", path.display())),
-        }
+        quote(&self.to_string())
     }
 }
 

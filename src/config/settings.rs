@@ -23,6 +23,8 @@ pub struct ServerSettings {
     pub grace_period: Duration,
     /// After TERM or QUIT: how long connections are still accepted while `/readyz` says 503.
     pub drain_delay: Duration,
+    /// Whether the configuration is reloaded when one of its files changes.
+    pub watch: bool,
     /// Whose forwarding headers are believed.
     pub trusted_proxies: TrustedProxies,
 }
@@ -55,6 +57,15 @@ pub enum BindAddress {
     Tcp(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
+}
+
+impl std::fmt::Display for BindAddress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Tcp(address) => address.fmt(f),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
 }
 
 /// `[admin]`.

@@ -3,14 +3,16 @@
 //! A request takes one [`Snapshot`] when it is accepted and sees that generation to its end. Nothing in here is looked
 //! up by name while it is served: routes hold handles.
 
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::StatusCode;
 use indexmap::IndexMap;
 
+pub use super::diff::Outline;
 pub use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
 pub use super::tls::CertificateFacts;
 pub use crate::base::decode::Setting;
@@ -47,9 +49,22 @@ pub struct Snapshot {
     pub upstreams: IndexMap<String, Arc<Upstream>>,
     /// The files it came from, for `explain`.
     pub sources: Sources,
+    /// Every file it was made from, and the directories in which more are looked for.
+    pub files: Arc<[PathBuf]>,
+    /// What it consists of, for comparison with the next one.
+    pub outline: Outline,
 }
 
 impl Snapshot {
+    /// The certificates in use, each by its file, with the end of its validity.
+    pub fn certificates(&self) -> impl Iterator<Item = (String, SystemTime)> {
+        let all = self.listeners.iter().flat_map(|listener| &listener.certificates);
+        all.map(|certificate| {
+            let end = Duration::from_secs(u64::try_from(certificate.not_after).unwrap_or(0));
+            (certificate.file.display().to_string(), SystemTime::UNIX_EPOCH + end)
+        })
+    }
+
     /// The route under `id`. Ids come from this snapshot's own table, so there always is one; the fallback only spares
     /// the request path a panic.
     pub fn route(&self, id: RouteId) -> &Arc<Route> {

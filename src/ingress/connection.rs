@@ -126,6 +126,8 @@ pub struct Connections {
     open: AtomicUsize,
     listening: AtomicUsize,
     serial: AtomicU64,
+    /// Milliseconds: see [`Connections::linger_for`].
+    linger_ms: AtomicU64,
     idle: Notify,
     alarms: Arc<Alarms>,
 }
@@ -145,6 +147,16 @@ impl Connections {
             }
             closed.await;
         }
+    }
+
+    /// How long idle connections are still answered on once the process drains: a request that is on its way gets its
+    /// answer (with `Connection: close`) instead of a reset.
+    pub fn linger_for(&self, time: Duration) {
+        self.linger_ms.store(u64::try_from(time.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+    }
+
+    pub(crate) fn linger(&self) -> Duration {
+        Duration::from_millis(self.linger_ms.load(Ordering::Relaxed))
     }
 
     /// Counts a new connection, unless `most` are open already.

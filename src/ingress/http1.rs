@@ -1,7 +1,6 @@
 //! HTTP/1 on one connection: our own keep-alive loop around Pingora, one request at a time.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use pingora::apps::HttpServerApp;
 use pingora::protocols::Stream;
@@ -12,10 +11,6 @@ use super::edge::Edge;
 use super::stream::{EdgeStream, HeadLimits, Next};
 use super::{http2, refuse};
 use crate::config::snapshot::Limits;
-
-/// How long an idle connection is still answered on once the process drains: a request that is on its way gets its
-/// answer (with `Connection: close`) instead of a reset.
-const DRAIN_LINGER: Duration = Duration::from_secs(1);
 
 /// Serves `stream` until it is closed from either side.
 ///
@@ -34,7 +29,7 @@ pub(super) async fn serve<A>(
         let idle_ends = async {
             // An error says that the process is gone: then it is over, too.
             drop(draining.wait_for(|draining| *draining).await);
-            tokio::time::sleep(DRAIN_LINGER).await;
+            tokio::time::sleep(edge.connections.linger()).await;
         };
         match stream.next_head(&limits, idle_ends).await {
             Next::Head(head, began) => {

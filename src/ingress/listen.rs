@@ -3,8 +3,11 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use socket2::{Domain, Protocol, Socket, Type};
 
@@ -22,24 +25,29 @@ pub enum Bound {
     Unix(std::os::unix::net::UnixListener, SocketFile),
 }
 
-/// The file of a unix socket: removed when dropped, if it is still the one that was made.
+/// The file of a unix socket: removed when dropped, if it is still the one that was made and no other process has it.
 #[derive(Debug)]
 pub struct SocketFile {
     path: PathBuf,
     /// Device and inode.
     identity: (u64, u64),
+    handed_over: Arc<AtomicBool>,
 }
 
 impl SocketFile {
     fn of(path: &Path) -> io::Result<Self> {
         let made = std::fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), identity: (made.dev(), made.ino()) })
+        let identity = (made.dev(), made.ino());
+        Ok(Self { path: path.to_owned(), identity, handed_over: Arc::default() })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        // A successor may have put its own there by now.
+        if self.handed_over.load(Ordering::Relaxed) {
+            return;
+        }
+        // Somebody may have put another there by now.
         let is_ours = std::fs::symlink_metadata(&self.path)
             .is_ok_and(|found| (found.dev(), found.ino()) == self.identity);
         if is_ours && let Err(error) = std::fs::remove_file(&self.path) {
@@ -63,12 +71,39 @@ impl Bound {
     /// Binds `address` and listens on it.
     pub fn bind(address: &BindAddress) -> Result<Self, BindError> {
         match address {
-            BindAddress::Tcp(address) => tcp(*address)
-                .map(Self::Tcp)
-                .map_err(|source| BindError { address: address.to_string(), source }),
-            BindAddress::Unix(path) => unix(path)
-                .map(|(listener, file)| Self::Unix(listener, file))
-                .map_err(|source| BindError { address: format!("unix:{}", path.display()), source }),
+            BindAddress::Tcp(address) => tcp(*address).map(Self::Tcp),
+            BindAddress::Unix(path) => unix(path).map(|(listener, file)| Self::Unix(listener, file)),
+        }
+        .map_err(|source| BindError { address: address.to_string(), source })
+    }
+
+    /// Takes over the listening `socket` of another process, which was bound to `address`.
+    pub fn inherit(address: &BindAddress, socket: OwnedFd) -> Result<Self, BindError> {
+        let failed = |source| BindError { address: address.to_string(), source };
+        let socket = Socket::from(socket);
+        if !socket.is_listener().map_err(failed)? {
+            return Err(failed(io::Error::other("what was handed over does not listen")));
+        }
+        socket.set_nonblocking(true).map_err(failed)?;
+        match address {
+            BindAddress::Tcp(_) => Ok(Self::Tcp(socket.into())),
+            BindAddress::Unix(path) => Ok(Self::Unix(socket.into(), SocketFile::of(path).map_err(failed)?)),
+        }
+    }
+
+    /// The socket.
+    pub fn socket(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(listener, _) => listener.as_fd(),
+        }
+    }
+
+    /// Set when another process has the socket, and with it the file.
+    pub fn handed_over(&self) -> Arc<AtomicBool> {
+        match self {
+            Self::Tcp(_) => Arc::default(),
+            Self::Unix(_, file) => file.handed_over.clone(),
         }
     }
 

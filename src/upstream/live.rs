@@ -6,13 +6,14 @@
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::Upstream;
 use super::address::Address;
 use super::discovery::{Name, Resolve};
 use super::server::ServerState;
+use super::{Settings, Upstream};
 use crate::telemetry::metrics::Metrics;
 
 /// What makes a server the same server in two configurations.
@@ -34,6 +35,7 @@ pub struct Live {
     servers: Registry<ServerKey, ServerState>,
     names: Registry<Arc<str>, Name>,
     started: Registry<Arc<str>, Upstream>,
+    upstreams: Registry<(String, u64), Upstream>,
 }
 
 impl Live {
@@ -45,7 +47,19 @@ impl Live {
             servers: Registry::default(),
             names: Registry::default(),
             started: Registry::default(),
+            upstreams: Registry::default(),
         })
+    }
+
+    /// The upstream that `settings` describe: the one there is, if it was `written` alike and its files still contain the
+    /// same. So a new configuration keeps what it does not change, budgets and running checks included.
+    pub fn upstream(self: &Arc<Self>, settings: Settings, written: &str, now: Instant) -> Arc<Upstream> {
+        if settings.fallback.is_some() {
+            // What it falls back to may have changed, and stands elsewhere. Its servers' state is kept all the same.
+            return Upstream::new(settings, self, now);
+        }
+        let key = (format!("{} = {written}", settings.name), settings.content());
+        self.upstreams.get_arc(key, || Upstream::new(settings, self, now))
     }
 
     /// The state under `key`; made by `build` if nobody holds one.
@@ -92,11 +106,15 @@ impl<K, V> Default for Registry<K, V> {
 
 impl<K: Eq + Hash, V> Registry<K, V> {
     fn get(&self, key: K, build: impl FnOnce() -> V) -> Arc<V> {
+        self.get_arc(key, || Arc::new(build()))
+    }
+
+    fn get_arc(&self, key: K, build: impl FnOnce() -> Arc<V>) -> Arc<V> {
         let mut inner = self.inner.lock();
         if let Some(value) = inner.by_key.get(&key).and_then(Weak::upgrade) {
             return value;
         }
-        let value = Arc::new(build());
+        let value = build();
         inner.insert(key, &value);
         value
     }

@@ -87,6 +87,13 @@ pub struct Settings {
     pub fallback: Option<Fallback>,
 }
 
+impl Settings {
+    /// Tells apart what the files named by the settings contain.
+    pub fn content(&self) -> u64 {
+        self.tls.as_ref().map_or(0, TlsPolicy::fingerprint)
+    }
+}
+
 /// One entry of `servers`.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {

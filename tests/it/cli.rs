@@ -214,14 +214,26 @@ async fn init_writes_what_runs() {
 async fn help_versions_and_wrong_usage() {
     let help = edgeward(&["--help"]).await;
     assert_eq!((help.status, help.stderr.as_str()), (0, ""));
-    for command in ["run", "demo", "init", "check", "explain", "schema", "completions", "man"] {
+    let commands = [
+        "run",
+        "demo",
+        "init",
+        "check",
+        "explain",
+        "reload",
+        "upgrade",
+        "quit",
+        "schema",
+        "completions",
+        "man",
+    ];
+    for command in commands {
         assert!(help.stdout.contains(&format!("\n  {command} ")), "{command} is not in the help");
         let own = edgeward(&[command, "--help"]).await;
         assert!(own.stdout.contains("Examples:"), "{command} has no examples");
     }
-    let version = edgeward(&["-v"]).await;
+    let version = edgeward(&["--version"]).await;
     assert_eq!(version.stdout, format!("edgeward {}\n", env!("CARGO_PKG_VERSION")));
-    assert!(edgeward(&["-V"]).await.stdout.lines().count() > 3);
     for wrong in [&["fly"][..], &["check", "--format", "xml"], &["explain", "GET"], &[]] {
         let ran = edgeward(wrong).await;
         assert_eq!(ran.status, 2, "{wrong:?}: {}", ran.stderr);
@@ -230,6 +242,72 @@ async fn help_versions_and_wrong_usage() {
     let missing = edgeward(&["check", "-c", "none.toml"]).await;
     assert_eq!(missing.status, 1);
     assert!(missing.stderr.contains("none.toml"), "{}", missing.stderr);
+}
+
+/// What scripts written for nginx call and grep for: words, streams and exit statuses as nginx has them.
+#[tokio::test]
+async fn nginxs_options_answer_in_its_words() {
+    let version = edgeward(&["-v"]).await;
+    let first = format!("edgeward version: edgeward/{}\n", env!("CARGO_PKG_VERSION"));
+    assert_eq!((version.status, version.stdout.as_str(), &version.stderr), (0, "", &first));
+    let long = edgeward(&["-V"]).await;
+    assert!(
+        long.status == 0 && long.stderr.starts_with(&first) && long.stderr.lines().count() > 3,
+        "{}",
+        long.stderr
+    );
+
+    let config = "[[listeners]]\nname = \"x\"\naddress = \"127.0.0.1:0\"\n[[routes]]\npath = \"/x\"\nrespond = { status = 200 }\n";
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::create_dir(directory.path().join("conf")).unwrap();
+    let file = directory.path().join("conf/edgeward.toml");
+    std::fs::write(&file, config).unwrap();
+    let path = file.to_str().unwrap();
+    let tell = async |arguments: &[&str]| run(command(directory.path(), arguments)).await;
+
+    let good = tell(&["-t"]).await;
+    assert_eq!((good.status, good.stdout.as_str()), (0, ""));
+    for words in [
+        format!("the configuration file {path} syntax is ok"),
+        format!("configuration file {path} test is successful"),
+    ] {
+        assert!(good.stderr.contains(&words), "{words} in {}", good.stderr);
+    }
+    assert_eq!(tell(&["-t", "-q"]).await.stderr, "");
+    let elsewhere = run(command(
+        std::path::Path::new("/"),
+        &["-t", "-p", directory.path().to_str().unwrap(), "-c", "conf/edgeward.toml"],
+    ))
+    .await;
+    assert_eq!(elsewhere.stderr, good.stderr);
+    let dumped = tell(&["-T", "-c", path]).await;
+    assert_eq!(dumped.stdout, format!("# configuration file {path}:\n{config}\n"));
+    assert!(dumped.stderr.contains("test is successful"));
+
+    std::fs::write(&file, config.replace("respond", "respnd")).unwrap();
+    let bad = tell(&["-t"]).await;
+    assert_eq!(bad.status, 1);
+    assert!(
+        bad.stderr.contains("did you mean \"respond\"")
+            && bad.stderr.contains(&format!("configuration file {path} test failed")),
+        "{}",
+        bad.stderr
+    );
+
+    let daemon = tell(&["-g", "daemon off; worker_processes 2;"]).await;
+    assert_eq!(daemon.status, 2);
+    assert!(
+        daemon.stderr.contains("runs in the foreground")
+            && daemon.stderr.contains("`threads` under [server]"),
+        "{}",
+        daemon.stderr
+    );
+    for signal in ["stop", "quit", "reload", "reopen"] {
+        let nobody = tell(&["-s", signal, "-c", path]).await;
+        assert_eq!(nobody.status, 1);
+        assert!(nobody.stderr.contains("there is nobody to tell"), "{}", nobody.stderr);
+    }
+    assert_eq!(tell(&["-s", "dance"]).await.status, 2);
 }
 
 /// `edgeward … | head -1` ends quietly.

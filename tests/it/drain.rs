@@ -174,18 +174,6 @@ async fn the_pid_file_comes_and_goes() {
     assert!(!file.exists());
 }
 
-/// HUP and USR2 are for the next version; until then they must not kill.
-#[tokio::test]
-async fn signals_without_a_meaning_yet_are_harmless() {
-    let mut gw = gateway("[[routes]]\npath = \"/x\"\nrespond = { status = 200 }\n").start().await;
-    for signal in [Signal::HUP, Signal::USR1, Signal::USR2] {
-        gw.signal(signal);
-        gw.get("/x").await.expect_status(200);
-    }
-    assert!(gw.is_running());
-    gw.stop().await;
-}
-
 #[tokio::test]
 async fn a_websocket_does_not_outlive_the_grace_period() {
     let app = upstream().otherwise(Answer::WebSocket).start().await;

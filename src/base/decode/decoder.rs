@@ -38,6 +38,8 @@ pub struct Decoder<'a> {
     path: String,
     /// The kind of table: `routes.auth`, `upstreams.*`.
     place: String,
+    /// Files named so far.
+    files: Vec<PathBuf>,
 }
 
 /// Where [`Decoder`] was before it went deeper.
@@ -55,7 +57,25 @@ impl<'a> Decoder<'a> {
         tables: &'a [TablePlace],
         out: &'a mut Diagnostics,
     ) -> Self {
-        Self { surroundings, sources, tables, out, path: String::new(), place: String::new() }
+        Self {
+            surroundings,
+            sources,
+            tables,
+            out,
+            path: String::new(),
+            place: String::new(),
+            files: Vec::new(),
+        }
+    }
+
+    /// The configuration depends on the contents of `file`, too.
+    pub(super) fn names_file(&mut self, file: &Path) {
+        self.files.push(file.to_owned());
+    }
+
+    /// The files that were named, in the order met.
+    pub fn into_files(self) -> Vec<PathBuf> {
+        self.files
     }
 
     /// The configuration path of what is being decoded, such as `routes[2].upstream`.

@@ -126,7 +126,12 @@ pub trait Value: Sized {
 
     /// Lists the effective settings in it, `key` before each: one by default, those of its keys for a table.
     fn settings(&self, key: &str, origin: &Origin, out: &mut Vec<Setting>) {
-        out.push(Setting { key: key.to_owned(), value: self.render(), origin: origin.clone() });
+        out.push(Setting {
+            key: key.to_owned(),
+            value: self.render(),
+            origin: origin.clone(),
+            needs_upgrade: false,
+        });
     }
 }
 
@@ -139,6 +144,8 @@ pub struct Setting {
     pub value: String,
     /// Where it was written.
     pub origin: Origin,
+    /// Whether a reload cannot change it.
+    pub needs_upgrade: bool,
 }
 
 /// The path of a key of the table at `path`, which may be empty.

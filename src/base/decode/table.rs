@@ -231,14 +231,19 @@ macro_rules! keys {
         $crate::keys!(@setting &$value, $path, $flags, $out);
     };
     (@setting $at:expr, $path:ident, $flags:tt, $out:ident) => {
+        let listed = $out.len();
         if $crate::keys!(@flag secret $flags) {
             $out.push($crate::base::decode::Setting {
                 key: $path,
                 value: "\"***\"".to_owned(),
                 origin: $at.origin.clone(),
+                needs_upgrade: false,
             });
         } else {
             $crate::base::decode::Value::settings(&$at.value, &$path, &$at.origin, $out);
+        }
+        if $crate::keys!(@flag upgrade $flags) {
+            $out.iter_mut().skip(listed).for_each(|setting| setting.needs_upgrade = true);
         }
     };
 

@@ -13,13 +13,14 @@ use std::time::{Instant, SystemTime};
 use indexmap::IndexMap;
 
 use super::declared::Declared;
+use super::diff::Outline;
 use super::log::{EscapeRaw, LevelRaw, LogRaw, OutputRaw};
 use super::process::{ListenerRaw, check_listeners};
 use super::raw::ConfigRaw;
 use super::snapshot::{Listener, LogSettings, Snapshot};
 use super::{Loaded, tls};
 use crate::base::clock;
-use crate::base::decode::join_key;
+use crate::base::decode::{Value, join_key};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::{At, Origin, Sources};
 use crate::base::units::format_duration;
@@ -45,6 +46,8 @@ pub struct Runtime {
     pub now: Instant,
     /// The date, for certificates.
     pub wall: SystemTime,
+    /// The names of the listeners that are bound, in their order; connections know theirs by its place. Empty at start.
+    pub bound: Vec<String>,
 }
 
 impl Runtime {
@@ -58,6 +61,7 @@ impl Runtime {
             generation: 1,
             now: clock::now(),
             wall: clock::wall(),
+            bound: Vec::new(),
         }
     }
 }
@@ -76,9 +80,16 @@ pub struct Compiled {
 impl Loaded {
     /// Compiles what was read, also beside errors, so that all of them are found at once.
     pub fn compile(self, runtime: &Runtime) -> Compiled {
-        let Self { sources, mut diagnostics, raw, declared } = self;
+        let Self { sources, mut diagnostics, raw, mut files, declared } = self;
         let snapshot = raw.map(|raw| {
-            Compiler { raw: &raw, declared: &declared, runtime }.snapshot(sources.clone(), &mut diagnostics)
+            let compiler = Compiler { raw: &raw, declared: &declared, runtime };
+            let mut snapshot = compiler.snapshot(sources.clone(), &mut diagnostics);
+            // Patterns of certificates stand for files that only compiling found.
+            files.extend(
+                snapshot.listeners.iter().flat_map(|l| &l.certificates).map(|found| found.file.clone()),
+            );
+            snapshot.files = files.into();
+            snapshot
         });
         let snapshot = snapshot.filter(|_| !diagnostics.has_errors());
         diagnostics.sort();
@@ -99,8 +110,10 @@ impl Compiler<'_> {
         let raw = self.raw;
         let server = raw.server.compile(out);
         let limits = raw.limits.compile(out);
+        let mut outline = Outline::of(raw);
         let listeners = self.listeners(out);
-        let upstreams = self.upstreams(out);
+        listeners.iter().for_each(|listener| outline.listener_content(listener));
+        let upstreams = self.upstreams(&mut outline, out);
         let routes = self.routes(&upstreams, out);
         let table = Table::build(routes.specs);
         for (below, above) in table.shadowed() {
@@ -118,7 +131,15 @@ impl Compiler<'_> {
             unmatched: routes.unmatched,
             upstreams,
             sources,
+            files: Arc::default(),
+            outline,
         }
+    }
+
+    /// The place of the listener called `name` in the snapshot: that of its socket, wherever its table stands now.
+    fn listener_place(self, name: &str) -> Option<usize> {
+        let written = || self.raw.listeners.iter().position(|listener| listener.name.value == name);
+        self.runtime.bound.iter().position(|bound| bound == name).or_else(written)
     }
 
     fn listeners(self, out: &mut Diagnostics) -> Vec<Arc<Listener>> {
@@ -148,17 +169,21 @@ impl Compiler<'_> {
                 certificates,
             })
         };
-        paths.iter().zip(listeners.iter()).map(compile).collect()
+        let mut compiled: Vec<_> = paths.iter().zip(listeners.iter()).map(compile).collect();
+        compiled.sort_by_key(|listener| self.listener_place(&listener.name));
+        compiled
     }
 
-    fn upstreams(self, out: &mut Diagnostics) -> IndexMap<String, Arc<Upstream>> {
+    fn upstreams(self, outline: &mut Outline, out: &mut Diagnostics) -> IndexMap<String, Arc<Upstream>> {
         let mut upstreams = IndexMap::with_capacity(self.raw.upstreams.len());
         for (name, upstream) in self.raw.upstreams.iter() {
             let path = join_key("upstreams", name);
             check_name(name, &upstream.origin, &path, out);
             self.check_read_timeout(upstream, &path, out);
             if let Some(settings) = upstream.compile(name, &path, &upstream.origin, out) {
-                upstreams.insert(name.clone(), Upstream::new(settings, &self.runtime.live, self.runtime.now));
+                outline.upstream_content(name, settings.content());
+                let upstream = self.runtime.live.upstream(settings, &upstream.render(), self.runtime.now);
+                upstreams.insert(name.clone(), upstream);
             }
         }
         link_fallbacks(&upstreams, &self.raw.upstreams, out);

@@ -52,7 +52,8 @@ impl Compiler<'_> {
     fn spec(self, id: RouteId, raw: &RouteRaw, path: &str, out: &mut Diagnostics) -> RouteSpec {
         let mut listeners = Vec::with_capacity(raw.listeners.len());
         for (index, name) in raw.listeners.iter().enumerate() {
-            let position = self.raw.listeners.iter().position(|listener| listener.name.value == name.value);
+            let position = self.raw.listeners.iter().any(|listener| listener.name.value == name.value);
+            let position = position.then(|| self.listener_place(name)).flatten();
             if let Some(listener) = position.and_then(|position| u16::try_from(position).ok()) {
                 listeners.push(listener);
             } else if !self.declared.listener_names.contains(&name.value) {

@@ -111,6 +111,11 @@ impl Queue {
         });
     }
 
+    /// Has the writer close its files and open anew those that are still written to.
+    pub fn reopen(&self) {
+        self.order(|orders| orders.reopen = true);
+    }
+
     fn order(&self, change: impl FnOnce(&mut Orders)) {
         change(&mut self.orders.lock());
         self.wake();
@@ -157,7 +162,7 @@ impl Writer {
 
     /// Closes files and opens them anew: after they were moved away (USR1).
     pub fn reopen(&self) {
-        self.queue.order(|orders| orders.reopen = true);
+        self.queue.reopen();
     }
 
     /// Waits until everything submitted so far is written, at most `bound`. Returns whether it is. Blocks.

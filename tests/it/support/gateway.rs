@@ -17,7 +17,13 @@ use super::{DeadPort, RawClient, RawUpstream, Unreachable, Upstream, eventually}
 ///
 /// Without a listener, one named `main` on a free port is added; likewise an admin listener.
 pub fn gateway(config: &str) -> GatewayBuilder {
-    GatewayBuilder { config: config.to_owned(), files: Vec::new(), environment: Vec::new() }
+    GatewayBuilder {
+        config: config.to_owned(),
+        files: Vec::new(),
+        environment: Vec::new(),
+        linked: false,
+        prepare: None,
+    }
 }
 
 /// A gateway that passes everything to one server, `app`. `more` is added to the upstream's table and after it.
@@ -30,7 +36,11 @@ pub struct GatewayBuilder {
     config: String,
     files: Vec<(String, String)>,
     environment: Vec<(String, String)>,
+    linked: bool,
+    prepare: Option<Prepare>,
 }
+
+type Prepare = Box<dyn FnOnce(&Path) + Send>;
 
 /// What has an address to put into a configuration.
 pub trait Addressed {
@@ -105,10 +115,32 @@ impl GatewayBuilder {
         self
     }
 
+    /// Starts it through a link in its directory, which [`Gateway::install`] can point to something else.
+    pub fn linked(mut self) -> Self {
+        self.linked = true;
+        self
+    }
+
+    /// Does something to its directory before it starts.
+    pub fn prepare(mut self, prepare: impl FnOnce(&Path) + Send + 'static) -> Self {
+        self.prepare = Some(Box::new(prepare));
+        self
+    }
+
     /// Starts it and waits until it says that it is ready.
     pub async fn start(self) -> Gateway {
         let directory = self.write();
+        if let Some(prepare) = self.prepare {
+            prepare(directory.path());
+        }
         let mut command = command(directory.path(), &["run", "-c", "edgeward.toml"]);
+        if self.linked {
+            let link = directory.path().join("edgeward");
+            std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_edgeward"), &link).unwrap();
+            let given: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+            command = Command::new(link);
+            command.args(given).current_dir(directory.path()).env_remove("RUST_LOG").env("NO_COLOR", "1");
+        }
         command.envs(self.environment).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
         let stdout = Lines::read(child.stdout.take().unwrap());
@@ -223,6 +255,36 @@ impl Gateway {
     /// A client of the admin listener.
     pub fn admin(&self) -> Client {
         Client::new(self.admin.expect("an admin listener"))
+    }
+
+    /// Replaces the text of a file beside the configuration, or the configuration itself.
+    pub fn rewrite(&self, name: &str, change: impl FnOnce(String) -> String) {
+        let path = self.directory().join(name);
+        let text = std::fs::read_to_string(&path).unwrap_or_default();
+        // As editors and deployments do: a reader never sees half of it.
+        let draft = self.directory().join(format!("{name}.draft"));
+        std::fs::write(&draft, change(text)).unwrap();
+        std::fs::rename(&draft, &path).unwrap();
+    }
+
+    /// Runs another command of the binary on its configuration: `reload`, `status`, …
+    pub async fn order(&self, word: &str) -> Ran {
+        run(command(&self.directory(), &[word, "-c", "edgeward.toml"])).await
+    }
+
+    /// What the process that serves now tells of itself over the control socket.
+    pub async fn status(&self) -> serde_json::Value {
+        let ran = self.order("status").await;
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        serde_json::from_str(&ran.stdout).unwrap()
+    }
+
+    /// Puts a shell script in place of the binary that the next process is started from.
+    pub fn install(&self, script: &str) {
+        let draft = self.directory().join("edgeward.next");
+        std::fs::write(&draft, format!("#!/bin/sh\n{script}\n")).unwrap();
+        std::fs::set_permissions(&draft, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+        std::fs::rename(&draft, self.directory().join("edgeward")).unwrap();
     }
 
     /// The lines printed at the start, up to `ready`.
@@ -342,6 +404,7 @@ impl Drop for Gateway {
         let ended_by_itself = self.ended.is_none() && self.child.try_wait().ok().flatten().is_some();
         let _ = self.child.kill();
         let _ = self.child.wait();
+        end_processes_in(self.directory.path());
         let stderr = self.stderr();
         if std::thread::panicking() {
             eprintln!("--- gateway, standard output\n{}", self.stdout.all().join("\n"));
@@ -350,6 +413,22 @@ impl Drop for Gateway {
         }
         assert!(!ended_by_itself, "the gateway ended during the test:\n{stderr}");
         assert!(!stderr.contains("panicked at"), "something panicked in the gateway:\n{stderr}");
+    }
+}
+
+/// Ends what an upgrade left: processes that are no children of ours.
+fn end_processes_in(directory: &Path) {
+    let Ok(directory) = directory.canonicalize() else { return };
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+            .and_then(rustix::process::Pid::from_raw);
+        let here = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == directory);
+        if let (Some(pid), true) = (pid, here) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
     }
 }
 

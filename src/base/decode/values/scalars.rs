@@ -148,7 +148,9 @@ impl Value for ConfigPath {
         if text.contains('\0') {
             return cx.invalid(node, "holds a NUL, which no path can");
         }
-        Some(Self(cx.resolve(&node.origin, text)))
+        let path = cx.resolve(&node.origin, text);
+        cx.names_file(&path);
+        Some(Self(path))
     }
 
     fn render(&self) -> String {

@@ -1,0 +1,82 @@
+//! The sockets of the process: bound, or taken over from the process that it replaces.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::control::Control;
+use super::handover::{Described, Predecessor, Role, Sockets};
+use super::server::StartError;
+use super::user::Account;
+use crate::config::snapshot::{BindAddress, Snapshot};
+use crate::ingress::listen::{BindError, Bound};
+
+/// Every socket that the process listens on.
+#[derive(Debug)]
+pub(super) struct Bindings {
+    /// In the order of the snapshot.
+    pub(super) listeners: Vec<Bound>,
+    pub(super) admin: Option<Bound>,
+    pub(super) control: Option<Control>,
+    /// Duplicates of all of them, for the process that replaces this one.
+    pub(super) sockets: Arc<Sockets>,
+}
+
+impl Bindings {
+    /// What `snapshot` names. Of what `predecessor` has, the sockets with the same addresses are used, the rest is closed.
+    ///
+    /// # Errors
+    /// What is in use or not permitted.
+    pub(super) fn new(
+        snapshot: &Snapshot,
+        mut predecessor: Option<&mut Predecessor>,
+        account: &Account,
+    ) -> Result<Self, StartError> {
+        let sockets = Sockets::default();
+        let mut bind = |role: Role, name: &str, address: &BindAddress| -> Result<Bound, StartError> {
+            let described = Described { role, name: name.to_owned(), address: address.to_string() };
+            let inherited = predecessor.as_mut().and_then(|from| from.take(role, name, &described.address));
+            let bound = match inherited {
+                Some(socket) => Bound::inherit(address, socket)?,
+                None => Bound::bind(address)?,
+            };
+            let failed = |source| BindError { address: address.to_string(), source };
+            if let BindAddress::Unix(path) = address {
+                account.own(path).map_err(failed)?;
+            }
+            sockets.hold(described, bound.socket(), bound.handed_over()).map_err(failed)?;
+            Ok(bound)
+        };
+        let listeners =
+            snapshot.listeners.iter().map(|listener| bind(Role::Listener, &listener.name, &listener.address));
+        let listeners = listeners.collect::<Result<_, _>>()?;
+        let admin =
+            snapshot.admin.as_ref().map(|admin| bind(Role::Admin, "", &BindAddress::Tcp(admin.address)));
+        let admin = admin.transpose()?;
+        let path = snapshot.server.control_socket.as_deref();
+        let control =
+            path.map(|path| control(path, predecessor.as_deref_mut(), account, &sockets)).transpose()?;
+        if let Some(predecessor) = predecessor {
+            predecessor.let_go();
+        }
+        Ok(Self { listeners, admin, control, sockets: Arc::new(sockets) })
+    }
+}
+
+fn control(
+    path: &Path,
+    predecessor: Option<&mut Predecessor>,
+    account: &Account,
+    sockets: &Sockets,
+) -> Result<Control, StartError> {
+    let described =
+        Described { role: Role::Control, name: String::new(), address: path.display().to_string() };
+    let failed = |source| StartError::Control { path: described.address.clone(), source };
+    let inherited = predecessor.and_then(|from| from.take(Role::Control, "", &described.address));
+    let control = match inherited {
+        Some(socket) => Control::inherit(path, socket),
+        None => Control::bind(path, account),
+    }
+    .map_err(failed)?;
+    sockets.hold(described.clone(), control.socket(), control.handed_over()).map_err(failed)?;
+    Ok(control)
+}

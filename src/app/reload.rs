@@ -1,0 +1,214 @@
+//! A new configuration for a running process: read, compile, warm, swap; or nothing at all.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use futures_util::future::join_all;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::base::diagnostic::{Diagnostics, Severity};
+use crate::base::{clock, task};
+use crate::config::diff::{self, Changes};
+use crate::config::snapshot::{Current, Snapshot};
+use crate::config::{Compiled, Loaded, Runtime, render};
+use crate::telemetry::access::Queue;
+use crate::telemetry::log::ProcessLog;
+use crate::telemetry::metrics::Metrics;
+use crate::upstream::Live;
+
+/// Longest a configuration may take to become warm; what is not known by then shows as `warming`.
+const WARM_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// Reads the configuration of the process: the same files each time.
+pub type Read = Arc<dyn Fn() -> Loaded + Send + Sync>;
+
+/// The parts of the process that outlive its configurations, and how to make one.
+#[derive(Clone)]
+pub struct Origins {
+    /// Reads the files.
+    pub read: Read,
+    /// Knows servers and names from earlier configurations.
+    pub live: Arc<Live>,
+    /// Gives handles by name.
+    pub metrics: Arc<Metrics>,
+    /// Takes access records.
+    pub access: Arc<Queue>,
+    /// The process log, whose level is configured.
+    pub log: ProcessLog,
+}
+
+impl std::fmt::Debug for Origins {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Origins").finish_non_exhaustive()
+    }
+}
+
+impl Origins {
+    /// What a configuration is compiled for: the `generation`th of this process, with listeners `bound` in this order.
+    pub fn runtime(&self, generation: u64, bound: Vec<String>) -> Runtime {
+        Runtime {
+            live: self.live.clone(),
+            metrics: self.metrics.clone(),
+            access_queue: self.access.clone(),
+            generation,
+            now: clock::now(),
+            wall: clock::wall(),
+            bound,
+        }
+    }
+}
+
+/// Reloads the configuration of a process, one at a time.
+#[derive(Debug)]
+pub struct Reloader {
+    origins: Origins,
+    current: Arc<Current>,
+    last: Mutex<Option<Last>>,
+    generation: watch::Sender<u64>,
+}
+
+/// How the last reload went.
+#[derive(Debug, Clone)]
+pub struct Last {
+    /// When it ended.
+    pub at: SystemTime,
+    /// What came of it: the changes, or the first of the problems.
+    pub outcome: Result<String, String>,
+}
+
+/// A configuration that was not taken: all that is wrong with it.
+struct Refused {
+    /// Number of errors.
+    errors: usize,
+    /// The first, with its place.
+    first: String,
+    /// All of them, for people.
+    text: String,
+}
+
+impl Reloader {
+    /// Reloads what `origins` read, in place of what is `current`.
+    pub fn new(origins: Origins, current: Arc<Current>) -> Self {
+        let generation = watch::Sender::new(current.load().generation);
+        Self { origins, current, last: Mutex::default(), generation }
+    }
+
+    /// How the last reload went; `None` before the first.
+    pub fn last(&self) -> Option<Last> {
+        self.last.lock().clone()
+    }
+
+    /// Changes with each configuration that is taken.
+    pub fn generation(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Reads, compiles, warms and swaps. On any problem nothing has changed. Returns the outcome as the control socket
+    /// tells it; the log and the metrics have it, too.
+    pub async fn reload(&self) -> serde_json::Value {
+        let began = clock::now();
+        let taken = self.take().await;
+        let at = clock::wall();
+        let ms = u64::try_from(clock::now().saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX);
+        self.origins.metrics.reloaded(taken.is_ok(), at);
+        let (outcome, answer) = match taken {
+            Ok((generation, changes, warnings)) => {
+                let summary = changes.summary();
+                tracing::info!(generation, ms, "configuration reloaded: {summary}");
+                let answer = serde_json::json!({
+                    "ok": true,
+                    "generation": generation,
+                    "milliseconds": ms,
+                    "added": changes.added,
+                    "removed": changes.removed,
+                    "altered": changes.altered,
+                    "changes": changes.text(),
+                    "warnings": warnings,
+                });
+                (Ok(summary), answer)
+            }
+            Err(Refused { errors, first, text }) => {
+                tracing::error!(errors, "configuration not reloaded, the one before goes on: {first}");
+                (
+                    Err(first),
+                    serde_json::json!({ "ok": false, "error": "the configuration has problems", "problems": text }),
+                )
+            }
+        };
+        *self.last.lock() = Some(Last { at, outcome });
+        answer
+    }
+
+    async fn take(&self) -> Result<(u64, Changes, String), Refused> {
+        let old = self.current.load();
+        let (snapshot, changes, warnings) = self.compile(old.clone()).await?;
+        warm(&snapshot).await;
+        let (snapshot, generation) = (Arc::new(snapshot), old.generation + 1);
+        self.origins.log.set_level(snapshot.log.level);
+        self.origins.metrics.set_certificates(snapshot.certificates());
+        self.current.swap(snapshot.clone());
+        // Files of the configuration before are closed, this one's opened: what is wrong with them shows now.
+        if let Some(log) = &snapshot.log.access {
+            log.open();
+        }
+        self.origins.access.reopen();
+        self.generation.send_replace(generation);
+        // The last holder of a large configuration takes some time to drop it: not here, where signals wait.
+        drop(task::blocking(move || drop(old)));
+        Ok((generation, changes, warnings))
+    }
+
+    /// Beside the runtime: ten thousand routes take a fraction of a second.
+    async fn compile(&self, old: Arc<Snapshot>) -> Result<(Snapshot, Changes, String), Refused> {
+        let bound = old.listeners.iter().map(|listener| listener.name.clone()).collect();
+        let runtime = self.origins.runtime(old.generation + 1, bound);
+        let read = self.origins.read.clone();
+        let compiled = task::blocking(move || {
+            let Compiled { sources, mut diagnostics, snapshot } = read().compile(&runtime);
+            if let Some(new) = &snapshot {
+                diff::needs_upgrade(&old, new, &mut diagnostics);
+            }
+            let text = if diagnostics.is_empty() {
+                String::new()
+            } else {
+                render::text(&diagnostics, &sources, false)
+            };
+            match snapshot.filter(|_| !diagnostics.has_errors()) {
+                Some(new) => {
+                    let changes = Changes::between(&old, &new);
+                    Ok((new, changes, text))
+                }
+                None => {
+                    Err(Refused { errors: errors(&diagnostics), first: first(&diagnostics, &sources), text })
+                }
+            }
+        });
+        compiled.await.unwrap_or_else(|error| {
+            let first = format!("reading it failed: {error}");
+            Err(Refused { errors: 1, text: format!("error: {first}\n"), first })
+        })
+    }
+}
+
+fn errors(diagnostics: &Diagnostics) -> usize {
+    diagnostics.iter().filter(|problem| problem.severity == Severity::Error).count()
+}
+
+fn first(diagnostics: &Diagnostics, sources: &crate::base::origin::Sources) -> String {
+    let Some(problem) = diagnostics.iter().find(|problem| problem.severity == Severity::Error) else {
+        return String::new();
+    };
+    format!("{}: {}", sources.describe(&problem.origin), problem.message)
+}
+
+/// Starts what runs beside requests and waits a moment for it, so that the first request finds servers.
+pub(super) async fn warm(snapshot: &Snapshot) {
+    for upstream in snapshot.upstreams.values() {
+        upstream.start();
+    }
+    let all = join_all(snapshot.upstreams.values().map(|upstream| upstream.warm()));
+    if tokio::time::timeout(WARM_TIMEOUT, all).await.is_err() {
+        tracing::debug!("not everything is warm yet");
+    }
+}

@@ -1,0 +1,107 @@
+//! What the process tells of itself: to `/readyz?verbose`, and to `edgeward status`.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use super::control::Status;
+use super::reload::Reloader;
+use crate::admin::{Check, Health};
+use crate::base::{clock, units};
+use crate::config::snapshot::Current;
+use crate::ingress::connection::Connections;
+use crate::upstream::Upstream;
+
+/// What `/readyz` is made of.
+pub(super) fn health(current: &Arc<Current>, reloader: &Arc<Reloader>) -> Health {
+    let (loaded, reloader) = (current.clone(), reloader.clone());
+    let configuration: Check = Box::new(move || {
+        let snapshot = loaded.load();
+        let mut line = format!(
+            "generation {}, {} routes, {} upstreams",
+            snapshot.generation,
+            snapshot.routes.len(),
+            snapshot.upstreams.len()
+        );
+        if let Some(last) = reloader.last() {
+            let at = date(last.at);
+            line.push_str(&match last.outcome {
+                Ok(changes) => format!("; last reload succeeded at {at}: {changes}"),
+                // What works goes on working: a failed reload does not make the process unready.
+                Err(problem) => format!("; last reload failed at {at}: {problem}"),
+            });
+        }
+        (true, "configuration".to_owned(), line)
+    });
+    let bound = current.clone();
+    let listeners: Check =
+        Box::new(move || (true, "listeners".to_owned(), format!("{} bound", bound.load().listeners.len())));
+    let upstreams = current.clone();
+    Health::new(vec![configuration, listeners])
+        .detail(move || upstreams.load().upstreams.values().map(|upstream| report(upstream)).collect())
+}
+
+/// What `/readyz?verbose` says of an upstream: a line for it, one for each name and server.
+fn report(upstream: &Upstream) -> String {
+    let status = upstream.status(clock::now());
+    let up = status.servers.iter().filter(|server| server.state == "up" || server.state == "warming").count();
+    let word = match (status.servers.len(), up) {
+        (0, _) => "not ready".to_owned(),
+        (all, up) => format!("{up} of {all} servers available"),
+    };
+    let mut text = format!("upstream {}: {word}\n", status.name);
+    for name in &status.names {
+        text.push_str(&format!("  name {}: {} addresses", name.host, name.addresses));
+        match &name.error {
+            Some(error) => text.push_str(&format!(", {error}\n")),
+            None if !name.attempted => text.push_str(", being looked up\n"),
+            None => text.push('\n'),
+        }
+    }
+    for server in &status.servers {
+        let role = if server.backup { ", backup" } else { "" };
+        let since = units::format_duration(Duration::from_secs(server.since.as_secs()));
+        let (address, state) = (&server.address, server.state);
+        text.push_str(&format!(
+            "  {address}: {state} for {since}, weight {}{role}, {} in flight",
+            server.weight, server.in_flight
+        ));
+        if let Some((error, ago)) = &server.last_error {
+            let ago = units::format_duration(Duration::from_secs(ago.as_secs()));
+            text.push_str(&format!(", last error {ago} ago: {error}"));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// What `edgeward status` tells.
+pub(super) fn status(
+    current: Arc<Current>,
+    connections: Arc<Connections>,
+    reloader: Arc<Reloader>,
+) -> Status {
+    let started = clock::wall();
+    Arc::new(move || {
+        let snapshot = current.load();
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "started": clock::unix_seconds(started),
+            "generation": snapshot.generation,
+            "routes": snapshot.routes.len(),
+            "upstreams": snapshot.upstreams.len(),
+            "connections": connections.open(),
+            "last_reload": reloader.last().map(|last| serde_json::json!({
+                "at": clock::unix_seconds(last.at),
+                "ok": last.outcome.is_ok(),
+                "outcome": last.outcome.unwrap_or_else(|problem| problem),
+            })),
+        })
+    })
+}
+
+/// In UTC, to the second.
+fn date(at: SystemTime) -> String {
+    let at = jiff::Timestamp::try_from(at).and_then(|at| at.round(jiff::Unit::Second));
+    at.map_or_else(|_| "an unknown time".to_owned(), |at| at.to_string())
+}
