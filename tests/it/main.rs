@@ -37,4 +37,5 @@ mod support;
 mod tidy;
 mod timeouts;
 mod tls;
+mod transforms;
 mod websocket;
