@@ -12,6 +12,7 @@ use crate::base::origin::Origin;
 use crate::base::out;
 use crate::config::snapshot::{Listener, Route, Snapshot, Target};
 use crate::config::{self, Runtime, render};
+use crate::policy::transform::{Action, Rules, Step};
 use crate::routing::explain::{Candidate, Difference, Verdict};
 use crate::routing::template::Values;
 use crate::routing::{Outcome, RequestView, host, path};
@@ -179,11 +180,19 @@ fn target(text: &mut String, route: &Route, values: &Values<'_>) {
         },
         None => values.request.path.to_owned(),
     };
-    let query = values.request.query.map(|query| format!("?{query}")).unwrap_or_default();
+    let edits = route.request.as_ref().and_then(|rules| rules.query.as_ref());
+    let query = match edits {
+        Some(edits) => edits.apply(values.request.query, values),
+        None => values.request.query.unwrap_or_default().to_owned(),
+    };
+    let query = if query.is_empty() { query } else { format!("?{query}") };
     match &route.target {
         Target::Upstream(upstream) => {
             line(text, "upstream", upstream.name());
             line(text, "asked for", &format!("{rewritten}{query}"));
+            if let Some(rules) = &route.request {
+                headers(text, "request", &rules.headers, values);
+            }
         }
         Target::Redirect(redirect) => match redirect.to.expand_location(values) {
             Ok(location) => line(text, "answer", &format!("{} to {location}", redirect.status.as_u16())),
@@ -194,11 +203,30 @@ fn target(text: &mut String, route: &Route, values: &Values<'_>) {
         }
         Target::Nothing => line(text, "answer", "404 route.not_found"),
     }
+    if let Some(rules) = &route.response {
+        headers(text, "response", rules, values);
+    }
+}
+
+/// What the rules of a route come to for this request.
+fn headers(text: &mut String, word: &str, rules: &Rules, values: &Values<'_>) {
+    for Step { name, action, unusable } in rules.steps(Some(values)) {
+        let shown = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+        let done = match action {
+            _ if unusable => format!("{name} is not sent: its value cannot stand in a header"),
+            Action::Set(value) => format!("{name}: {}", shown(&value)),
+            Action::Add(value) => format!("{name}: {} (one more)", shown(&value)),
+            Action::Remove => format!("{name} is removed"),
+            Action::Keep => continue,
+        };
+        line(text, word, &done);
+    }
 }
 
 /// The policies in the order they run, then every effective setting, each with where it was written.
 fn policies(text: &mut String, snapshot: &Snapshot, route: &Route) {
-    let names: Vec<_> = route.guard.names().collect();
+    let rules = [route.request.as_ref().map(|_| "request"), route.response.as_ref().map(|_| "response")];
+    let names: Vec<_> = route.guard.names().chain(rules.into_iter().flatten()).collect();
     text.push_str("\npolicies, in the order they run\n");
     for name in &names {
         let written = route.settings.iter().filter(|setting| setting.key.split('.').next() == Some(*name));

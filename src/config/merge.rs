@@ -11,7 +11,7 @@ use crate::base::origin::Origin;
 
 use super::files::Files;
 use super::raw::{ConfigRaw, ROUTE_DEFAULT_KEYS, UPSTREAM_DEFAULT_KEYS};
-use super::route::RouteRaw;
+use super::route::{RouteRaw, TARGETS};
 use crate::upstream::config::UpstreamRaw;
 
 /// What an included file may hold. Anything else would let a team's file open the process.
@@ -29,7 +29,8 @@ pub(super) fn merge(files: Files, cx: &mut Decoder<'_>) -> Node {
     let upstream_defaults = checked_defaults(&root, "upstream_defaults", &UPSTREAM_DEFAULT_KEYS, cx);
 
     let mut routes = take_routes(&mut root, cx);
-    for route in &mut routes {
+    for (index, route) in routes.iter_mut().enumerate() {
+        refuse_unused(route, index, cx);
         lay_under(route, defaults.as_ref(), &route_shape);
     }
     for file in included {
@@ -44,6 +45,7 @@ pub(super) fn merge(files: Files, cx: &mut Decoder<'_>) -> Node {
             (own, defaults) => own.or_else(|| defaults.clone()),
         };
         for mut route in take_routes(&mut table, cx) {
+            refuse_unused(&route, routes.len(), cx);
             lay_under(&mut route, both.as_ref(), &route_shape);
             routes.push(route);
         }
@@ -70,6 +72,24 @@ pub(super) fn merge(files: Files, cx: &mut Decoder<'_>) -> Node {
     Node { origin, kind: Kind::Table(root) }
 }
 
+/// Reports a `request` of the route's own where nothing is sent on; an inherited one simply does nothing there. Said
+/// here, as later nobody knows whose it is.
+fn refuse_unused(route: &Node, index: usize, cx: &mut Decoder<'_>) {
+    let Some(table) = route.as_table() else { return };
+    let local = TARGETS.iter().find(|target| **target != "upstream" && table.contains_key(**target));
+    let (Some(target), Some(request)) = (local, table.get("request")) else { return };
+    if request.node.kind == Kind::Boolean(false) {
+        return;
+    }
+    let message = format!("\"request\" does nothing beside \"{target}\"");
+    cx.key("routes", |cx| {
+        cx.index(index, |cx| {
+            cx.key_error("unused-key", &request.key, "request", message)
+                .hint("it is for routes with `upstream`");
+        });
+    });
+}
+
 /// Lays `below` under `node`. Afterwards no `false` is left that stands for "not this table".
 pub(super) fn lay_under(node: &mut Node, below: Option<&Table>, shape: &Shape) {
     if let Kind::Table(table) = &mut node.kind {
@@ -81,7 +101,12 @@ pub(super) fn lay_under(node: &mut Node, below: Option<&Table>, shape: &Shape) {
 }
 
 fn lay_table_under(table: &mut Table, below: &Table, shape: &Shape) {
+    let any_case = matches!(shape, Shape::Map { any_case: true, .. });
     for (name, entry) in below {
+        // A header is the same one in any case, also where a route takes it away.
+        let same =
+            any_case.then(|| table.keys().find(|own| own.eq_ignore_ascii_case(name)).cloned()).flatten();
+        let name = same.as_ref().unwrap_or(name);
         let Some(own) = table.get_mut(name) else {
             table.insert(name.clone(), entry.clone());
             continue;
@@ -102,7 +127,7 @@ fn lay_table_under(table: &mut Table, below: &Table, shape: &Shape) {
 /// Drops every `false` for a table, or for an entry of a table of names: with nothing inherited that it could take away it
 /// says what is so anyway. Anywhere else it is no value, and decoding says so.
 fn drop_false(table: &mut Table, shape: &Shape) {
-    let is_map = matches!(shape, Shape::Map(_));
+    let is_map = matches!(shape, Shape::Map { .. });
     table.retain(|name, entry| {
         let Some(inner) = shape.under(name) else { return true };
         match &mut entry.node.kind {

@@ -9,6 +9,7 @@ use crate::base::origin::At;
 use crate::base::respond::RespondRaw;
 use crate::keys;
 use crate::policy::ip::IpRaw;
+use crate::policy::transform::{RequestRaw, ResponseRaw};
 use crate::routing::config::{CookiesRaw, HeadersRaw, QueryRaw, RewriteRaw, Written};
 use crate::routing::{HostPattern, MethodSet, PathPattern};
 
@@ -51,12 +52,16 @@ keys! {
         access_log: bool = true,
         /// Which client addresses may come in.
         ip: optional IpRaw,
+        /// What is changed in the request on its way to the upstream.
+        request: optional RequestRaw,
+        /// What is changed in the answer on its way to the client.
+        response: optional ResponseRaw,
     }
 }
 
 /// Keys of a route that `[defaults]` may hold.
 pub(super) const ROUTE_DEFAULTS: &[&str] =
-    &["hosts", "listeners", "timeout", "body_bytes", "ip", "access_log"];
+    &["hosts", "listeners", "timeout", "body_bytes", "ip", "request", "response", "access_log"];
 
 /// Keys of a route of which it has exactly one.
 pub(super) const TARGETS: &[&str] = &["upstream", "redirect", "respond"];

@@ -51,7 +51,7 @@ fn describe(shape: &Shape, depth: usize) -> Value {
         Shape::Boolean => or_variable(json!({ "type": "boolean" })),
         Shape::Only(value) => json!({ "const": value }),
         Shape::List(inner) => json!({ "type": "array", "items": describe(inner, depth + 1) }),
-        Shape::Map(inner) => {
+        Shape::Map { of: inner, .. } => {
             // `false` takes an inherited entry away.
             let mut value = describe(inner, depth + 1);
             if !inner.takes_false() {

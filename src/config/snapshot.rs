@@ -18,6 +18,7 @@ pub use super::tls::CertificateFacts;
 pub use crate::base::decode::Setting;
 use crate::base::origin::{Origin, Sources};
 use crate::policy;
+use crate::policy::transform::{RequestRules, Rules};
 use crate::routing::template::Template;
 use crate::routing::{Rewrite, RouteId, Table};
 use crate::telemetry::access::AccessLog;
@@ -140,6 +141,10 @@ pub struct Route {
     pub access_log: bool,
     /// What a request must pass; `body_bytes` (own, inherited, or `limits.body_bytes`) is a part of it.
     pub guard: policy::Chain,
+    /// What is changed in the request on its way.
+    pub request: Option<Box<RequestRules>>,
+    /// What is changed in the answer on its way, the gateway's own included.
+    pub response: Option<Box<Rules>>,
     /// Its metrics.
     pub metrics: Arc<RouteMetrics>,
     /// Every effective setting with where it was written, for `explain`.

@@ -5,6 +5,7 @@
 pub mod body_limit;
 pub mod ip;
 pub mod networks;
+pub mod transform;
 pub mod trusted;
 
 use std::net::IpAddr;

@@ -10,6 +10,8 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::authority::raw_target_authority;
 use smallvec::SmallVec;
 
+pub mod rules;
+
 use super::client::Client;
 use super::names::{
     X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REAL_IP, X_REQUEST_ID,

@@ -133,11 +133,11 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_request_filter(
         &self,
-        _session: &mut Session,
+        session: &mut Session,
         request: &mut RequestHeader,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
-        forward::head(request, ctx)
+        forward::head(session, request, ctx)
     }
 
     async fn request_body_filter(

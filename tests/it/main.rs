@@ -38,5 +38,6 @@ mod support;
 mod tidy;
 mod timeouts;
 mod tls;
+mod transforms;
 mod upgrade;
 mod websocket;

@@ -9,7 +9,9 @@ use regex::Regex;
 const LAYERS: &[&[&str]] = &[
     &["base"],
     &["telemetry", "demo"],
-    &["routing", "policy", "upstream"],
+    // Policies and uses of it read its templates; it knows none of them.
+    &["routing"],
+    &["policy", "upstream"],
     &["config"],
     // The proxy's hooks ask `ingress` for the connection they run on; not the other way round.
     &["ingress"],

@@ -12,8 +12,6 @@ const ROUTE: &[&str] = &[
     "auth",
     "cors",
     "rate_limits",
-    "request",
-    "response",
     "cache",
     "compress",
     "when",
@@ -35,6 +33,8 @@ const PENDING: &[(&str, &[&str])] = &[
     ("log", &["bus"]),
     ("upstreams.*", &["max_requests", "proxy_protocol"]),
     ("upstream_defaults", &["max_requests", "proxy_protocol"]),
+    ("routes.response", &["envelope"]),
+    ("defaults.response", &["envelope"]),
     ("routes", ROUTE),
     ("defaults", ROUTE),
 ];

@@ -30,8 +30,13 @@ pub enum Shape {
     Only(bool),
     /// A list of these.
     List(Box<Shape>),
-    /// A table whose keys are names, each with a value of this shape.
-    Map(Box<Shape>),
+    /// A table whose keys are names.
+    Map {
+        /// The shape of each value.
+        of: Box<Shape>,
+        /// Names that differ only in case are one, as those of headers.
+        any_case: bool,
+    },
     /// A table of declared keys.
     Table(TableShape),
     /// Any of these.
@@ -107,7 +112,7 @@ impl Shape {
     /// Whether a table stands here and nothing else, booleans aside.
     pub fn is_table(&self) -> bool {
         match self {
-            Self::Table(_) | Self::Map(_) => true,
+            Self::Table(_) | Self::Map { .. } => true,
             Self::OneOf(shapes) => {
                 let boolean = |shape: &Self| matches!(shape, Self::Boolean | Self::Only(_));
                 self.forms() > 0 && shapes.iter().all(|shape| shape.is_table() || boolean(shape))
@@ -119,7 +124,7 @@ impl Shape {
     /// How many forms of tables can stand here.
     fn forms(&self) -> usize {
         match self {
-            Self::Table(_) | Self::Map(_) => 1,
+            Self::Table(_) | Self::Map { .. } => 1,
             Self::OneOf(shapes) => shapes.iter().map(Self::forms).sum(),
             _ => 0,
         }
@@ -140,7 +145,7 @@ impl Shape {
             Self::Table(table) => {
                 table.keys.iter().find(|declared| declared.name == key).map(|declared| (declared.shape)())
             }
-            Self::Map(inner) => Some((**inner).clone()),
+            Self::Map { of, .. } => Some((**of).clone()),
             Self::OneOf(shapes) => shapes.iter().find_map(|shape| shape.under(key)),
             _ => None,
         }
@@ -169,7 +174,7 @@ fn walk(shape: &Shape, path: &str, listed: bool, depth: usize, found: &mut Vec<T
                 walk(&(key.shape)(), &join(key.name), false, depth + 1, found);
             }
         }
-        Shape::Map(inner) => walk(inner, &join("*"), false, depth + 1, found),
+        Shape::Map { of, .. } => walk(of, &join("*"), false, depth + 1, found),
         Shape::List(inner) => walk(inner, path, true, depth + 1, found),
         Shape::OneOf(shapes) => shapes.iter().for_each(|inner| walk(inner, path, listed, depth + 1, found)),
         _ => {}

@@ -16,6 +16,7 @@ use crate::config::route::{RedirectRaw, RouteRaw, TimeoutRaw};
 use crate::config::snapshot::{Redirect, Route, RouteTimeout, Target};
 use crate::policy;
 use crate::policy::body_limit::BodyLimit;
+use crate::policy::transform::{RequestRules, Rules};
 use crate::routing::template::{Scope, Template};
 use crate::routing::{MethodSet, PathPattern, RouteId, RouteSpec};
 use crate::upstream::Upstream;
@@ -107,6 +108,8 @@ impl Compiler<'_> {
             stream: *raw.stream,
             access_log: *raw.access_log,
             guard: self.guard(Some(raw), path, out),
+            request: request_rules(raw, path, out),
+            response: response_rules(raw, path, out),
             metrics,
             settings,
         }
@@ -130,6 +133,8 @@ impl Compiler<'_> {
             stream: false,
             access_log: raw.is_none_or(|raw| *raw.access_log),
             guard: self.guard(raw, "defaults", out),
+            request: None,
+            response: raw.and_then(|raw| response_rules(raw, "defaults", out)),
             metrics: self.runtime.metrics.route(UNMATCHED),
             settings,
         }
@@ -227,6 +232,16 @@ fn timeout(raw: &RouteRaw) -> RouteTimeout {
         Some(TimeoutRaw::Whole(timeout)) => RouteTimeout::Whole(timeout),
         Some(TimeoutRaw::Unlimited) => RouteTimeout::Unlimited,
     }
+}
+
+fn request_rules(raw: &RouteRaw, path: &str, out: &mut Diagnostics) -> Option<Box<RequestRules>> {
+    let scope = Scope { pattern: &raw.path, groups: None };
+    raw.request.as_ref()?.compile(&format!("{path}.request"), scope, out).map(Box::new)
+}
+
+fn response_rules(raw: &RouteRaw, path: &str, out: &mut Diagnostics) -> Option<Box<Rules>> {
+    let scope = Scope { pattern: &raw.path, groups: None };
+    raw.response.as_ref()?.compile(&format!("{path}.response"), scope, out).map(Box::new)
 }
 
 fn redirect(raw: &RedirectRaw, route: &PathPattern, path: &str, out: &mut Diagnostics) -> Option<Redirect> {

@@ -11,6 +11,7 @@ use super::route::View;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::config::snapshot::Route;
+use crate::policy::transform::Rules;
 use crate::proxy::Context;
 use crate::proxy::edit;
 use crate::upstream::Attempt;
@@ -24,14 +25,18 @@ pub(in crate::proxy) fn plan(view: &View<'_>, ctx: &mut Context, route: &Route) 
         })?,
         None => None,
     };
+    let edits = route.request.as_ref().and_then(|rules| rules.query.as_ref());
+    let edited = edits.map(|edits| view.with_values(ctx, |values| edits.apply(view.query, values)));
     let path = match (&rewritten, &view.path) {
         (Some(path), _) => path.as_str(),
         (None, Cow::Owned(normal)) => normal.as_str(),
         // As it came, unless it came in absolute form: it is sent on in origin form.
-        (None, Cow::Borrowed(path)) if view.origin_form || *path == "*" => return Ok(()),
+        (None, Cow::Borrowed(path)) if edited.is_none() && (view.origin_form || *path == "*") => {
+            return Ok(());
+        }
         (None, Cow::Borrowed(path)) => path,
     };
-    let query = view.query.unwrap_or_default();
+    let query = edited.as_deref().or(view.query).unwrap_or_default();
     let mut target = String::with_capacity(path.len() + query.len() + 1);
     target.push_str(path);
     if !query.is_empty() {
@@ -43,7 +48,11 @@ pub(in crate::proxy) fn plan(view: &View<'_>, ctx: &mut Context, route: &Route) 
 }
 
 /// The head of one attempt.
-pub(in crate::proxy) fn head(request: &mut RequestHeader, ctx: &mut Context) -> Result<()> {
+pub(in crate::proxy) fn head(
+    session: &Session,
+    request: &mut RequestHeader,
+    ctx: &mut Context,
+) -> Result<()> {
     let Some(exchange) = ctx.exchange.as_ref() else { return Ok(()) };
     let attempt = ctx.call.as_ref().and_then(|call| call.attempt.as_ref());
     let forwarding = edit::Forwarding {
@@ -61,6 +70,29 @@ pub(in crate::proxy) fn head(request: &mut RequestHeader, ctx: &mut Context) -> 
     if let Some(target) = &ctx.target {
         // Last: the host may stand only in the target, which this takes away.
         request.set_raw_path(target.as_bytes())?;
+    }
+    if ctx.route.request.is_none() {
+        return Ok(());
+    }
+    let route = ctx.route.clone();
+    route.request.as_ref().map_or(Ok(()), |rules| edit_by_rules(session, request, &rules.headers, ctx))
+}
+
+/// Does what a route's rules say with the head of a request or an answer.
+pub(super) fn edit_by_rules(
+    session: &Session,
+    head: &mut impl edit::rules::Head,
+    rules: &Rules,
+    ctx: &mut Context,
+) -> Result<()> {
+    // Read once more: it was lent out meanwhile. Only who asks pays for it.
+    let view = if rules.asks() { View::read(session.req_header(), ctx.listener).ok() } else { None };
+    let unusable = match view {
+        Some(view) => view.with_values(ctx, |values| edit::rules::apply(head, rules, Some(values)))?,
+        None => edit::rules::apply(head, rules, None)?,
+    };
+    if ctx.detail.is_none() {
+        ctx.detail = unusable;
     }
     Ok(())
 }

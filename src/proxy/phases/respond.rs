@@ -9,8 +9,8 @@ use pingora::protocols::http::HttpTask;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
-use super::connect;
 use super::dispatch::Answer;
+use super::{connect, forward};
 use crate::base::clock;
 use crate::base::problem::{Form, Problem};
 use crate::proxy::{Context, edit};
@@ -66,11 +66,21 @@ pub(in crate::proxy) fn edit(
         }
     }
     edit::response(response, ctx.head.version, ctx.request_id.as_bytes())?;
+    edit_by_rules(session, response, ctx)?;
     collect(ctx, response);
     if is_bodiless(ctx, response) {
         ended(session, ctx);
     }
     Ok(())
+}
+
+/// What the route changes in any answer, its own included.
+fn edit_by_rules(session: &Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+    if ctx.route.response.is_none() {
+        return Ok(());
+    }
+    let route = ctx.route.clone();
+    route.response.as_ref().map_or(Ok(()), |rules| forward::edit_by_rules(session, response, rules, ctx))
 }
 
 /// What the access log shows of the answer's head.
@@ -167,6 +177,7 @@ async fn send(
     let status = header.status;
     ctx.status = status.as_u16();
     edit::local_response(&mut header, ctx.request_id.as_bytes())?;
+    edit_by_rules(session, &mut header, ctx)?;
     let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
     if !bodiless {
         header.insert_header(header::CONTENT_LENGTH, body.len())?;

@@ -6,16 +6,16 @@
 //! as it is.
 
 mod read;
+mod value;
 
 use std::fmt;
 use std::net::IpAddr;
 
 use http::HeaderName;
 
-use super::escape::{decode_query, decode_segment, push_escaped, push_query, push_segment};
+use super::escape::{decode_segment, push_escaped, push_query, push_segment};
 use super::path::{BadPath, check_built};
 use super::pattern::{Captures, PathPattern};
-use super::predicate::{cookie_values, query_values};
 use super::table::RequestView;
 
 /// What templates read.
@@ -44,7 +44,7 @@ pub enum ExpandError {
     Path(BadPath),
 }
 
-/// A template for a path or for a `Location`, compiled.
+/// A template for a path, a `Location` or a value, compiled.
 #[derive(Debug, Clone)]
 pub struct Template {
     parts: Box<[Part]>,
@@ -65,6 +65,8 @@ enum Land {
     Path,
     Query,
     Fragment,
+    /// A value by itself, such as a header's: encoded by whoever knows where it goes.
+    Value,
 }
 
 #[derive(Debug, Clone)]
@@ -82,6 +84,8 @@ enum Source {
     RequestScheme,
     RequestHost,
     RequestPath,
+    /// Path and query: of values only.
+    RequestUri,
 }
 
 /// What a template may refer to.
@@ -162,25 +166,6 @@ impl Source {
             Self::Path(index) => push_path(out, land, values.captures.get(request.path, *index)),
             Self::Group(index) => push_path(out, land, groups.get(request.path, *index)),
             Self::RequestPath => push_path(out, land, Some(request.path)),
-            Self::Query(name) => {
-                let value = query_values(request.query, name).next().map(decode_query);
-                return self.push_value(out, land, value.as_deref());
-            }
-            Self::Header(name) => {
-                return self.push_value(out, land, request.headers.get(name).map(|value| value.as_bytes()));
-            }
-            Self::Cookie(name) => {
-                return self.push_value(out, land, cookie_values(request.headers, name).next());
-            }
-            Self::ClientIp => {
-                let ip = values.client.map(|ip| ip.to_string());
-                return self.push_value(out, land, ip.as_ref().map(|ip| ip.as_bytes()));
-            }
-            Self::RequestId => return self.push_value(out, land, Some(values.id.as_bytes())),
-            Self::RequestMethod => {
-                return self.push_value(out, land, Some(request.method.as_str().as_bytes()));
-            }
-            Self::RequestScheme => return self.push_value(out, land, Some(values.scheme.as_bytes())),
             Self::RequestHost if land == Land::Authority => {
                 // Checked when the request was read; without one there is nowhere to send the client to.
                 if request.host.is_empty() {
@@ -188,7 +173,7 @@ impl Source {
                 }
                 out.push_str(request.host);
             }
-            Self::RequestHost => return self.push_value(out, land, Some(request.host.as_bytes())),
+            _ => return self.push_value(out, land, self.value(values).as_deref()),
         }
         Ok(())
     }
@@ -224,6 +209,7 @@ impl fmt::Display for Source {
             Self::RequestScheme => f.write_str("request.scheme"),
             Self::RequestHost => f.write_str("request.host"),
             Self::RequestPath => f.write_str("request.path"),
+            Self::RequestUri => f.write_str("request.uri"),
         }
     }
 }
@@ -233,7 +219,7 @@ fn push_path(out: &mut String, land: Land, text: Option<&str>) {
     match land {
         Land::Path => out.push_str(text),
         Land::Query => push_query(out, &decode_segment(text)),
-        Land::Authority | Land::Fragment => push_segment(out, &decode_segment(text)),
+        Land::Authority | Land::Fragment | Land::Value => push_segment(out, &decode_segment(text)),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::routing::pattern::PathPattern;
 const TEMPLATE_BYTES_MAX: usize = 4096;
 const SOURCES: [&str; 6] = ["path", "query", "header", "cookie", "client", "request"];
 const LATER_SOURCES: [&str; 2] = ["jwt", "consumer"];
-const REQUEST_FIELDS: [&str; 5] = ["id", "method", "scheme", "host", "path"];
+const REQUEST_FIELDS: [&str; 6] = ["id", "method", "scheme", "host", "path", "uri"];
 
 impl Template {
     /// Reads a template for a path: it starts with `/` and has no query.
@@ -46,6 +46,17 @@ impl Template {
                     .hint("start it with `/`, `http://` or `https://`"));
             }
         }
+        builder.run(scope)
+    }
+
+    /// Reads a template for a value, such as a header's: any text without control characters.
+    pub fn value(text: &str, scope: Scope<'_>) -> Result<Self, Mistake> {
+        if let Some((at, c)) = text.char_indices().find(|(_, c)| c.is_control() && *c != '\t') {
+            return Err(Mistake::new(at..at + c.len_utf8(), "the value holds a control character")
+                .hint("a value is one line of text"));
+        }
+        let mut builder = Builder::new(text)?;
+        builder.land = Land::Value;
         builder.run(scope)
     }
 }
@@ -122,7 +133,7 @@ impl<'t> Builder<'t> {
                 Land::Authority => &['/', '?', '#'],
                 Land::Path => &['?', '#'],
                 Land::Query => &['#'],
-                Land::Fragment => &[],
+                Land::Fragment | Land::Value => &[],
             };
             let end = rest.find(ends).unwrap_or(rest.len());
             let (here, after) = rest.split_at_checked(end).unwrap_or((rest, ""));
@@ -163,6 +174,10 @@ impl<'t> Builder<'t> {
                 }
             }
         }
+        if matches!(source, Source::RequestUri) && self.land != Land::Value {
+            return Err(Mistake::new(at, "`{request.uri}` is for the values of headers and parameters")
+                .hint("write {request.path}; the query goes along by itself"));
+        }
         self.parts.push(Part::Value(self.land, source));
         Ok(())
     }
@@ -195,7 +210,7 @@ impl<'t> Builder<'t> {
 fn encode_text(land: Land, text: &str) -> Result<String, BadPath> {
     let mut out = String::with_capacity(text.len());
     match land {
-        Land::Authority => out.push_str(text),
+        Land::Authority | Land::Value => out.push_str(text),
         Land::Path => {
             for (index, segment) in text.split('/').enumerate() {
                 if index > 0 {
@@ -250,6 +265,7 @@ fn parse_reference(name: &str, scope: Scope<'_>) -> Result<Source, Mistake> {
             "scheme" => Ok(Source::RequestScheme),
             "host" => Ok(Source::RequestHost),
             "path" => Ok(Source::RequestPath),
+            "uri" => Ok(Source::RequestUri),
             _ => Err(suggest(wrong(format!("`{field}` is not known of a request")), field, &REQUEST_FIELDS)),
         },
         later if LATER_SOURCES.contains(&later) => Err(Mistake::new(

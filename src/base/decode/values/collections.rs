@@ -97,6 +97,9 @@ fn split_list(text: &str, origin: &Origin) -> Vec<Node> {
 
 /// What can be the name of a map's entry.
 pub trait MapKey: Sized + Eq + Hash {
+    /// Whether names that differ only in case are one.
+    const ANY_CASE: bool = false;
+
     /// Reads a name; the error completes "`name` …".
     fn from_key(key: &str) -> Result<Self, String>;
     /// The name as written.
@@ -114,6 +117,8 @@ impl MapKey for String {
 }
 
 impl MapKey for HeaderName {
+    const ANY_CASE: bool = true;
+
     fn from_key(key: &str) -> Result<Self, String> {
         key.parse().map_err(|_| "is not a header name".to_owned())
     }
@@ -126,7 +131,7 @@ impl MapKey for HeaderName {
 /// A table whose keys are names; entries that cannot be read are reported and left out.
 impl<K: MapKey, T: Value> Value for IndexMap<K, At<T>> {
     fn shape() -> Shape {
-        Shape::Map(Box::new(T::shape()))
+        Shape::Map { of: Box::new(T::shape()), any_case: K::ANY_CASE }
     }
 
     fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {

@@ -1,0 +1,57 @@
+//! Templates of values: of a header, of a parameter. What the parts stand for, not how it is written anywhere.
+
+use std::borrow::Cow;
+
+use super::{Part, Source, Template, Values};
+use crate::routing::escape::{decode_query, decode_segment};
+use crate::routing::predicate::{cookie_values, query_values};
+
+impl Template {
+    /// The text of a template that refers to nothing.
+    pub fn constant(&self) -> Option<String> {
+        let text = |part: &Part| match part {
+            Part::Text(_, text) => Some(text.to_string()),
+            Part::Value(..) => None,
+        };
+        self.parts.iter().map(text).collect()
+    }
+
+    /// The value for a request, as bytes that are safe nowhere yet; `None` if anything it refers to is missing.
+    ///
+    /// An empty parameter, header or cookie is there; an empty host is not.
+    pub fn expand_value(&self, values: &Values<'_>) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(_, text) => out.extend_from_slice(text.as_bytes()),
+                Part::Value(_, source) => out.extend_from_slice(&source.value(values)?),
+            }
+        }
+        Some(out)
+    }
+}
+
+impl Source {
+    /// What it stands for, decoded; whole paths and targets stay as they are written, or `%2F` would become a slash.
+    pub(super) fn value<'v>(&self, values: &Values<'v>) -> Option<Cow<'v, [u8]>> {
+        let request = values.request;
+        match self {
+            Self::Path(index) => values.captures.get(request.path, *index).map(decode_segment),
+            // Of rewrites only, which know their own groups.
+            Self::Group(_) => None,
+            Self::Query(name) => query_values(request.query, name).next().map(decode_query),
+            Self::Header(name) => request.headers.get(name).map(|value| value.as_bytes().into()),
+            Self::Cookie(name) => cookie_values(request.headers, name).next().map(Cow::Borrowed),
+            Self::ClientIp => values.client.map(|ip| ip.to_string().into_bytes().into()),
+            Self::RequestId => Some(values.id.as_bytes().into()),
+            Self::RequestMethod => Some(request.method.as_str().as_bytes().into()),
+            Self::RequestScheme => Some(values.scheme.as_bytes().into()),
+            Self::RequestHost => Some(request.host.as_bytes().into()).filter(|_| !request.host.is_empty()),
+            Self::RequestPath => Some(request.path.as_bytes().into()),
+            Self::RequestUri => Some(match request.query {
+                Some(query) => [request.path, "?", query].concat().into_bytes().into(),
+                None => request.path.as_bytes().into(),
+            }),
+        }
+    }
+}
