@@ -151,6 +151,9 @@ impl Server {
             std::fs::create_dir_all(directory).and_then(|()| account.own(directory)).unwrap_or_default();
         }
         account.become_it().map_err(StartError::User)?;
+        if snapshot.server.user.is_some() {
+            check_readable(snapshot)?;
+        }
         let writer = Writer::start(&process.origins.access)?;
         if let Some(log) = &snapshot.log.access {
             log.open();
@@ -294,6 +297,18 @@ impl Server {
         drop(self.pid_file);
         Ok(ending)
     }
+}
+
+/// Root could read everything; whoever the process is now must be able to as well, or no reload would ever succeed.
+fn check_readable(snapshot: &Snapshot) -> Result<(), StartError> {
+    let unreadable = snapshot.files.iter().find_map(|path| {
+        let error = std::fs::File::open(path).err()?;
+        (error.kind() == io::ErrorKind::PermissionDenied).then_some((path, error))
+    });
+    let Some((path, error)) = unreadable else { return Ok(()) };
+    let message =
+        format!("{} cannot be read as that user, so no reload would succeed: {error}", path.display());
+    Err(StartError::User(io::Error::new(error.kind(), message)))
 }
 
 /// Descriptors a full house needs: both sides of every connection, idle upstream connections, and some for the house.

@@ -290,6 +290,23 @@ async fn the_service_manager_is_told() {
     assert_eq!(said().await, "STOPPING=1\n");
 }
 
+/// What root could read and the user cannot would make every reload fail: said at the start instead.
+#[tokio::test]
+async fn what_the_user_cannot_read_is_said_at_the_start() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    use std::os::unix::fs::PermissionsExt;
+
+    let config = "[server]\nuser = \"nobody\"\n[[routes]]\npath = \"/x\"\nrespond = { status = 200 }\n";
+    let hide = |directory: &std::path::Path| {
+        let secret = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(directory.join("edgeward.toml"), secret).unwrap();
+    };
+    let ran = gateway(config).prepare(hide).refused().await;
+    assert!(ran.stderr.contains("edgeward.toml cannot be read as that user"), "{}", ran.stderr);
+}
+
 /// As root with `user`: the new process is that user, has the sockets, and may still bind a low port.
 #[tokio::test]
 async fn privileges_stay_dropped() {

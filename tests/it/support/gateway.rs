@@ -162,6 +162,9 @@ impl GatewayBuilder {
     /// Starts it expecting that it refuses its configuration.
     pub async fn refused(self) -> Ran {
         let directory = self.write();
+        if let Some(prepare) = self.prepare {
+            prepare(directory.path());
+        }
         let mut command = command(directory.path(), &["run", "-c", "edgeward.toml"]);
         command.envs(self.environment);
         let ran = run(command).await;
