@@ -88,6 +88,7 @@ pub(super) fn status(
             "pid": std::process::id(),
             "started": clock::unix_seconds(started),
             "generation": snapshot.generation,
+            "generations_held": current.held(),
             "routes": snapshot.routes.len(),
             "upstreams": snapshot.upstreams.len(),
             "connections": connections.open(),

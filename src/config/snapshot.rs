@@ -4,13 +4,14 @@
 //! up by name while it is served: routes hold handles.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::StatusCode;
 use indexmap::IndexMap;
+use parking_lot::Mutex;
 
 pub use super::diff::Outline;
 pub use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
@@ -54,9 +55,36 @@ pub struct Snapshot {
     pub files: Arc<[PathBuf]>,
     /// What it consists of, for comparison with the next one.
     pub outline: Outline,
+    /// See [`Snapshot::remnant`].
+    pub(super) remnant: OnceLock<Arc<Snapshot>>,
 }
 
 impl Snapshot {
+    /// What a stream still needs when its answer has begun: everything but routes, upstreams and files. A stream may last
+    /// for hours, and must not keep a large configuration in memory that was replaced long ago. (Its own route and server
+    /// it has.)
+    pub fn remnant(&self) -> Arc<Self> {
+        let make = || {
+            Arc::new(Self {
+                generation: self.generation,
+                server: self.server.clone(),
+                limits: self.limits.clone(),
+                listeners: self.listeners.clone(),
+                admin: self.admin.clone(),
+                log: self.log.clone(),
+                table: Table::build(Vec::new()),
+                routes: Vec::new(),
+                unmatched: self.unmatched.clone(),
+                upstreams: IndexMap::new(),
+                sources: Sources::default(),
+                files: Arc::default(),
+                outline: Outline::default(),
+                remnant: OnceLock::new(),
+            })
+        };
+        self.remnant.get_or_init(make).clone()
+    }
+
     /// The certificates in use, each by its file, with the end of its validity.
     pub fn certificates(&self) -> impl Iterator<Item = (String, SystemTime)> {
         let all = self.listeners.iter().flat_map(|listener| &listener.certificates);
@@ -75,22 +103,35 @@ impl Snapshot {
 
 /// The snapshot that new requests get. Swapped as a whole.
 #[derive(Debug)]
-pub struct Current(ArcSwap<Snapshot>);
+pub struct Current {
+    snapshot: ArcSwap<Snapshot>,
+    /// All that may still be held by somebody.
+    known: Mutex<Vec<Weak<Snapshot>>>,
+}
 
 impl Current {
     /// Starts with `snapshot`.
     pub fn new(snapshot: Arc<Snapshot>) -> Self {
-        Self(ArcSwap::new(snapshot))
+        let known = Mutex::new(vec![Arc::downgrade(&snapshot)]);
+        Self { snapshot: ArcSwap::new(snapshot), known }
     }
 
     /// The snapshot of this moment, to be held for as long as needed.
     pub fn load(&self) -> Arc<Snapshot> {
-        self.0.load_full()
+        self.snapshot.load_full()
     }
 
     /// Makes `snapshot` the one that new requests get.
     pub fn swap(&self, snapshot: Arc<Snapshot>) {
-        self.0.store(snapshot);
+        let mut known = self.known.lock();
+        known.retain(|snapshot| snapshot.strong_count() > 0);
+        known.push(Arc::downgrade(&snapshot));
+        self.snapshot.store(snapshot);
+    }
+
+    /// How many snapshots somebody holds: this one, and those that requests under way began with.
+    pub fn held(&self) -> usize {
+        self.known.lock().iter().filter(|snapshot| snapshot.strong_count() > 0).count()
     }
 }
 

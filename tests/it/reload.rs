@@ -251,6 +251,11 @@ async fn a_websocket_does_not_notice() {
         if round == 0 {
             assert_eq!(gw.order("reload").await.status, 0);
         }
+        // What it needs it holds; not the whole configuration it began with.
+        eventually("the old configuration to be gone", async || {
+            (gw.status().await["generations_held"] == 1).then_some(())
+        })
+        .await;
         socket.send(Message::text(format!("{round}"))).await.unwrap();
         let echoed = within("the echo", socket.next()).await.unwrap().unwrap();
         assert_eq!(echoed.into_text().unwrap().as_str(), format!("{round}"));

@@ -7,7 +7,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
 use indexmap::IndexMap;
@@ -133,6 +133,7 @@ impl Compiler<'_> {
             sources,
             files: Arc::default(),
             outline,
+            remnant: OnceLock::new(),
         }
     }
 

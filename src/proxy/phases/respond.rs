@@ -58,6 +58,9 @@ pub(in crate::proxy) fn edit(
     ctx.status = response.status.as_u16();
     ctx.failure = None;
     ctx.answer_began();
+    if ctx.is_silence_normal() {
+        ctx.snapshot = ctx.snapshot.remnant();
+    }
     if ctx.head.version == Version::HTTP_10 {
         // It knows no chunks: what has no length ends with the connection.
         edit::unchunk(response);
