@@ -15,6 +15,7 @@ use super::range::{self, Part};
 use super::{Refusal, Request, WHOLE};
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
+use crate::routing::escape::push_escaped;
 
 /// An answer, to be sent as it is.
 #[derive(Debug)]
@@ -144,11 +145,12 @@ fn variant(root: &Root, relative: &[u8], file: Opened, headers: &HeaderMap) -> C
     Chosen { opened, coding, varies }
 }
 
-/// The type that the name's ending stands for.
+/// The type that the name's ending stands for. A text is UTF-8, unless it is XML: that says its encoding itself, and would
+/// be overruled (RFC 7303 section 3.2).
 fn content_type(relative: &[u8]) -> HeaderValue {
     const UNKNOWN: &str = "application/octet-stream";
     let guessed = mime_guess::from_path(file_name(relative)).first_raw().unwrap_or(UNKNOWN);
-    if guessed.starts_with("text/") {
+    if guessed.starts_with("text/") && guessed != "text/xml" {
         let text = format!("{guessed}; charset=utf-8");
         return HeaderValue::try_from(text).unwrap_or_else(|_| HeaderValue::from_static(UNKNOWN));
     }
@@ -160,7 +162,13 @@ pub(super) fn to_directory((path, query): &(String, Option<String>)) -> Answer {
     let mut location = format!("{path}/");
     if let Some(query) = query {
         location.push('?');
-        location.extend(query.chars().filter(char::is_ascii_graphic));
+        for byte in query.bytes() {
+            if byte.is_ascii_graphic() {
+                location.push(char::from(byte));
+            } else {
+                push_escaped(&mut location, byte);
+            }
+        }
     }
     let mut head = Response::new(());
     *head.status_mut() = StatusCode::MOVED_PERMANENTLY;

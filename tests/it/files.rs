@@ -26,6 +26,7 @@ fn site() -> GatewayBuilder {
         .file("www/sub/index.html", "sub")
         .file("www/empty/.keep", "")
         .file("www/empty.txt", "")
+        .file("www/feed.xml", "<a/>\n")
         .file("www/unknown.xyzzy", "?")
         .file("www/app.js", "let app = 1;")
         .file("www/.env", "SECRET=1")
@@ -59,6 +60,7 @@ async fn a_file_comes_whole_with_what_caches_need() {
             ("/app.js", "text/javascript; charset=utf-8", 12),
             ("/unknown.xyzzy", "application/octet-stream", 1),
             ("/empty.txt", "text/plain; charset=utf-8", 0),
+            ("/feed.xml", "text/xml", 5),
             ("/.well-known/security.txt", "text/plain; charset=utf-8", 7),
         ] {
             let answer = client.get(path).await.expect_status(200);
@@ -288,7 +290,7 @@ async fn directories_have_a_slash_and_an_index() {
     for client in [gw.client(), gw.client().http2()] {
         for (path, location) in [
             ("/sub", "/sub/"),
-            ("/sub?a=b&c=%20", "/sub/?a=b&c=%20"),
+            ("/sub?a=b&c=%20%22", "/sub/?a=b&c=%20%22"),
             ("//sub", "/sub/"),
             ("/c:d", "/c:d/"),
             ("/static/sub", "/static/sub/"),
