@@ -1,7 +1,7 @@
 //! Edgeward: an API gateway and edge proxy on Pingora. `ARCHITECTURE.md` says what lives where and why.
 //!
 //! Folders are the architecture; imports point one way, and `tests/it/tidy.rs` holds that:
-//! `cli → app → {proxy, admin} → ingress → config → {routing, policy, upstream} → telemetry → base`.
+//! `cli → app → {proxy, admin} → ingress → config → {policy, upstream, files} → routing → telemetry → base`.
 
 pub mod admin;
 pub mod app;
@@ -9,6 +9,7 @@ pub mod base;
 pub mod cli;
 pub mod config;
 pub mod demo;
+pub mod files;
 pub mod ingress;
 pub mod policy;
 pub mod proxy;

@@ -14,6 +14,8 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
     /// The methods a 405 lists in `Allow`.
     pub allow: Option<Cow<'static, str>>,
+    /// The length in bytes that a 416 tells in `Content-Range` (RFC 9110 section 15.5.17).
+    pub complete_length: Option<u64>,
 }
 
 /// How an error is written.
@@ -30,7 +32,7 @@ pub enum Form {
 impl Problem {
     /// The problem for `reason`.
     pub fn new(reason: Reason) -> Self {
-        Self { reason, retry_after: None, allow: None }
+        Self { reason, retry_after: None, allow: None, complete_length: None }
     }
 
     /// Adds when to try again.

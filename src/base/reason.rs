@@ -30,6 +30,16 @@ pub enum Reason {
     RouteNotFound,
     /// A route matches, but not for this method.
     MethodNotAllowed,
+    /// The path names no file of the route's `files`.
+    FileNotFound,
+    /// What is there is not sent: no permission, a link out of the root, a directory without index.
+    FileForbidden,
+    /// The file could not be read.
+    FileFailed,
+    /// `If-Match` or `If-Unmodified-Since` does not hold.
+    PreconditionFailed,
+    /// The file has none of the bytes that `Range` asks for.
+    RangeNotSatisfiable,
     /// The route's `ip` rules refuse the client's address.
     IpDenied,
     /// All servers of the upstream are unhealthy or ejected.
@@ -76,6 +86,11 @@ impl Reason {
         Self::Misdirected,
         Self::RouteNotFound,
         Self::MethodNotAllowed,
+        Self::FileNotFound,
+        Self::FileForbidden,
+        Self::FileFailed,
+        Self::PreconditionFailed,
+        Self::RangeNotSatisfiable,
         Self::IpDenied,
         Self::NoServer,
         Self::NotReady,
@@ -110,7 +125,10 @@ impl Reason {
     /// The gRPC status code (google.rpc.Code).
     pub const fn grpc_status(self) -> u8 {
         match self {
-            Self::IpDenied => 7,
+            Self::FileNotFound => 5,
+            Self::IpDenied | Self::FileForbidden => 7,
+            Self::PreconditionFailed => 9,
+            Self::RangeNotSatisfiable => 11,
             Self::RouteNotFound | Self::MethodNotAllowed | Self::MethodUnsupported => 12,
             Self::HeaderTimeout
             | Self::BodyTimeout
@@ -132,6 +150,7 @@ impl Reason {
             | Self::BadPath
             | Self::ExpectationFailed
             | Self::Misdirected
+            | Self::FileFailed
             | Self::Internal => 13,
         }
     }
@@ -161,6 +180,15 @@ impl Reason {
             Self::RouteNotFound => (404, "route.not_found", "There is nothing at this address."),
             Self::MethodNotAllowed => {
                 (405, "route.method_not_allowed", "The method is not allowed here; see Allow.")
+            }
+            Self::FileNotFound => (404, "file.not_found", "There is no file at this address."),
+            Self::FileForbidden => (403, "file.forbidden", "What is at this address is not sent."),
+            Self::FileFailed => (500, "file.failed", "The file could not be read."),
+            Self::PreconditionFailed => {
+                (412, "file.precondition_failed", "The file is not what the request expects.")
+            }
+            Self::RangeNotSatisfiable => {
+                (416, "file.range_not_satisfiable", "The file does not have the requested range.")
             }
             Self::IpDenied => (403, "access.ip_denied", "Access from this address is not allowed."),
             Self::NoServer => (503, "upstream.no_server", "No server is available at the moment."),

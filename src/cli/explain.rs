@@ -201,6 +201,10 @@ fn target(text: &mut String, route: &Route, values: &Values<'_>) {
         Target::Respond(answer) => {
             line(text, "answer", &format!("{}, {} bytes", answer.status().as_u16(), answer.body().len()));
         }
+        Target::Files(site) => match site.file(&rewritten) {
+            Some(file) => line(text, "file", &file.display().to_string()),
+            None => line(text, "file", "none can have this name"),
+        },
         Target::Nothing => line(text, "answer", "404 route.not_found"),
     }
     if let Some(rules) = &route.response {

@@ -7,6 +7,7 @@ use http::StatusCode;
 use crate::base::decode::{Decoder, Node, Shape, Size, Value, quote};
 use crate::base::origin::At;
 use crate::base::respond::RespondRaw;
+use crate::files::FilesRaw;
 use crate::keys;
 use crate::policy::ip::IpRaw;
 use crate::policy::transform::{RequestRaw, ResponseRaw};
@@ -40,7 +41,9 @@ keys! {
         redirect: optional RedirectRaw,
         /// Answers by itself.
         respond: optional RespondRaw,
-        /// How the path is rewritten on the way to the upstream.
+        /// Answers with files below a directory.
+        files: optional FilesRaw,
+        /// How the path is rewritten on the way to the upstream, or to a file.
         rewrite: optional RewriteRaw,
         /// To the last byte of the answer; `"none"` = no deadline; absent = `limits.request_timeout` to the first byte.
         timeout: optional TimeoutRaw,
@@ -64,7 +67,7 @@ pub(super) const ROUTE_DEFAULTS: &[&str] =
     &["hosts", "listeners", "timeout", "body_bytes", "ip", "request", "response", "access_log"];
 
 /// Keys of a route of which it has exactly one.
-pub(super) const TARGETS: &[&str] = &["upstream", "redirect", "respond"];
+pub(super) const TARGETS: &[&str] = &["upstream", "redirect", "respond", "files"];
 
 /// How long a route may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -18,6 +18,7 @@ pub use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
 pub use super::tls::CertificateFacts;
 pub use crate::base::decode::Setting;
 use crate::base::origin::{Origin, Sources};
+use crate::files::Site;
 use crate::policy;
 use crate::policy::transform::{RequestRules, Rules};
 use crate::routing::template::Template;
@@ -221,6 +222,8 @@ pub enum Target {
     Redirect(Redirect),
     /// The gateway itself: what `base::respond` compiled, without framing headers.
     Respond(Arc<http::Response<Bytes>>),
+    /// Files below a directory.
+    Files(Arc<Site>),
     /// Nothing: no route matched.
     Nothing,
 }

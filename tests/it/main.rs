@@ -23,6 +23,7 @@ mod demo;
 mod docs;
 mod drain;
 mod errors;
+mod files;
 mod forwarding;
 mod grpc;
 mod h2;

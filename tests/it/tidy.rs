@@ -11,7 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry", "demo"],
     // Policies and uses of it read its templates; it knows none of them.
     &["routing"],
-    &["policy", "upstream"],
+    &["policy", "upstream", "files"],
     &["config"],
     // The proxy's hooks ask `ingress` for the connection they run on; not the other way round.
     &["ingress"],

@@ -18,7 +18,6 @@ const ROUTE: &[&str] = &[
     "split",
     "split_by",
     "mirror",
-    "files",
     "amqp",
     "grpc",
     "aggregate",

@@ -41,7 +41,7 @@ impl Compiler<'_> {
             let name = names.take(at, &path, out);
             if !self.declared.has_target.get(position).is_some_and(|has| *has) {
                 out.error("missing-key", &at.origin, path.as_str(), "the route has no target")
-                    .hint("add one of `upstream`, `redirect` and `respond`");
+                    .hint("add one of `upstream`, `redirect`, `respond` and `files`");
             }
             specs.push(self.spec(id, at, &path, out));
             routes.push(Arc::new(self.route(id, name, at, &path, upstreams, out)));
@@ -153,6 +153,7 @@ impl Compiler<'_> {
             raw.upstream.as_ref().map(|at| ("upstream", &at.origin)),
             raw.redirect.as_ref().map(|at| ("redirect", &at.origin)),
             raw.respond.as_ref().map(|at| ("respond", &at.origin)),
+            raw.files.as_ref().map(|at| ("files", &at.origin)),
         ];
         let mut given = given.into_iter().flatten();
         match (given.next(), given.next()) {
@@ -161,14 +162,14 @@ impl Compiler<'_> {
                 out.error("conflicting-keys", second_origin, format!("{path}.{second}"), message)
                     .related(first_origin, "the other target");
             }
-            (Some(("upstream", _)) | None, _) => {}
+            (Some(("upstream" | "files", _)) | None, _) => {}
             (Some((target, _)), None) => {
                 let stream = (*raw.stream).then_some(("stream", &raw.stream.origin));
                 let rewrite = raw.rewrite.as_ref().map(|at| ("rewrite", &at.origin));
                 for (key, origin) in [rewrite, stream].into_iter().flatten() {
                     let message = format!("\"{key}\" does nothing beside \"{target}\"");
                     out.error("unused-key", origin, format!("{path}.{key}"), message)
-                        .hint("it is for routes with `upstream`");
+                        .hint("it is for routes with `upstream` or `files`");
                 }
             }
         }
@@ -179,12 +180,15 @@ impl Compiler<'_> {
             .respond
             .as_ref()
             .and_then(|respond| respond.compile(&format!("{path}.respond"), &respond.origin, out));
+        let files =
+            raw.files.as_ref().and_then(|files| files.compile(&format!("{path}.files"), &raw.path, out));
         if let Some(name) = &raw.upstream {
             return self.upstream(name, &format!("{path}.upstream"), upstreams, out);
         }
         redirect
             .map(Target::Redirect)
             .or(respond.map(|respond| Target::Respond(Arc::new(respond))))
+            .or(files.map(|files| Target::Files(Arc::new(files))))
             .unwrap_or(Target::Nothing)
     }
 

@@ -8,9 +8,11 @@ use pingora_proxy::Session;
 
 use super::route::View;
 use super::{connect, forward};
+use crate::base::clock;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::config::snapshot::Target;
+use crate::files::{self, Site};
 use crate::proxy::Context;
 
 pub(in crate::proxy) enum Next {
@@ -26,6 +28,8 @@ pub(in crate::proxy) enum Answer {
     Redirect { status: StatusCode, location: String },
     /// What the route or the fallback says.
     Fixed(Arc<http::Response<Bytes>>),
+    /// A file, or what is said in its place.
+    File(Arc<Site>, Box<files::Request>),
 }
 
 pub(in crate::proxy) fn start(
@@ -51,6 +55,20 @@ pub(in crate::proxy) fn start(
                     None => Err(problem),
                 },
             }
+        }
+        Target::Files(site) => {
+            let path = forward::rewritten(view, ctx, &route)?;
+            let path = path.as_deref().unwrap_or(&view.path);
+            let head = session.req_header();
+            let request = files::Request::new(
+                &head.method,
+                path,
+                (&view.path, view.query),
+                &head.headers,
+                clock::wall(),
+            )?;
+            ctx.set_deadlines(&route);
+            Ok(Next::Answer(Answer::File(site.clone(), Box::new(request))))
         }
         Target::Nothing => Err(Problem::new(Reason::RouteNotFound)),
     }

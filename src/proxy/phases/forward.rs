@@ -16,15 +16,18 @@ use crate::proxy::Context;
 use crate::proxy::edit;
 use crate::upstream::Attempt;
 
+/// What the route makes of the path, where that is another.
+pub(super) fn rewritten(view: &View<'_>, ctx: &Context, route: &Route) -> Result<Option<String>, Problem> {
+    let Some(rewrite) = &route.rewrite else { return Ok(None) };
+    view.with_values(ctx, |values| {
+        let path = rewrite.apply(values).map_err(|_| Problem::new(Reason::BadPath))?;
+        Ok((path != view.path).then(|| path.into_owned()))
+    })
+}
+
 /// Settles path and query to forward: once a request, before the first attempt.
 pub(in crate::proxy) fn plan(view: &View<'_>, ctx: &mut Context, route: &Route) -> Result<(), Problem> {
-    let rewritten = match &route.rewrite {
-        Some(rewrite) => view.with_values(ctx, |values| {
-            let path = rewrite.apply(values).map_err(|_| Problem::new(Reason::BadPath))?;
-            Ok((path != view.path).then(|| path.into_owned()))
-        })?,
-        None => None,
-    };
+    let rewritten = rewritten(view, ctx, route)?;
     let edits = route.request.as_ref().and_then(|rules| rules.query.as_ref());
     let edited = edits.map(|edits| view.with_values(ctx, |values| edits.apply(view.query, values)));
     let path = match (&rewritten, &view.path) {

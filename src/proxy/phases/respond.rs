@@ -1,5 +1,6 @@
 //! Answers: the server's on their way back, and the gateway's own. One place writes every local answer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,8 @@ use super::dispatch::Answer;
 use super::{connect, forward};
 use crate::base::clock;
 use crate::base::problem::{Form, Problem};
+use crate::base::reason::Reason;
+use crate::files::{self, Refusal, Site};
 use crate::proxy::{Context, edit};
 use crate::upstream::Outcome;
 
@@ -143,6 +146,9 @@ pub(in crate::proxy) async fn problem(
     if let Some(seconds) = problem.retry_after_seconds() {
         header.insert_header(header::RETRY_AFTER, seconds)?;
     }
+    if let Some(length) = problem.complete_length {
+        header.insert_header(header::CONTENT_RANGE, format!("bytes */{length}"))?;
+    }
     if let Some(allow) = &problem.allow {
         header.insert_header(header::ALLOW, allow.as_ref())?;
     }
@@ -166,7 +172,72 @@ pub(in crate::proxy) async fn local(session: &mut Session, ctx: &mut Context, an
             }
             send(session, ctx, header, answer.body().clone()).await
         }
+        Answer::File(site, request) => file(session, ctx, site, *request).await,
     }
+}
+
+/// Answers with a file: found and read within the request's time, then sent as fast as the client takes it.
+async fn file(
+    session: &mut Session,
+    ctx: &mut Context,
+    site: Arc<Site>,
+    request: files::Request,
+) -> Result<()> {
+    let answer = match ctx.deadlines.first_byte {
+        None => site.answer(request).await,
+        Some(at) => {
+            let left = at.saturating_duration_since(clock::now());
+            match pingora::time::timeout(left, site.answer(request)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(Problem::new(Reason::DeadlineExceeded).into()),
+            }
+        }
+    };
+    match answer {
+        Ok(answer) => send_file(session, ctx, answer).await,
+        Err(Refusal { problem: refusal, detail }) => {
+            ctx.detail = detail;
+            problem(session, ctx, &refusal).await
+        }
+    }
+}
+
+async fn send_file(session: &mut Session, ctx: &mut Context, answer: files::Answer) -> Result<()> {
+    let files::Answer { head, length, mut body } = answer;
+    let mut header = ResponseHeader::build(head.status(), Some(head.headers().len() + 6))?;
+    for (name, value) in head.headers() {
+        header.append_header(name.clone(), value.clone())?;
+    }
+    begin(session, ctx, &mut header, length)?;
+    ctx.answer_began();
+    let mut tasks = vec![HttpTask::Header(Box::new(header), body.left() == 0)];
+    if body.left() > files::PIECE_BYTES as u64 {
+        // By itself: what stands together with a header is copied, and the copy's room kept for the whole answer.
+        session.as_downstream_mut().response_duplex_vec(std::mem::take(&mut tasks)).await?;
+    }
+    while let Some(piece) = next_piece(&mut body, ctx).await? {
+        ctx.response_body_bytes += piece.len() as u64;
+        tasks.push(HttpTask::Body(Some(piece), body.left() == 0));
+        session.as_downstream_mut().response_duplex_vec(std::mem::take(&mut tasks)).await?;
+    }
+    if !tasks.is_empty() {
+        session.as_downstream_mut().response_duplex_vec(tasks).await?;
+    }
+    Ok(())
+}
+
+/// The next piece of a file. When that cannot be read as it was announced the answer breaks off, which is how a client
+/// learns that it has not got all of it.
+async fn next_piece(body: &mut files::Body, ctx: &mut Context) -> Result<Option<Bytes>> {
+    let read = pingora::time::timeout(ctx.snapshot.limits.body_timeout, body.next()).await;
+    let error = match read {
+        Ok(Ok(piece)) => return Ok(piece),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the disk does not answer".to_owned(),
+    };
+    ctx.failure = Some(Reason::FileFailed);
+    ctx.detail = Some(error);
+    Error::e_explain(ErrorType::FileReadError, "while sending a file")
 }
 
 /// Writes a local answer and leaves the connection usable, unless a body is still on its way: reading that to its end
@@ -177,16 +248,9 @@ async fn send(
     mut header: ResponseHeader,
     body: Bytes,
 ) -> Result<()> {
-    let status = header.status;
-    ctx.status = status.as_u16();
-    edit::local_response(&mut header, ctx.request_id.as_bytes())?;
-    edit_by_rules(session, &mut header, ctx)?;
-    let bodiless = status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED;
-    if !bodiless {
-        header.insert_header(header::CONTENT_LENGTH, body.len())?;
-    }
-    collect(ctx, &header);
-    leave_body_behind(session);
+    let bodiless = matches!(header.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+    let length = (!bodiless).then_some(body.len() as u64);
+    begin(session, ctx, &mut header, length)?;
     let end = bodiless || body.is_empty() || ctx.head.method == http::Method::HEAD;
     // As tasks, as proxied answers are written: only so an HTTP/2 stream is ended by its header, which gRPC asks for
     // ("trailers-only"), and header and body leave an HTTP/1 connection together.
@@ -197,6 +261,24 @@ async fn send(
         tasks.push(HttpTask::Body(Some(body), true));
     }
     session.as_downstream_mut().response_duplex_vec(tasks).await?;
+    Ok(())
+}
+
+/// Completes the head of a local answer, whose body has `length` bytes.
+fn begin(
+    session: &mut Session,
+    ctx: &mut Context,
+    header: &mut ResponseHeader,
+    length: Option<u64>,
+) -> Result<()> {
+    ctx.status = header.status.as_u16();
+    edit::local_response(header, ctx.request_id.as_bytes())?;
+    edit_by_rules(session, header, ctx)?;
+    if let Some(length) = length {
+        header.insert_header(header::CONTENT_LENGTH, length)?;
+    }
+    collect(ctx, header);
+    leave_body_behind(session);
     Ok(())
 }
 

@@ -168,6 +168,15 @@ impl PathPattern {
         }
     }
 
+    /// Whether a path that matches may still match with a slash at its end: yes when in doubt.
+    pub fn may_end_in_slash(&self) -> bool {
+        match &self.kind {
+            Kind::Exact(path) => path.ends_with('/'),
+            Kind::Template(_) => self.text.ends_with('/'),
+            Kind::Prefix(_) | Kind::Regex(_) => true,
+        }
+    }
+
     pub(super) fn kind(&self) -> &Kind {
         &self.kind
     }
