@@ -8,7 +8,8 @@ use edgeward::base::peer::PeerValues;
 use edgeward::ingress::head::{HeadScanner, Status};
 use edgeward::policy::trusted::TrustedProxies;
 use edgeward::proxy::client::Client;
-use edgeward::proxy::edit::{self, Forwarding};
+use edgeward::proxy::edit::{self, Forwarding, Way};
+use edgeward::proxy::received::Received;
 use http::Version;
 use pingora::http::{RequestHeader, ResponseHeader};
 
@@ -62,20 +63,24 @@ fn forwarding(c: &mut Criterion) {
             b.iter(|| Client::find(black_box(&head.headers), peer.ip, peer.https, &trusted));
         });
         let client = Client::find(&head.headers, peer.ip, peer.https, &trusted);
-        let forwarding = Forwarding {
-            peer: &peer,
-            client: &client,
+        let marks = Received::read(&head.headers).marks;
+        c.bench_function(&format!("received/{name}"), |b| {
+            b.iter(|| Received::read(black_box(&head.headers)).marks);
+        });
+        let forwarding =
+            Forwarding { peer: &peer, client: &client, request_id: ID, trace_valid: true, marks };
+        let way = Way {
             version: Version::HTTP_11,
             upgrade: false,
             host: None,
             server: "10.0.0.9:81",
             takes_trailers: false,
-            request_id: ID,
-            trace_valid: true,
+            marks,
         };
         c.bench_function(&format!("request/{name}"), |b| {
             let run = |mut head: RequestHeader| {
                 edit::request(&mut head, &forwarding).unwrap();
+                edit::attempt(&mut head, &way).unwrap();
                 head
             };
             b.iter_batched(|| head.clone(), run, BatchSize::SmallInput);

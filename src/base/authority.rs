@@ -10,33 +10,59 @@ pub const HOST_BYTES_MAX: usize = 255;
 /// Narrower than RFC 3986 `authority`: no user information, no percent-encoding or sub-delimiters, no empty label (a
 /// dot at the very end passes), no empty port. Servers differ on what those mean, and no DNS name needs them.
 pub fn is_authority(text: &[u8]) -> bool {
-    match split_port(text) {
-        Some((host, port)) => is_host(host) && port.is_none_or(is_port),
-        None => false,
+    read(text).is_some()
+}
+
+/// What an authority says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Authority<'a> {
+    /// A DNS name, an IPv4 address, or an IPv6 address in brackets; as written.
+    pub host: &'a [u8],
+    /// The port, if there is one.
+    pub port: Option<u16>,
+    /// Whether the host has no letter in upper case.
+    pub is_lowercase: bool,
+}
+
+/// Reads `text`; `None` unless it [is an authority](is_authority). Every request passes here, some twice: one look at
+/// each byte.
+pub fn read(text: &[u8]) -> Option<Authority<'_>> {
+    if text.first() == Some(&b'[') {
+        let (host, port) = split_port(text)?;
+        let port = match port {
+            Some(port) => Some(parse_port(port)?),
+            None => None,
+        };
+        return is_host(host).then_some(Authority { host, port, is_lowercase: false });
     }
+    let (mut before, mut is_lowercase, mut host, mut port) = (b'.', true, text, None);
+    for (at, &byte) in text.iter().enumerate() {
+        match byte {
+            b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' => {}
+            b'A'..=b'Z' => is_lowercase = false,
+            // An empty label: at the start, or two dots in a row.
+            b'.' if before != b'.' => {}
+            b':' => {
+                port = Some(parse_port(text.get(at + 1..)?)?);
+                host = text.get(..at)?;
+                break;
+            }
+            _ => return None,
+        }
+        before = byte;
+    }
+    (!host.is_empty() && host.len() <= HOST_BYTES_MAX).then_some(Authority { host, port, is_lowercase })
 }
 
 /// Whether `host` is a DNS name, an IPv4 address or an IPv6 address in brackets.
 pub fn is_host(host: &[u8]) -> bool {
-    if host.is_empty() || host.len() > HOST_BYTES_MAX {
-        return false;
-    }
-    if let Some(inner) = host.strip_prefix(b"[") {
-        return inner
+    match host.strip_prefix(b"[") {
+        Some(inner) => inner
             .strip_suffix(b"]")
             .and_then(|inner| std::str::from_utf8(inner).ok())
-            .is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok());
+            .is_some_and(|inner| inner.parse::<Ipv6Addr>().is_ok()),
+        None => read(host).is_some_and(|authority| authority.host.len() == host.len()),
     }
-    let mut before = b'.';
-    for &byte in host {
-        match byte {
-            // An empty label: at the start, or two dots in a row.
-            b'.' if before == b'.' => return false,
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => before = byte,
-            _ => return false,
-        }
-    }
-    true
 }
 
 /// `host` and, if there is a colon after it, what stands behind: unchecked. `None` for a bracket that never closes.
@@ -54,11 +80,11 @@ pub fn split_port(text: &[u8]) -> Option<(&[u8], Option<&[u8]>)> {
     }
 }
 
-/// Whether `port` is a decimal number from 1 to 65535.
-fn is_port(port: &[u8]) -> bool {
-    (1..=5).contains(&port.len())
-        && port.iter().all(u8::is_ascii_digit)
-        && (1..=65_535).contains(&port.iter().fold(0_u32, |sum, digit| sum * 10 + u32::from(digit - b'0')))
+/// A decimal number from 1 to 65535.
+fn parse_port(port: &[u8]) -> Option<u16> {
+    let digits = (1..=5).contains(&port.len()) && port.iter().all(u8::is_ascii_digit);
+    let number = digits.then(|| port.iter().fold(0_u32, |sum, digit| sum * 10 + u32::from(digit - b'0')))?;
+    u16::try_from(number).ok().filter(|port| *port != 0)
 }
 
 #[cfg(test)]

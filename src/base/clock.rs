@@ -18,6 +18,22 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
+/// One moment by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Moment {
+    /// By the monotonic clock.
+    pub now: Instant,
+    /// By the wall clock.
+    pub wall: SystemTime,
+}
+
+impl Moment {
+    /// This one.
+    pub fn now() -> Self {
+        Self { now: now(), wall: wall() }
+    }
+}
+
 /// Seconds since the Unix epoch of `at`; 0 for a clock set before it.
 pub fn unix_seconds(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())

@@ -61,21 +61,38 @@ impl Alarm {
 #[derive(Debug)]
 pub(crate) struct Alarms {
     began: Instant,
+    /// When they were last looked through, as [`Alarms::moment`] counts.
+    looked_ms: AtomicU64,
     alarms: Mutex<Vec<Weak<Alarm>>>,
     sweeper: Mutex<Option<task::AbortOnDrop>>,
 }
 
 impl Default for Alarms {
     fn default() -> Self {
-        Self { began: clock::now(), alarms: Mutex::default(), sweeper: Mutex::default() }
+        Self {
+            began: clock::now(),
+            looked_ms: AtomicU64::new(0),
+            alarms: Mutex::default(),
+            sweeper: Mutex::default(),
+        }
     }
 }
 
 impl Alarms {
     /// `at` in milliseconds since these alarms were made, rounded up.
     pub(crate) fn moment(&self, at: Instant) -> u64 {
-        let since = at.saturating_duration_since(self.began);
-        u64::try_from(since.as_millis()).unwrap_or(RANG - 1).saturating_add(1)
+        millis(at.saturating_duration_since(self.began)).saturating_add(1)
+    }
+
+    /// The instant that [`Alarms::moment`] gave `moment` for; up to a millisecond later.
+    pub(crate) fn instant(&self, moment: u64) -> Option<Instant> {
+        self.began.checked_add(Duration::from_millis(moment))
+    }
+
+    /// The moment `time` from now. Does not ask the clock, so it may be as far off as an alarm.
+    pub(crate) fn after(&self, time: Duration) -> u64 {
+        let now = self.looked_ms.load(Ordering::Relaxed).saturating_add(millis(SWEEP));
+        now.saturating_add(millis(time))
     }
 
     /// A new alarm, looked after until it is dropped. The first one starts the looking.
@@ -84,6 +101,7 @@ impl Alarms {
         self.alarms.lock().push(Arc::downgrade(&alarm));
         let mut sweeper = self.sweeper.lock();
         if sweeper.is_none() {
+            self.looked_ms.store(self.moment(clock::now()), Ordering::Relaxed);
             let alarms = Arc::downgrade(self);
             *sweeper = Some(task::AbortOnDrop::new(task::spawn("alarms", sweep(alarms))));
         }
@@ -91,8 +109,8 @@ impl Alarms {
     }
 
     fn ring(&self) {
-        let now_ms =
-            u64::try_from(clock::now().saturating_duration_since(self.began).as_millis()).unwrap_or(NONE);
+        let now_ms = millis(clock::now().saturating_duration_since(self.began));
+        self.looked_ms.store(now_ms, Ordering::Relaxed);
         self.alarms.lock().retain(|alarm| match alarm.upgrade() {
             Some(alarm) => {
                 alarm.ring_if_due(now_ms);
@@ -101,6 +119,11 @@ impl Alarms {
             None => false,
         });
     }
+}
+
+/// Whole milliseconds; at most what can be added to any moment of this process.
+fn millis(time: Duration) -> u64 {
+    time.as_secs().saturating_mul(1000).saturating_add(u64::from(time.subsec_millis())).min(u64::MAX / 4)
 }
 
 async fn sweep(alarms: Weak<Alarms>) {

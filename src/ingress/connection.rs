@@ -13,6 +13,7 @@ use pingora::protocols::Stream;
 use tokio::sync::Notify;
 
 use super::alarm::{Alarm, Alarms};
+use super::silence::Silence;
 use crate::base::clock;
 use crate::base::peer::PeerValues;
 use crate::telemetry::access::TlsInfo;
@@ -222,8 +223,9 @@ pub struct Exchange {
     pub serial: u64,
     /// [`Connection::bytes_written`] when it began.
     pub bytes_written_before: u64,
-    /// Milliseconds after `began` at which it is cut off; 0 = never. See [`Exchange::cut_off_at`].
-    cut_off_ms: AtomicU64,
+    /// The moment of [`Connection::alarms`] at which it is cut off; 0 = never. See [`Exchange::cut_off_at`].
+    cut_off: AtomicU64,
+    silence: Silence,
     pub(crate) body_malformed: AtomicBool,
     /// Set when the client asked for an upgrade: bytes flow unframed.
     pub upgrade: bool,
@@ -254,7 +256,8 @@ impl Exchange {
             head_bytes,
             serial,
             bytes_written_before: written,
-            cut_off_ms: AtomicU64::new(0),
+            cut_off: AtomicU64::new(0),
+            silence: Silence::default(),
             body_malformed: AtomicBool::new(false),
             upgrade,
             last: false,
@@ -265,10 +268,27 @@ impl Exchange {
 
     /// Says when the request is to be cut off at the latest; `None` lifts it. Hooks move it as the request proceeds.
     pub fn cut_off_at(&self, at: Option<Instant>) {
-        let ms = at.map_or(0, |at| {
-            u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX).max(1)
-        });
-        self.cut_off_ms.store(ms, Ordering::Relaxed);
+        self.cut_off.store(at.map_or(0, |at| self.connection.alarms().moment(at)), Ordering::Relaxed);
+    }
+
+    /// Has the stream watch over the server, which may say nothing for `longest`; `None` ends the watch. What the stream
+    /// finds is told by [`Exchange::take_silence`], after it has ended the request's wait with a time-out of its own.
+    ///
+    /// Only for HTTP/1 requests without a body: their connections are read all the while. There it spares two timers a
+    /// request.
+    pub fn watch_server(&self, longest: Option<Duration>) {
+        self.silence.watch(longest);
+        self.server_spoke();
+    }
+
+    /// The server said something, or something else was waited for.
+    pub fn server_spoke(&self) {
+        self.silence.restart(self.connection.alarms());
+    }
+
+    /// Whether the server was silent for too long. Asking ends the watch.
+    pub fn take_silence(&self) -> bool {
+        self.silence.take()
     }
 
     /// The request was read to its end and answered whole: the connection is in a known state. Pingora closes it after
@@ -296,9 +316,25 @@ impl Exchange {
 
     /// When the request is to be cut off, if ever.
     pub(crate) fn cut_off(&self) -> Option<Instant> {
-        match self.cut_off_ms.load(Ordering::Relaxed) {
-            0 => None,
-            ms => self.began.checked_add(Duration::from_millis(ms)),
+        self.cut_off_moment().and_then(|moment| self.connection.alarms().instant(moment))
+    }
+
+    /// The same as a moment of [`Connection::alarms`].
+    fn cut_off_moment(&self) -> Option<u64> {
+        Some(self.cut_off.load(Ordering::Relaxed)).filter(|moment| *moment != 0)
+    }
+
+    /// The moment of [`Connection::alarms`] at which what the client's side waits for is to be given up, if ever.
+    pub(crate) fn wait_ends(&self) -> Option<u64> {
+        match (self.cut_off_moment(), self.silence.moment()) {
+            (Some(cut_off), Some(silence)) => Some(cut_off.min(silence)),
+            (one, other) => one.or(other),
         }
+    }
+
+    /// Whether it is given up now that `moment`, which [`Exchange::wait_ends`] gave, has come.
+    pub(crate) fn is_wait_over(&self, moment: u64) -> bool {
+        self.cut_off_moment().is_some_and(|cut_off| cut_off <= moment)
+            || self.silence.is_over(self.connection.alarms())
     }
 }

@@ -1,5 +1,6 @@
 //! HTTP/1 on one connection: our own keep-alive loop around Pingora, one request at a time.
 
+use std::pin::pin;
 use std::sync::Arc;
 
 use pingora::apps::HttpServerApp;
@@ -24,14 +25,15 @@ pub(super) async fn serve<A>(
     A: HttpServerApp + Send + Sync + 'static,
 {
     let mut draining = edge.draining.clone();
+    // One wait for the whole connection: a wait a request would take the lock of all waiters twice.
+    let mut idle_ends = pin!(async {
+        // An error says that the process is gone: then it is over, too.
+        drop(draining.wait_for(|draining| *draining).await);
+        tokio::time::sleep(edge.connections.linger()).await;
+    });
     loop {
         let limits = head_limits(&edge.rules.limits(), preface);
-        let idle_ends = async {
-            // An error says that the process is gone: then it is over, too.
-            drop(draining.wait_for(|draining| *draining).await);
-            tokio::time::sleep(edge.connections.linger()).await;
-        };
-        match stream.next_head(&limits, idle_ends).await {
+        match stream.next_head(&limits, idle_ends.as_mut()).await {
             Next::Head(head, began) => {
                 let mut exchange = Exchange::new(connection.clone(), began, head.len as u64, head.upgrade);
                 exchange.last = !head.keep_alive;

@@ -22,6 +22,7 @@ mod http2;
 mod http2_stream;
 mod octets;
 mod refuse;
+mod silence;
 mod stream;
 mod transport;
 

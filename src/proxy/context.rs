@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use http::{HeaderValue, Method, Version, header};
+use http::{HeaderValue, Method, Version};
 use pingora::http::RequestHeader;
 
 use super::client::Client;
 use super::edit;
-use super::names::{TRACEPARENT, X_REQUEST_ID};
 use super::phases::finish;
-use crate::base::clock;
+use super::received::{Marks, Received};
+use crate::base::clock::{self, Moment};
 use crate::base::problem::{self, Form};
 use crate::base::reason::Reason;
 use crate::config::snapshot::{Route, RouteTimeout, Snapshot};
@@ -72,6 +72,10 @@ pub(super) struct Head {
     pub(super) takes_trailers: bool,
     /// How errors are written for this client.
     pub(super) error_form: Form,
+    /// The announced length of the body; what is not announced is counted as it passes.
+    pub(super) content_length: Option<u64>,
+    /// Which kinds of fields it has.
+    pub(super) marks: Marks,
 }
 
 impl Default for Head {
@@ -82,6 +86,8 @@ impl Default for Head {
             expects_stream: false,
             takes_trailers: false,
             error_form: Form::Json,
+            content_length: None,
+            marks: Marks::default(),
         }
     }
 }
@@ -174,31 +180,30 @@ impl Context {
     }
 
     /// Keeps what the record needs of the head, and settles the request's id and trace.
-    pub(super) fn begin(&mut self, head: &RequestHeader, host: Option<&[u8]>) {
-        let field = |name: http::HeaderName| head.headers.get(name);
-        let content_type = field(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-        let accept = field(header::ACCEPT).map(HeaderValue::as_bytes);
-        let foreign_id = field(X_REQUEST_ID).filter(|_| self.client.peer_trusted);
+    pub(super) fn begin(&mut self, head: &RequestHeader, received: &Received<'_>, host: Option<&[u8]>) {
+        let content_type = received.content_type.map(HeaderValue::as_bytes);
+        let accept = received.accept.map(HeaderValue::as_bytes);
+        let foreign_id = received.request_id.filter(|_| self.client.peer_trusted);
         if let Some(foreign) = foreign_id.and_then(|id| RequestId::foreign(id.as_bytes())) {
             self.request_id = foreign;
         }
-        let mut traces = head.headers.get_all(TRACEPARENT).iter();
         // Several of them say nothing (W3C Trace Context section 3.2).
-        let only = match (traces.next(), traces.next()) {
-            (Some(only), None) => Some(only.as_bytes()),
-            _ => None,
-        };
-        self.trace = Some(TraceContext::accept(only));
+        let traceparent = received.traceparent.filter(|_| !received.marks.several_traces);
+        self.trace = Some(TraceContext::accept(traceparent.map(HeaderValue::as_bytes)));
         self.head = Head {
             method: head.method.clone(),
             version: head.version,
             expects_stream: content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
                 || accept.is_some_and(|value| value.starts_with(b"text/event-stream")),
-            takes_trailers: field(header::TE).is_some_and(edit::is_trailers),
+            takes_trailers: received.te.is_some_and(edit::is_trailers),
             error_form: problem::negotiate(content_type, accept),
+            content_length: received
+                .content_length
+                .and_then(|value| value.to_str().ok()?.trim().parse().ok()),
+            marks: received.marks,
         };
         if let Some(log) = &self.snapshot.log.access {
-            let mut record = AccessRecord::new();
+            let mut record = log.record();
             record.set(Field::Method, head.method.as_str());
             record.set(Field::Target, head.raw_path());
             if let Some(host) = host {
@@ -211,17 +216,21 @@ impl Context {
 
     /// Ends the current attempt, if there is one: with a failure, or with what it has come to so far.
     pub(super) fn end_attempt(&mut self, failure: Option<Outcome>, now: Instant) {
+        self.end_attempt_at(failure, Moment { now, wall: clock::wall() });
+    }
+
+    /// The same for who knows what time it is.
+    pub(super) fn end_attempt_at(&mut self, failure: Option<Outcome>, at: Moment) {
         let Some(call) = self.call.as_mut() else { return };
         let Some(mut attempt) = call.attempt.take() else { return };
         if let Some(failure) = failure {
-            attempt.finish(failure, now);
+            attempt.finish(failure, at.now);
         }
-        let done = attempt.close(now);
+        let done = attempt.close(at.now);
         let Some(record) = self.record.as_mut() else { return };
         record.set(Field::Upstream, call.upstream.name().as_bytes());
         let another_upstream = call.is_fallback && call.tried.attempts() == 1;
-        let started =
-            clock::wall().checked_sub(done.total.unwrap_or_default()).unwrap_or(SystemTime::UNIX_EPOCH);
+        let started = at.wall.checked_sub(done.total.unwrap_or_default()).unwrap_or(SystemTime::UNIX_EPOCH);
         let line = record.begin_attempt(&done.server, SpanId::random(), started);
         line.span.duration = done.total;
         line.status = done.status;

@@ -14,17 +14,67 @@ pub mod rules;
 
 use super::client::Client;
 use super::names::{
-    X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO, X_REAL_IP, X_REQUEST_ID,
+    TRACEPARENT, TRACESTATE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO,
+    X_REAL_IP, X_REQUEST_ID,
 };
+use super::received::Marks;
 use crate::base::peer::{PeerValues, address_value};
 
-/// What a forwarded request tells the server about where it comes from.
+/// What a forwarded request tells every server about where it comes from.
 #[derive(Debug, Clone, Copy)]
 pub struct Forwarding<'a> {
     /// The connection it came on.
     pub peer: &'a PeerValues,
     /// Who sent it.
     pub client: &'a Client,
+    /// Its identifier.
+    pub request_id: &'a [u8],
+    /// Whether there is a `traceparent`, and a valid one (W3C Trace Context section 3.2); otherwise it is removed.
+    pub trace_valid: bool,
+    /// Which kinds of fields the head has: what is not there is not looked for.
+    pub marks: Marks,
+}
+
+/// Makes a client's head what every server gets: to be called once a request, when it is settled that it is forwarded.
+/// What depends on the server is left to [`attempt`].
+///
+/// Lets go of the spelling of names, which HTTP compares without case: every copy of the head, one for each attempt,
+/// costs half as much from then on.
+///
+/// What Pingora takes out of a copy because `Connection` names it cannot be what is added here: a `Connection` that
+/// names any of that is refused before (`ingress::head`), and HTTP/2 has none.
+///
+/// # Errors
+/// If a value cannot stand in a header, or there are more headers than the map holds: neither can happen to a head that
+/// passed the scanner.
+pub fn request(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<()> {
+    let asked = asked_host(head);
+    let Forwarding { client, marks, .. } = *forwarding;
+    let via = via(head.version);
+    with_parts(head, |parts| {
+        let headers = &mut parts.headers;
+        headers.reserve(ADDED_TO_REQUEST);
+        if marks.forwarding && !client.peer_trusted {
+            remove(headers, &claims(headers));
+        }
+        if marks.trace && !forwarding.trace_valid {
+            // Whoever reads a broken one next would have to start a new trace, too.
+            remove(headers, &[TRACEPARENT, TRACESTATE]);
+        }
+        set_forwarding(headers, forwarding, asked.as_ref());
+        if let Ok(id) = HeaderValue::from_bytes(forwarding.request_id) {
+            set(headers, X_REQUEST_ID, id, !marks.request_id);
+        }
+        headers.append(header::VIA, via);
+    })
+}
+
+/// Fields that [`request`] adds to a common one.
+const ADDED_TO_REQUEST: usize = 8;
+
+/// How one attempt's head goes to its server.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
     /// The version the client spoke. The head to be edited has the server's.
     pub version: Version,
     /// Whether it is a valid WebSocket handshake: see [`crate::ingress::head::Head::upgrade`].
@@ -36,75 +86,56 @@ pub struct Forwarding<'a> {
     pub server: &'a str,
     /// Whether the client takes trailers: it said `TE: trailers`.
     pub takes_trailers: bool,
-    /// Its identifier.
-    pub request_id: &'a [u8],
-    /// Whether there is a `traceparent`, and a valid one (W3C Trace Context section 3.2); otherwise it is removed.
-    pub trace_valid: bool,
+    /// Which kinds of fields the client's head had.
+    pub marks: Marks,
 }
 
-/// Makes the head of one attempt of a client's: to be called once on each, after Pingora's own clean-up and before the
-/// target is changed, as the host may stand only there.
+/// Makes the head of one attempt: to be called once on each copy of the client's, after Pingora's own clean-up and
+/// before the target is changed, as the host may stand only there.
 ///
 /// Pingora removes hop-by-hop fields on most ways, but not from HTTP/2 to HTTP/2, and it takes any `Upgrade: websocket`
-/// for a handshake. Here all of them are looked for on every way, in one pass that finds nothing more to do on most.
+/// for a handshake. Here all of them are looked for on every way, if the client sent any. Most requests need nothing.
 ///
 /// # Errors
-/// If a value cannot stand in a header, or there are more headers than the map holds: neither can happen to a head that
-/// passed the scanner.
-pub fn request(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<()> {
-    let to_h2 = head.version == Version::HTTP_2;
+/// As [`request`].
+pub fn attempt(head: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
+    let (from_h2, to_h2) = (way.version == Version::HTTP_2, head.version == Version::HTTP_2);
+    let common = !way.marks.hop && !way.upgrade && way.marks.host && way.host.is_none();
+    if common && !from_h2 && !to_h2 {
+        return Ok(());
+    }
     let asked = asked_host(head);
     with_parts(head, |parts| {
         let headers = &mut parts.headers;
-        headers.reserve(ADDED_TO_REQUEST);
         remove(headers, &hop_by_hop(headers));
-        let h2_to_h2 = to_h2 && forwarding.version == Version::HTTP_2;
-        remove(headers, &unwanted_in_request(headers, forwarding, h2_to_h2));
-        if forwarding.upgrade && !to_h2 {
+        remove(headers, &unwanted_in_request(headers, from_h2 && to_h2));
+        if way.upgrade && !to_h2 {
             headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
             headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         }
-        match (forwarding.version == Version::HTTP_2, to_h2) {
+        match (from_h2, to_h2) {
             (true, false) => join_cookies(headers),
             // gRPC servers ask for it. Pingora takes it off on some ways; trailers pass between HTTP/2 only.
-            (true, true) if forwarding.takes_trailers => {
+            (true, true) if way.takes_trailers => {
                 headers.insert(header::TE, HeaderValue::from_static("trailers"));
             }
             _ => {}
         }
-        set_forwarding(headers, forwarding, asked.as_ref());
-        match (forwarding.host, asked) {
+        match (way.host, asked) {
             (Some(host), _) => drop(headers.insert(header::HOST, host.clone())),
             // It stands in the target only, which is going to be reduced to a path.
             (None, Some(host)) if !headers.contains_key(header::HOST) => {
                 drop(headers.insert(header::HOST, host))
             }
             (None, None) => {
-                let server =
-                    if forwarding.server.starts_with("unix:") { "localhost" } else { forwarding.server };
+                let server = if way.server.starts_with("unix:") { "localhost" } else { way.server };
                 if let Ok(host) = HeaderValue::from_str(server) {
                     headers.insert(header::HOST, host);
                 }
             }
             _ => {}
         }
-        if let Ok(id) = HeaderValue::from_bytes(forwarding.request_id) {
-            headers.insert(X_REQUEST_ID, id);
-        }
-        headers.append(header::VIA, via(forwarding.version));
     })
-}
-
-/// Fields that [`request`] adds to a common one.
-const ADDED_TO_REQUEST: usize = 8;
-
-/// Lets go of the spelling of a request's header names, which HTTP compares without case: every copy and edit of the
-/// head costs half as much from then on. To be called once, before the first.
-///
-/// # Errors
-/// None for a head that was parsed.
-pub fn forget_spelling(head: &mut RequestHeader) -> Result<()> {
-    with_parts(head, |_| ())
 }
 
 /// Edits the parts of a head below Pingora's methods, which keep a second map with the spelling of each name and cost a
@@ -123,6 +154,15 @@ fn with_parts(head: &mut RequestHeader, edit: impl FnOnce(&mut http::request::Pa
     match target {
         Some(target) if !target.is_empty() => head.set_raw_path(&target),
         _ => Ok(()),
+    }
+}
+
+/// Sets `name`, of which there is none if `absent`: then there is no need to look for it.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue, absent: bool) {
+    if absent {
+        headers.append(name, value);
+    } else {
+        headers.insert(name, value);
     }
 }
 
@@ -152,9 +192,13 @@ pub fn response(head: &mut ResponseHeader, version: Version, request_id: &[u8]) 
     // As for requests: see `with_parts`.
     let mut parts = http::response::Parts::from(std::mem::replace(head, empty));
     let headers = &mut parts.headers;
+    let unwanted = unwanted_in_response(headers, version);
     headers.reserve(ADDED_TO_RESPONSE);
-    remove(headers, &hop_by_hop(headers));
-    remove(headers, &unwanted_in_response(headers, version));
+    if !unwanted.is_empty() {
+        // First what `Connection` names, while it is still there.
+        remove(headers, &hop_by_hop(headers));
+        remove(headers, &unwanted);
+    }
     if upgraded {
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
@@ -232,26 +276,31 @@ const PROTECTED: &[HeaderName] = &[
     header::LOCATION,
 ];
 
-/// What must not reach the server: fields for this hop alone, and what an untrusted client says about where it is.
-fn unwanted_in_request(headers: &HeaderMap, forwarding: &Forwarding<'_>, h2_to_h2: bool) -> Names {
-    let trusted = forwarding.client.peer_trusted;
-    let unwanted = |name: &&HeaderName| match name.as_str().as_bytes() {
-        b"connection"
-        | b"keep-alive"
-        | b"proxy-connection"
-        | b"proxy-authenticate"
-        | b"proxy-authorization"
-        | b"upgrade"
-        | b"http2-settings" => true,
+/// What a client says about where its request comes from.
+fn claims(headers: &HeaderMap) -> Names {
+    let claimed = |name: &&HeaderName| match name.as_str() {
+        "forwarded" | "x-real-ip" => true,
+        name => name.starts_with("x-forwarded-"),
+    };
+    headers.keys().filter(claimed).cloned().collect()
+}
+
+/// What must not reach the server: fields for this hop alone.
+fn unwanted_in_request(headers: &HeaderMap, h2_to_h2: bool) -> Names {
+    let unwanted = |name: &&HeaderName| match name.as_str() {
+        "connection"
+        | "keep-alive"
+        | "proxy-connection"
+        | "proxy-authenticate"
+        | "proxy-authorization"
+        | "upgrade"
+        | "http2-settings"
+        | "te" => true,
         // Pingora has taken it off where it must be made anew; between HTTP/2 it cannot be.
-        b"transfer-encoding" => h2_to_h2,
-        b"te" => true,
+        "transfer-encoding" => h2_to_h2,
         // Trailers pass between HTTP/2 only.
-        b"trailer" => !h2_to_h2,
-        b"forwarded" | b"x-real-ip" => !trusted,
-        // Whoever reads a broken one next would have to start a new trace, too.
-        b"traceparent" | b"tracestate" => !forwarding.trace_valid,
-        name => !trusted && name.starts_with(b"x-forwarded-"),
+        "trailer" => !h2_to_h2,
+        _ => false,
     };
     headers.keys().filter(unwanted).cloned().collect()
 }
@@ -301,18 +350,23 @@ fn asked_host(head: &RequestHeader) -> Option<HeaderValue> {
 
 /// `X-Forwarded-*`, `X-Real-IP`, and `Forwarded` if a trusted proxy uses it.
 fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>, host: Option<&HeaderValue>) {
-    let Forwarding { peer, client, .. } = forwarding;
+    let Forwarding { peer, client, .. } = *forwarding;
+    // A stranger's have been removed.
+    let absent = !forwarding.marks.forwarding || !client.peer_trusted;
     let real = if client.address == peer.ip { peer.address.clone() } else { address_value(client.address) };
-    headers.insert(X_REAL_IP, real);
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(scheme(client.https)));
+    set(headers, X_REAL_IP, real, absent);
+    set(headers, X_FORWARDED_PROTO, HeaderValue::from_static(scheme(client.https)), absent);
     if let Some(host) = client.host.as_ref().or(host) {
-        headers.insert(X_FORWARDED_HOST, host.clone());
+        set(headers, X_FORWARDED_HOST, host.clone(), absent);
     }
     match forwarded_port(forwarding) {
-        Some(port) => drop(headers.insert(X_FORWARDED_PORT, port)),
+        Some(port) => set(headers, X_FORWARDED_PORT, port, absent),
         None => drop(headers.remove(&X_FORWARDED_PORT)),
     }
-    // Only trusted proxies' entries are still there.
+    if absent {
+        headers.append(X_FORWARDED_FOR, peer.address.clone());
+        return;
+    }
     let chain = append_entry(headers, &X_FORWARDED_FOR, peer.address.as_bytes());
     headers.insert(X_FORWARDED_FOR, chain.unwrap_or_else(|| peer.address.clone()));
     if headers.contains_key(header::FORWARDED) {
@@ -325,7 +379,7 @@ fn set_forwarding(headers: &mut HeaderMap, forwarding: &Forwarding<'_>, host: Op
 
 /// The port the client connected to: as a trusted proxy says, else the usual one if it changed the scheme, else ours.
 fn forwarded_port(forwarding: &Forwarding<'_>) -> Option<HeaderValue> {
-    let Forwarding { peer, client, .. } = forwarding;
+    let Forwarding { peer, client, .. } = *forwarding;
     match client.port {
         Some(port) => Some(HeaderValue::from(port)),
         None if client.https != peer.https => {

@@ -17,6 +17,7 @@ mod context;
 pub mod edit;
 mod names;
 mod phases;
+pub mod received;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 
 pub use context::Context;
 use phases::{accept, connect, dispatch, fail, finish, forward, guard, respond, route};
+use received::Received;
 
 use crate::base::problem::Problem;
 use crate::config::snapshot::Current;
@@ -63,12 +65,13 @@ impl Gateway {
     }
 }
 
-/// Route, guard, dispatch: everything that is decided before anything is written or sent.
-fn decide(session: &Session, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
-    let view = route::View::read(session.req_header(), ctx.listener)?;
+/// Accept, route, guard, dispatch: everything that is decided before anything is written or sent.
+fn decide(session: &Session, received: &Received<'_>, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
+    accept::begin(session.req_header(), received, ctx);
+    let view = route::View::read(session.req_header(), received, ctx.listener)?;
     let found = route::find(&view, ctx);
     // Also for what matches no route: `[defaults]` govern that, and who may not come in learns nothing about routes.
-    guard::check(session, ctx)?;
+    guard::check(ctx)?;
     found?;
     dispatch::start(session, &view, ctx)
 }
@@ -86,11 +89,18 @@ impl ProxyHttp for Gateway {
     fn init_downstream_modules(&self, _modules: &mut HttpModules) {}
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
-        accept::begin(session, ctx);
-        let step = decide(session, ctx);
+        accept::bound(session, ctx);
+        let received = Received::read(&session.req_header().headers);
+        let step = if accept::is_in_order(session, ctx, received.marks) {
+            decide(session, &received, ctx)
+        } else {
+            accept::repair(session, ctx, received.marks);
+            decide(session, &Received::read(&session.req_header().headers), ctx)
+        };
         self.close_if_draining(session);
         match step {
             Ok(dispatch::Next::Forward) => {
+                forward::request(session.req_header_mut(), ctx)?;
                 if ctx.is_silence_normal() {
                     session.set_read_timeout(Some(ctx.snapshot.limits.stream_idle));
                 }
@@ -104,8 +114,8 @@ impl ProxyHttp for Gateway {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
-        connect::peer(ctx).await
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<Box<HttpPeer>> {
+        connect::peer(session, ctx).await
     }
 
     async fn connected_to_upstream(

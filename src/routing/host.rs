@@ -26,22 +26,16 @@ pub struct RequestHost<'a> {
 ///
 /// Borrows, without allocating, when the name is already in its form.
 pub fn normalise(raw: &[u8]) -> Result<RequestHost<'_>, BadHost> {
-    if !authority::is_authority(raw) {
-        return Err(BadHost);
-    }
-    let (host, port) = authority::split_port(raw).ok_or(BadHost)?;
-    let name = std::str::from_utf8(host).map_err(|_| BadHost)?;
-    let port = port.and_then(|port| std::str::from_utf8(port).ok()?.parse().ok());
+    let authority = authority::read(raw).ok_or(BadHost)?;
+    let port = authority.port;
+    let name = std::str::from_utf8(authority.host).map_err(|_| BadHost)?;
     if let Some(literal) = name.strip_prefix('[').and_then(|inner| inner.strip_suffix(']')) {
         let address = literal.parse().map_err(|_| BadHost)?;
         return Ok(RequestHost { name: canonical(address, name), port });
     }
     let name = name.strip_suffix('.').unwrap_or(name);
-    let name = if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(name.to_ascii_lowercase())
-    } else {
-        Cow::Borrowed(name)
-    };
+    let name =
+        if authority.is_lowercase { Cow::Borrowed(name) } else { Cow::Owned(name.to_ascii_lowercase()) };
     Ok(RequestHost { name, port })
 }
 

@@ -29,13 +29,23 @@ fn seeded(which: u8) -> Rng {
 
 /// `bytes` in lowercase hexadecimal, into `text`, which is twice as long.
 pub(super) fn write_hex(bytes: &[u8], text: &mut [u8]) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    for (byte, pair) in bytes.iter().zip(text.chunks_exact_mut(2)) {
-        for (digit, nibble) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
-            *digit = DIGITS.get(usize::from(nibble)).copied().unwrap_or(b'0');
-        }
+    for (byte, pair) in bytes.iter().zip(text.as_chunks_mut::<2>().0) {
+        *pair = PAIRS.get(usize::from(*byte)).copied().unwrap_or_default();
     }
 }
+
+/// Each byte in two digits.
+#[expect(clippy::indexing_slicing, reason = "worked out by the compiler, which would refuse it")]
+static PAIRS: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut pairs = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        pairs[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    pairs
+};
 
 /// The bytes that `text` says in lowercase hexadecimal; `None` for anything else, uppercase included.
 pub(super) fn read_hex<const N: usize>(text: &[u8]) -> Option<[u8; N]> {

@@ -37,7 +37,9 @@ impl RequestLine {
         let method = Span { start: line.start, end: line.start + method_len };
         let target = Span { start: method.end + 1, end: line.start + rest.len() };
         let (method_text, target_text) = (method.of(buf), target.of(buf));
-        if !is_token(method_text) || !all(target_text, VISIBLE) || target_text.is_empty() {
+        // The common case, a path alone, is looked at once: what may stand in it is visible.
+        let is_path = target_text.starts_with(b"/") && all(target_text, PATH);
+        if !is_token(method_text) || target_text.is_empty() || !(is_path || all(target_text, VISIBLE)) {
             return Err(Reason::RequestMalformed);
         }
         // There is no tunnel through this gateway, and no server knows a method that long.
@@ -47,7 +49,7 @@ impl RequestLine {
         if target_text.len() > TARGET_BYTES_MAX {
             return Err(Reason::UriTooLong);
         }
-        let authority = check_target(target_text, target.start, method_text)?;
+        let authority = if is_path { None } else { check_target(target_text, target.start, method_text)? };
         Ok(Self { version_11, is_get: method_text == b"GET", method, target, authority })
     }
 }

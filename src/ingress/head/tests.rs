@@ -480,6 +480,17 @@ fn pingora_takes_every_accepted_target() {
 }
 
 proptest! {
+    /// Eight bytes at a time, or one by one: the same place.
+    #[test]
+    fn the_first_control_byte_is_found(bytes in prop::collection::vec(any::<u8>(), 0..40), from in 0_usize..40) {
+        let naive = bytes.iter().enumerate().skip(from).find(|(_, byte)| is_control(**byte));
+        prop_assert_eq!(find_control(&bytes, from), naive.map(|(at, _)| at));
+        // Rare bytes are where such tricks go wrong.
+        let dense: Vec<u8> = bytes.iter().map(|byte| [b'a', b'\t', 0x1f, 0x7f, 0x80, 0x89, 0xff, b' '][usize::from(byte % 8)]).collect();
+        let naive = dense.iter().enumerate().skip(from).find(|(_, byte)| is_control(**byte));
+        prop_assert_eq!(find_control(&dense, from), naive.map(|(at, _)| at));
+    }
+
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]

@@ -161,7 +161,7 @@ impl EdgeStream {
             self.input = Vec::new();
             self.input_start = 0;
             self.output = Vec::new();
-            let until = clock::now() + limits.idle_timeout;
+            let until = self.connection.alarms().after(limits.idle_timeout);
             tokio::select! {
                 biased;
                 read = self.fill_until(until) => {
@@ -177,7 +177,7 @@ impl EdgeStream {
         if let Some(next) = self.look_at_head(&mut scanner, limits, began) {
             return next;
         }
-        let until = began + limits.header_timeout;
+        let until = self.connection.alarms().moment(began + limits.header_timeout);
         loop {
             match self.fill_until(until).await {
                 Some(Ok(1..)) => {}
@@ -259,9 +259,9 @@ impl EdgeStream {
         input.get(..end).unwrap_or_default().to_vec()
     }
 
-    /// Reads once from the socket into the input; `None` when it is `until` before anything came. The buffer is grown
-    /// only when there is something to put into it.
-    async fn fill_until(&mut self, until: Instant) -> Option<io::Result<usize>> {
+    /// Reads once from the socket into the input; `None` when it is `until` (a moment of the connection's alarms)
+    /// before anything came. The buffer is grown only when there is something to put into it.
+    async fn fill_until(&mut self, until: u64) -> Option<io::Result<usize>> {
         std::future::poll_fn(|cx| match self.poll_fill(cx) {
             Poll::Ready(read) => Poll::Ready(Some(read)),
             Poll::Pending => self.poll_alarm(until, cx).map(|()| None),
@@ -269,19 +269,18 @@ impl EdgeStream {
         .await
     }
 
-    fn poll_alarm(&mut self, at: Instant, cx: &mut Context<'_>) -> Poll<()> {
-        let at_ms = self.connection.alarms().moment(at);
-        self.connection.alarm.poll(at_ms, &mut self.alarm_set, cx)
+    fn poll_alarm(&mut self, moment: u64, cx: &mut Context<'_>) -> Poll<()> {
+        self.connection.alarm.poll(moment, &mut self.alarm_set, cx)
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         let mut space = [std::mem::MaybeUninit::<u8>::uninit(); READ_BYTES];
         let mut buf = ReadBuf::uninit(&mut space);
-        ready!(self.poll_transport_read(cx, &mut buf, u64::MAX))?;
+        ready!(self.poll_transport_read(cx, &mut buf, None))?;
         let received = buf.filled();
         // What was handed out is forgotten once it outweighs what was not: a client that always sends ahead would have
         // the buffer grow for ever.
-        if self.input_start * 2 >= self.input.len() {
+        if self.input_start > 0 && self.input_start * 2 >= self.input.len() {
             self.input.drain(..self.input_start.min(self.input.len()));
             self.input_start = 0;
         }
@@ -289,18 +288,21 @@ impl EdgeStream {
         Poll::Ready(Ok(received.len()))
     }
 
-    /// Reads at most `most` bytes. Nothing read: the client closed.
+    /// Reads at most `most` bytes, if that is given. Nothing read: the client closed.
     fn poll_transport_read(
         &mut self,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
-        most: u64,
+        most: Option<u64>,
     ) -> Poll<io::Result<()>> {
         let Some(transport) = self.transport.as_mut() else {
             return Poll::Ready(Ok(()));
         };
         let before = buf.filled().len();
-        let read = Pin::new(&mut transport.take(most)).poll_read(cx, buf);
+        let read = match most {
+            Some(most) => Pin::new(&mut transport.take(most)).poll_read(cx, buf),
+            None => Pin::new(transport).poll_read(cx, buf),
+        };
         let count = buf.filled().len() - before;
         if count > 0 {
             self.connection.bytes_read.fetch_add(count as u64, Ordering::Relaxed);
@@ -378,19 +380,23 @@ impl EdgeStream {
         }
     }
 
-    /// Pending, unless the request's time is over. Whatever waits to be written leaves first: a head must not sit in
+    /// Pending, unless the request's time is over or its server silent for too long. Whatever waits to be written leaves first: a head must not sit in
     /// the buffer while its body is waited for.
     fn pend(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Poll::Ready(Err(error)) = self.poll_send(cx) {
             return Poll::Ready(Err(error));
         }
-        let Some(cut_off) = self.exchange.as_ref().and_then(|exchange| exchange.cut_off()) else {
-            self.connection.alarm.clear();
-            self.alarm_set = 0;
-            return Poll::Pending;
-        };
-        ready!(self.poll_alarm(cut_off, cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the request's time is over")))
+        loop {
+            let Some(moment) = self.exchange.as_ref().and_then(|exchange| exchange.wait_ends()) else {
+                self.connection.alarm.clear();
+                self.alarm_set = 0;
+                return Poll::Pending;
+            };
+            ready!(self.poll_alarm(moment, cx));
+            if self.exchange.as_ref().is_none_or(|exchange| exchange.is_wait_over(moment)) {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "waited for too long")));
+            }
+        }
     }
 }
 
@@ -405,7 +411,7 @@ impl AsyncRead for EdgeStream {
                 if count == 0 {
                     // Not a byte behind the message is read into Pingora's buffer.
                     let before = buf.filled().len();
-                    match this.poll_transport_read(cx, buf, left) {
+                    match this.poll_transport_read(cx, buf, Some(left)) {
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                         Poll::Pending => return this.pend(cx),
@@ -420,7 +426,7 @@ impl AsyncRead for EdgeStream {
                 if this.take_input(buf, usize::MAX) > 0 {
                     return Poll::Ready(Ok(()));
                 }
-                match this.poll_transport_read(cx, buf, u64::MAX) {
+                match this.poll_transport_read(cx, buf, None) {
                     Poll::Pending => this.pend(cx),
                     read => read,
                 }

@@ -12,6 +12,8 @@ use crate::base::clock;
 
 /// Small writes are gathered up to this: a head and a short body leave in one segment and one system call.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+/// What the buffer holds at first: the head and the body of a common answer, without growing on the way.
+const WRITE_BUFFER_BYTES_COMMON: usize = 2 * 1024;
 
 impl EdgeStream {
     /// Sends all that was written, also what TLS holds back.
@@ -58,7 +60,12 @@ impl EdgeStream {
     /// Not all of Pingora's writes have a time-out of their own.
     fn poll_progress<T>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if write.is_ready() {
-            self.stalled = None;
+            if self.stalled.take().is_some()
+                && let Some(exchange) = &self.exchange
+            {
+                // Until now it was the client that was waited for.
+                exchange.server_spoke();
+            }
             return write;
         }
         let stalled = match &mut self.stalled {
@@ -88,6 +95,9 @@ impl AsyncWrite for EdgeStream {
                 this.note_written(count);
                 return Poll::Ready(Ok(count));
             }
+        }
+        if this.output.capacity() == 0 {
+            this.output.reserve_exact(WRITE_BUFFER_BYTES_COMMON);
         }
         this.output.extend_from_slice(data);
         Poll::Ready(Ok(data.len()))

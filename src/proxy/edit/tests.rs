@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::policy::trusted::TrustedProxies;
+use crate::proxy::received::Received;
 
 const ID: &[u8] = b"0123456789abcdef0123456789abcdef";
 
@@ -28,23 +29,23 @@ fn head(target: &str, version: Version, lines: &[(&str, &str)]) -> RequestHeader
 }
 
 impl Case {
+    /// As the hooks do it: what every server gets, then what this one gets.
     fn edit(&self, mut head: RequestHeader) -> RequestHeader {
+        let to = head.version;
+        head.set_version(self.from);
         let peer = PeerValues::new(self.peer.parse().unwrap(), 8443, true);
         let trusted = TrustedProxies::new(["10.0.0.0/8".parse().unwrap()]);
         let client = Client::find(&head.headers, peer.ip, true, &trusted);
         let host = self.host.map(HeaderValue::from_static);
-        let forwarding = Forwarding {
-            peer: &peer,
-            client: &client,
-            version: self.from,
-            upgrade: self.upgrade,
-            host: host.as_ref(),
-            server: "10.0.0.9:81",
-            takes_trailers: head.headers.get(header::TE).is_some_and(is_trailers),
-            request_id: ID,
-            trace_valid: true,
-        };
+        let received = Received::read(&head.headers);
+        let (marks, takes_trailers) = (received.marks, received.te.is_some_and(is_trailers));
+        let forwarding =
+            Forwarding { peer: &peer, client: &client, request_id: ID, trace_valid: true, marks };
         request(&mut head, &forwarding).unwrap();
+        head.set_version(to);
+        let (version, upgrade) = (self.from, self.upgrade);
+        let way = Way { version, upgrade, host: host.as_ref(), server: "10.0.0.9:81", takes_trailers, marks };
+        attempt(&mut head, &way).unwrap();
         // Panics if the map of spellings and the map of values differ.
         head.header_to_h1_wire(&mut Vec::new());
         head

@@ -3,26 +3,44 @@
 use std::time::Duration;
 
 use http::Version;
+use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::route::host_of;
 use crate::proxy::client::Client;
+use crate::proxy::received::{Marks, Received};
 use crate::proxy::{Context, edit};
 
 /// How long the unread rest of a body may be drained before the connection is given up.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-pub(in crate::proxy) fn begin(session: &mut Session, ctx: &mut Context) {
-    let snapshot = ctx.snapshot.clone();
-    let limits = &snapshot.limits;
-    // Pingora's own defaults: 60 s a read, none for writes, none for draining.
+/// Sets the bounds on what Pingora waits for. Its own defaults are 60 s a read, and none for writes and for draining.
+pub(in crate::proxy) fn bound(session: &mut Session, ctx: &Context) {
+    let limits = &ctx.snapshot.limits;
     session.set_read_timeout(Some(limits.body_timeout));
-    session.set_write_timeout(Some(limits.body_timeout));
     session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+    if session.req_header().version == Version::HTTP_2 {
+        // Streams share a connection, on which others may make progress. HTTP/1 connections bound their writes
+        // themselves, at no cost a request: see `ingress::stream`.
+        session.set_write_timeout(Some(limits.body_timeout));
+    }
+    if ctx.exchange.as_ref().is_some_and(|exchange| exchange.last) {
+        // Pingora reads only the first of several `Connection` lines.
+        session.set_keepalive(None);
+    }
+}
+
+/// Whether there is nothing for [`repair`] to do.
+pub(in crate::proxy) fn is_in_order(session: &Session, ctx: &Context, marks: Marks) -> bool {
+    !marks.upgrade && !ctx.is_upgrade() && session.req_header().version != Version::HTTP_10
+}
+
+/// Takes out of the head what has to be ignored but would not be.
+pub(in crate::proxy) fn repair(session: &mut Session, ctx: &Context, marks: Marks) {
     if ctx.is_upgrade() {
         // Whatever the server answers, the bytes behind such a head belong to no next request.
         session.set_keepalive(None);
-    } else if session.req_header().headers.contains_key(http::header::UPGRADE) {
+    } else if marks.upgrade {
         edit::ignore_upgrade(session.req_header_mut());
     }
     if session.req_header().version == Version::HTTP_10 {
@@ -30,14 +48,11 @@ pub(in crate::proxy) fn begin(session: &mut Session, ctx: &mut Context) {
         session.set_ignore_info_resp(true);
         edit::ignore_expectation(session.req_header_mut());
     }
-    if ctx.exchange.as_ref().is_some_and(|exchange| exchange.last) {
-        // Pingora reads only the first of several `Connection` lines.
-        session.set_keepalive(None);
-    }
-    // A head that was parsed can be put together again; if not, it keeps its spelling.
-    let _forgotten = edit::forget_spelling(session.req_header_mut());
-    let head = session.req_header();
-    ctx.client =
-        Client::find(&head.headers, ctx.peer_ip(), ctx.is_tls(), &ctx.snapshot.server.trusted_proxies);
-    ctx.begin(head, host_of(head));
+}
+
+/// Who asks, and what the record shows of the head.
+pub(in crate::proxy) fn begin(head: &RequestHeader, received: &Received<'_>, ctx: &mut Context) {
+    let trusted = &ctx.snapshot.server.trusted_proxies;
+    ctx.client = Client::find(&head.headers, ctx.peer_ip(), ctx.is_tls(), trusted);
+    ctx.begin(head, received, host_of(head, received));
 }

@@ -63,7 +63,7 @@ fn pick(ctx: &mut Context) -> Result<(), NoServer> {
 }
 
 /// The peer of the picked attempt, after the pause that a retry makes.
-pub(in crate::proxy) async fn peer(ctx: &mut Context) -> Result<Box<HttpPeer>> {
+pub(in crate::proxy) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
     if let Some(pause) = ctx.call.as_mut().and_then(|call| call.backoff.take()) {
         pingora::time::sleep(pause).await;
     }
@@ -83,12 +83,40 @@ pub(in crate::proxy) async fn peer(ctx: &mut Context) -> Result<Box<HttpPeer>> {
         // The request's deadline still holds until the answer begins: the client's side is cut off then.
         peer.options.read_timeout = Some(ctx.snapshot.limits.stream_idle);
     }
+    let watched = is_watched(session, ctx);
+    if let Some(exchange) = &ctx.exchange {
+        exchange.watch_server(peer.options.read_timeout.filter(|_| watched));
+    }
+    if watched {
+        peer.options.read_timeout = None;
+        peer.options.write_timeout = None;
+    }
     Ok(peer)
 }
 
+/// Whether the client's connection keeps watch over the server, which spares Pingora's time-outs and their timers. It
+/// does while it is read for nothing else: by HTTP/1, without a body. Then the head is all that is written to the
+/// server, and as long as that fits the kernel's buffer, no write waits.
+fn is_watched(session: &mut Session, ctx: &Context) -> bool {
+    let exchange = ctx.exchange.as_ref().filter(|_| ctx.head.version < http::Version::HTTP_2);
+    exchange.is_some_and(|exchange| exchange.head_bytes <= UNBOUNDED_HEAD_BYTES_MAX)
+        && !ctx.is_silence_normal()
+        && ctx.call.as_ref().is_some_and(|call| !call.upstream.http2())
+        && session.is_body_empty()
+}
+
+/// Longest head that is written without a time-out: the smallest buffer that a socket has, less what is added.
+const UNBOUNDED_HEAD_BYTES_MAX: u64 = 3 * 1024;
+
 pub(in crate::proxy) fn connected(ctx: &mut Context, reused: bool) {
+    if let Some(exchange) = &ctx.exchange {
+        // The time to connect has a bound of its own.
+        exchange.server_spoke();
+    }
     if let Some(attempt) = ctx.call.as_mut().and_then(|call| call.attempt.as_mut()) {
-        attempt.connected(reused, clock::now());
+        // One from before was there at once.
+        let now = if reused { attempt.record().started } else { clock::now() };
+        attempt.connected(reused, now);
     }
 }
 

@@ -24,6 +24,11 @@ pub(in crate::proxy) fn while_proxying(
         error.set_retry(true);
         return error;
     }
+    if ctx.exchange.as_ref().is_some_and(|exchange| exchange.take_silence()) {
+        // The client's connection kept watch over the server (see `connect::peer`), and this is how it tells.
+        error = Error::explain(ErrorType::ReadTimedout, "while the server's answer was waited for");
+        error.as_up();
+    }
     if *error.esource() != ErrorSource::Upstream || is_silent_tunnel(session, &error) {
         // The client left, was too slow, or sent what may not pass: nothing to hold against the server. But when the
         // request's time was over before the answer began, its side was cut off because the server was silent.

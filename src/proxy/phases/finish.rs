@@ -2,19 +2,19 @@
 
 use pingora::Error;
 
-use crate::base::clock;
+use crate::base::clock::Moment;
 use crate::base::reason::Reason;
 use crate::proxy::Context;
 use crate::telemetry::access::Field;
 
 /// Records a request that came to its end.
 pub(in crate::proxy) fn record(ctx: &mut Context, error: Option<&Error>) {
-    let completed = error.is_none();
-    ctx.end_attempt(None, clock::now());
+    let end = Moment::now();
+    ctx.end_attempt_at(None, end);
     if ctx.status == 0 {
         ctx.status = ctx.failure.map_or(0, Reason::status);
     }
-    write(ctx, completed);
+    write(ctx, error.is_none(), end);
 }
 
 /// Records a request whose task was dropped: cut off at its deadline, abandoned with its connection, or panicked.
@@ -32,15 +32,16 @@ pub(in crate::proxy) fn dropped(ctx: &mut Context) {
     if ctx.status == 0 {
         ctx.status = reason.status();
     }
-    ctx.end_attempt(None, clock::now());
-    write(ctx, false);
+    let end = Moment::now();
+    ctx.end_attempt_at(None, end);
+    write(ctx, false, end);
 }
 
-fn write(ctx: &mut Context, completed: bool) {
+fn write(ctx: &mut Context, completed: bool, end: Moment) {
     if std::mem::replace(&mut ctx.recorded, true) {
         return;
     }
-    let time = clock::now().saturating_duration_since(ctx.began);
+    let time = end.now.saturating_duration_since(ctx.began);
     ctx.route.metrics.finish(
         &ctx.head.method,
         ctx.status,
@@ -56,7 +57,7 @@ fn write(ctx: &mut Context, completed: bool) {
         return;
     }
     let Some(log) = ctx.snapshot.log.access.as_ref() else { return };
-    record.ended = clock::wall();
+    record.ended = end.wall;
     record.request_time = time;
     record.client = Some(ctx.client.address);
     record.version = Some(ctx.head.version);

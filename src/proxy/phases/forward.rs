@@ -50,6 +50,19 @@ pub(in crate::proxy) fn plan(view: &View<'_>, ctx: &mut Context, route: &Route) 
     Ok(())
 }
 
+/// The head as every server gets it: settled once a request, on the client's own, of which each attempt gets a copy.
+pub(in crate::proxy) fn request(head: &mut RequestHeader, ctx: &Context) -> Result<()> {
+    let Some(exchange) = ctx.exchange.as_ref() else { return Ok(()) };
+    let forwarding = edit::Forwarding {
+        peer: &exchange.connection.peer_values,
+        client: &ctx.client,
+        request_id: ctx.request_id.as_bytes(),
+        trace_valid: ctx.trace.as_ref().is_some_and(|trace| trace.parent.is_some()),
+        marks: ctx.head.marks,
+    };
+    edit::request(head, &forwarding)
+}
+
 /// The head of one attempt.
 pub(in crate::proxy) fn head(
     session: &Session,
@@ -58,18 +71,15 @@ pub(in crate::proxy) fn head(
 ) -> Result<()> {
     let Some(exchange) = ctx.exchange.as_ref() else { return Ok(()) };
     let attempt = ctx.call.as_ref().and_then(|call| call.attempt.as_ref());
-    let forwarding = edit::Forwarding {
-        peer: &exchange.connection.peer_values,
-        client: &ctx.client,
+    let way = edit::Way {
         version: ctx.head.version,
         upgrade: exchange.upgrade,
         host: attempt.and_then(Attempt::host),
         server: attempt.map_or("", |attempt| &attempt.record().server),
         takes_trailers: ctx.head.takes_trailers,
-        request_id: ctx.request_id.as_bytes(),
-        trace_valid: ctx.trace.as_ref().is_some_and(|trace| trace.parent.is_some()),
+        marks: ctx.head.marks,
     };
-    edit::request(request, &forwarding)?;
+    edit::attempt(request, &way)?;
     if let Some(target) = &ctx.target {
         // Last: the host may stand only in the target, which this takes away.
         request.set_raw_path(target.as_bytes())?;

@@ -26,6 +26,9 @@ pub(in crate::proxy) fn upstream_answered(
     ctx: &mut Context,
 ) -> Result<()> {
     let status = response.status.as_u16();
+    if let Some(exchange) = &ctx.exchange {
+        exchange.server_spoke();
+    }
     if response.status.is_informational() && status != 101 {
         return Ok(());
     }
@@ -99,6 +102,9 @@ fn collect(ctx: &mut Context, response: &ResponseHeader) {
 /// One piece of an answer's body.
 pub(in crate::proxy) fn body(session: &mut Session, piece: Option<&Bytes>, end: bool, ctx: &mut Context) {
     ctx.response_body_bytes += piece.map_or(0, |piece| piece.len() as u64);
+    if let Some(exchange) = &ctx.exchange {
+        exchange.server_spoke();
+    }
     if end {
         ended(session, ctx);
     }
@@ -108,6 +114,9 @@ pub(in crate::proxy) fn body(session: &mut Session, piece: Option<&Bytes>, end: 
 /// the connection instead, and would for as long as `limits.body_timeout`.
 pub(in crate::proxy) fn ended(session: &mut Session, ctx: &mut Context) {
     ctx.answer_ended = true;
+    if let Some(exchange) = &ctx.exchange {
+        exchange.watch_server(None);
+    }
     if !session.was_upgraded() && !session.is_body_done() {
         ctx.cut_off_within(BODY_AFTER_ANSWER);
     }

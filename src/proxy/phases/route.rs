@@ -8,6 +8,7 @@ use pingora::http::RequestHeader;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::proxy::Context;
+use crate::proxy::received::Received;
 use crate::routing::template::Values;
 use crate::routing::{Outcome, RequestView, host, path};
 use crate::telemetry::access::Field;
@@ -32,14 +33,18 @@ pub(in crate::proxy) struct View<'s> {
 
 impl<'s> View<'s> {
     /// Reads `head`, or says what is wrong with it.
-    pub(in crate::proxy) fn read(head: &'s RequestHeader, listener: u16) -> Result<Self, Problem> {
+    pub(in crate::proxy) fn read(
+        head: &'s RequestHeader,
+        received: &Received<'s>,
+        listener: u16,
+    ) -> Result<Self, Problem> {
         if head.method == Method::CONNECT {
             return Err(Problem::new(Reason::MethodUnsupported));
         }
         if head.headers.len() > HEADER_FIELDS_MAX {
             return Err(Problem::new(Reason::HeaderTooLarge));
         }
-        let host = match host_of(head) {
+        let host = match host_of(head, received) {
             Some(raw) => host::normalise(raw).map_err(|_| Problem::new(Reason::BadHost))?.name,
             // HTTP/1.0 may come without; only routes without hosts match it.
             None => Cow::Borrowed(""),
@@ -107,23 +112,24 @@ pub(in crate::proxy) fn find(view: &View<'_>, ctx: &mut Context) -> Result<(), P
 }
 
 /// The host the request names: the authority of HTTP/2, else `Host`.
-pub(in crate::proxy) fn host_of(head: &RequestHeader) -> Option<&[u8]> {
+pub(in crate::proxy) fn host_of<'h>(head: &'h RequestHeader, received: &Received<'h>) -> Option<&'h [u8]> {
     match head.uri.authority() {
         Some(authority) => Some(authority.as_str().as_bytes()),
-        None => head.headers.get(http::header::HOST).map(HeaderValue::as_bytes),
+        None => received.host.map(HeaderValue::as_bytes),
     }
 }
 
 /// Path and query of a target in origin or absolute form.
 fn split_target(target: &[u8]) -> (&[u8], &[u8]) {
-    let target = match memchr::memmem::find(target, b"://") {
-        // Absolute form (RFC 9112 section 3.2.2); an origin form begins with the slash.
-        Some(at) if !target.starts_with(b"/") => {
+    let scheme = if target.starts_with(b"/") { None } else { memchr::memmem::find(target, b"://") };
+    let target = match scheme {
+        // Absolute form (RFC 9112 section 3.2.2).
+        Some(at) => {
             let rest = target.get(at + 3..).unwrap_or_default();
             let start = memchr::memchr2(b'/', b'?', rest);
             start.and_then(|start| rest.get(start..)).unwrap_or(b"/")
         }
-        _ => target,
+        None => target,
     };
     match memchr::memchr(b'?', target) {
         Some(0) => (b"/", target.get(1..).unwrap_or_default()),

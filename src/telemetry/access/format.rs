@@ -6,7 +6,7 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, REFERER, USER_A
 
 use super::escape::Escape;
 use super::json;
-use super::record::{AccessRecord, Field};
+use super::record::{AccessRecord, Field, FieldSet};
 use super::stamp::Stamps;
 use super::variable::{Line, VARIABLES, Variable, basic_user};
 use crate::base::names;
@@ -29,6 +29,8 @@ pub struct Format {
     layout: Layout,
     /// Where each slot of the record comes from.
     needs: Vec<Need>,
+    /// The texts of the record that lines show.
+    fields: FieldSet,
 }
 
 #[derive(Debug)]
@@ -85,27 +87,35 @@ impl Format {
                     referer: needs.slot(Need::RequestHeader(REFERER)),
                     user_agent: needs.slot(Need::RequestHeader(USER_AGENT)),
                 };
-                Ok(Self { layout: Layout::Json(slots), needs: needs.0 })
+                Ok(Self { layout: Layout::Json(slots), needs: needs.0, fields: FieldSet::ALL })
             }
             _ => Compiler::compile(text, escape),
         }
     }
 
+    /// An empty record that keeps those texts alone that the format shows.
+    pub fn record(&self) -> Box<AccessRecord> {
+        AccessRecord::showing(self.fields)
+    }
+
     /// Takes into `record` what the format shows of a request: its headers as received, before any are changed.
     pub fn collect_request(&self, record: &mut AccessRecord, headers: &HeaderMap) {
-        for (slot, need) in self.needs.iter().enumerate() {
-            match need {
-                Need::RequestHeader(name) => collect(record, slot, headers, name),
-                Need::Cookie(name) => {
-                    let lines = headers.get_all(COOKIE);
-                    let value = lines.iter().find_map(|line| cookie(line.as_bytes(), name));
-                    record.set_slot(slot, value, b"");
+        // By what is there: to look up what is not costs more than to compare all names.
+        for name in headers.keys() {
+            for (slot, need) in self.needs.iter().enumerate() {
+                match need {
+                    Need::RequestHeader(needed) if needed == name => collect(record, slot, headers, name),
+                    Need::Cookie(cookie_name) if *name == COOKIE => {
+                        let lines = headers.get_all(COOKIE);
+                        let value = lines.iter().find_map(|line| cookie(line.as_bytes(), cookie_name));
+                        record.set_slot(slot, value, b"");
+                    }
+                    Need::User if *name == AUTHORIZATION => {
+                        let user = headers.get(AUTHORIZATION).and_then(|value| basic_user(value.as_bytes()));
+                        record.set_slot(slot, user.as_deref(), b"");
+                    }
+                    _ => {}
                 }
-                Need::User => {
-                    let user = headers.get(AUTHORIZATION).and_then(|value| basic_user(value.as_bytes()));
-                    record.set_slot(slot, user.as_deref(), b"");
-                }
-                Need::ResponseHeader(_) => {}
             }
         }
     }
@@ -135,6 +145,16 @@ impl Format {
 }
 
 impl Piece {
+    /// The texts of the record that it shows.
+    fn fields(&self) -> &'static [Field] {
+        match self {
+            Self::Literal(_) | Self::Slot(_) | Self::UrlSlot(_) | Self::ForwardedFor(_) => &[],
+            Self::Variable(variable) => variable.fields(),
+            Self::User(_) => &[Field::User],
+            Self::Argument(_) => &[Field::Target],
+        }
+    }
+
     fn write(&self, line: &mut Line<'_>) {
         match self {
             Self::Literal(text) => line.out.extend_from_slice(text),
@@ -191,7 +211,9 @@ impl Compiler {
             this.text(text);
         }
         if this.errors.is_empty() {
-            Ok(Format { layout: Layout::Text { escape, pieces: this.pieces }, needs: this.needs.0 })
+            let mut fields = FieldSet::default();
+            this.pieces.iter().flat_map(Piece::fields).for_each(|field| fields.insert(*field));
+            Ok(Format { layout: Layout::Text { escape, pieces: this.pieces }, needs: this.needs.0, fields })
         } else {
             Err(this.errors)
         }

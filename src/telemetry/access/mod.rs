@@ -1,7 +1,7 @@
 //! The access log: one record a request, formatted and written by a thread of its own.
 //!
 //! ```text
-//! proxy: AccessRecord::new → fields as they become known → AccessLog::submit
+//! proxy: AccessLog::record → fields as they become known → AccessLog::submit
 //!                                                                │ bounded queue; full: dropped and counted
 //! writer thread:                          Format::write → batch → stdout, stderr or a file
 //! ```
@@ -73,6 +73,11 @@ impl AccessLog {
     /// Has the writer open the output now, so that what is wrong with it shows at start and not with the first request.
     pub fn open(&self) {
         self.queue.open(&self.output);
+    }
+
+    /// An empty record for this log: it keeps those texts alone that the format shows.
+    pub fn record(&self) -> Box<AccessRecord> {
+        self.format.record()
     }
 
     /// Takes into `record` what the format shows of a request: its headers as received, before any are changed.

@@ -59,6 +59,8 @@ pub struct AccessRecord {
     /// Why the gateway itself ended it, if it did.
     pub reason: Option<Reason>,
     attempts: SmallVec<[Attempt; 1]>,
+    /// The texts that are shown: others are not kept.
+    shown: FieldSet,
     text: Vec<u8>,
     fields: [Span; Field::COUNT],
     /// What the format of the log asks for beyond that, by its numbering.
@@ -96,6 +98,22 @@ pub enum Field {
 
 impl Field {
     const COUNT: usize = Self::ClientDn as usize + 1;
+}
+
+/// Some of the texts of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct FieldSet(u16);
+
+impl FieldSet {
+    pub(super) const ALL: Self = Self(u16::MAX);
+
+    pub(super) fn insert(&mut self, field: Field) {
+        self.0 |= 1 << field as u16;
+    }
+
+    fn contains(self, field: Field) -> bool {
+        self.0 & (1 << field as u16) != 0
+    }
 }
 
 /// TLS of the client's connection, named as OpenSSL (and so nginx) does.
@@ -200,6 +218,7 @@ impl Default for AccessRecord {
             trace: None,
             reason: None,
             attempts: SmallVec::new(),
+            shown: FieldSet::ALL,
             text: Vec::with_capacity(TEXT_BYTES_COMMON),
             fields: [NONE; Field::COUNT],
             slots: SmallVec::new(),
@@ -213,8 +232,16 @@ impl AccessRecord {
         Box::default()
     }
 
+    /// An empty record that keeps no other texts than those in `shown`.
+    pub(super) fn showing(shown: FieldSet) -> Box<Self> {
+        Box::new(Self { shown, ..Self::default() })
+    }
+
     /// Sets a text, as it was received. The last one set counts.
     pub fn set(&mut self, field: Field, text: impl AsRef<[u8]>) {
+        if !self.shown.contains(field) {
+            return;
+        }
         let span = self.keep(text.as_ref());
         if let Some(slot) = self.fields.get_mut(field as usize) {
             *slot = span;
@@ -326,6 +353,17 @@ fn narrow(length: usize) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_not_shown_is_not_kept() {
+        let mut shown = FieldSet::default();
+        shown.insert(Field::ClientDn);
+        let mut record = AccessRecord::showing(shown);
+        record.set(Field::ClientDn, "CN=a");
+        record.set(Field::Method, "GET");
+        assert_eq!(record.get(Field::ClientDn), Some(&b"CN=a"[..]));
+        assert_eq!(record.get(Field::Method), None);
+    }
 
     #[test]
     fn texts_are_kept_apart() {

@@ -24,6 +24,11 @@ fn ended() -> SystemTime {
 /// A request as nginx' own documentation would have it, proxied at the second attempt.
 fn record() -> AccessRecord {
     let mut record = *AccessRecord::new();
+    fill(&mut record);
+    record
+}
+
+fn fill(record: &mut AccessRecord) {
     record.ended = ended();
     record.request_time = Duration::from_micros(12_999);
     record.client = Some("192.0.2.60".parse().unwrap());
@@ -61,7 +66,6 @@ fn record() -> AccessRecord {
     second.bytes_sent = 300;
     second.bytes_received = 1600;
     second.response_length = 1234;
-    record
 }
 
 fn headers(headers: &[(&'static str, &str)]) -> HeaderMap {
@@ -283,6 +287,40 @@ fn json_has_all_fields_always() {
     let documented = include_str!("../../../docs/access-log.md");
     for key in keys(&full) {
         assert!(documented.contains(&format!("| `{key}` |")), "{key} is not documented");
+    }
+}
+
+/// A record that keeps only what its format shows makes the same line as one that keeps everything.
+#[test]
+fn a_record_keeps_all_that_its_format_shows() {
+    let more = ["remote_user", "arg_x", "http_referer", "sent_http_via", "cookie_a"];
+    let names = super::variable::VARIABLES.iter().map(|(name, _)| *name).chain(more);
+    for name in names.map(|name| format!("${name}")).chain(["combined".to_owned(), "json".to_owned()]) {
+        let format = Format::compile(&name, Escape::Default).unwrap();
+        for refused in [false, true] {
+            let line = |mut record: Box<AccessRecord>| {
+                fill(&mut record);
+                for (field, text) in [
+                    (Field::ServerName, "*.example.com"),
+                    (Field::User, "somebody"),
+                    (Field::Detail, "a story"),
+                    (Field::ClientDn, "CN=a"),
+                ] {
+                    record.set(field, text);
+                }
+                if refused {
+                    record.set(Field::RequestLine, "GET /");
+                }
+                let mut line = Vec::new();
+                format.write(&record, &mut Stamps::new(TimeZone::UTC), &mut line);
+                String::from_utf8(line).unwrap()
+            };
+            // Span ids differ from record to record.
+            let spans = |line: String| {
+                regex::Regex::new("\"span_id\":\"[0-9a-f]*\"").unwrap().replace_all(&line, "").into_owned()
+            };
+            assert_eq!(spans(line(format.record())), spans(line(AccessRecord::new())), "{name}");
+        }
     }
 }
 

@@ -122,6 +122,63 @@ pub(super) const VARIABLES: &[(&str, Variable)] = &[
     ("span_id", Variable::SpanId),
 ];
 
+impl Variable {
+    /// The texts of the record that it shows.
+    pub(super) const fn fields(self) -> &'static [Field] {
+        match self {
+            Self::Args | Self::IsArgs | Self::RequestUri => &[Field::Target],
+            Self::Host => &[Field::Host],
+            Self::Request => &[Field::RequestLine, Field::Method, Field::Target],
+            Self::RequestMethod => &[Field::Method],
+            Self::ServerName => &[Field::ServerName, Field::Host],
+            Self::SslClientDn => &[Field::ClientDn],
+            Self::Uri => &[Field::Path],
+            Self::Detail => &[Field::Detail],
+            Self::ListenerName => &[Field::Listener],
+            Self::RouteName => &[Field::Route],
+            Self::UpstreamName => &[Field::Upstream],
+            // Every one is named, so that a new one cannot be forgotten.
+            Self::BodyBytesSent
+            | Self::BytesSent
+            | Self::Connection
+            | Self::ConnectionRequests
+            | Self::Https
+            | Self::Msec
+            | Self::Pid
+            | Self::Pipe
+            | Self::RealipRemoteAddr
+            | Self::RealipRemotePort
+            | Self::RemoteAddr
+            | Self::RemotePort
+            | Self::RequestCompletion
+            | Self::RequestId
+            | Self::RequestLength
+            | Self::RequestTime
+            | Self::Scheme
+            | Self::ServerAddr
+            | Self::ServerPort
+            | Self::ServerProtocol
+            | Self::SslCipher
+            | Self::SslProtocol
+            | Self::Status
+            | Self::TimeIso8601
+            | Self::TimeLocal
+            | Self::UpstreamAddr
+            | Self::UpstreamBytesReceived
+            | Self::UpstreamBytesSent
+            | Self::UpstreamCacheStatus
+            | Self::UpstreamConnectTime
+            | Self::UpstreamHeaderTime
+            | Self::UpstreamResponseLength
+            | Self::UpstreamResponseTime
+            | Self::UpstreamStatus
+            | Self::Reason
+            | Self::SpanId
+            | Self::TraceId => &[],
+        }
+    }
+}
+
 /// Writes values into a line.
 pub(super) struct Line<'a> {
     pub(super) record: &'a AccessRecord,
@@ -373,7 +430,13 @@ pub(super) fn write_ip(address: IpAddr, out: &mut Vec<u8>) {
                 if index > 0 {
                     out.push(b'.');
                 }
-                out.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+                if octet >= 100 {
+                    out.push(digit(u32::from(octet) / 100));
+                }
+                if octet >= 10 {
+                    out.push(digit(u32::from(octet) / 10));
+                }
+                out.push(digit(u32::from(octet)));
             }
         }
         IpAddr::V6(address) => out.extend_from_slice(address.to_string().as_bytes()),
