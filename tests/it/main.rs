@@ -26,6 +26,7 @@ mod errors;
 mod forwarding;
 mod grpc;
 mod h2;
+mod h2_refusals;
 mod health;
 mod hostile;
 mod malformed;
