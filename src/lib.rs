@@ -10,6 +10,8 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod ingress;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod invariants;
 pub mod policy;
 pub mod proxy;
 pub mod routing;

@@ -226,4 +226,13 @@ proptest! {
             prop_assert_eq!(seen.code, code);
         }
     }
+
+    #[test]
+    fn any_bytes_in_any_pieces_are_one_thing(
+        inbound in prop::collection::vec(any::<u8>(), 0..600),
+        outbound in prop::collection::vec(any::<u8>(), 0..600),
+        cuts in prop::collection::vec(any::<usize>(), 0..8),
+    ) {
+        crate::invariants::watch(&inbound, &outbound, &cuts);
+    }
 }
