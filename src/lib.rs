@@ -11,6 +11,8 @@ pub mod config;
 pub mod demo;
 pub mod files;
 pub mod ingress;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod invariants;
 pub mod policy;
 pub mod proxy;
 pub mod routing;

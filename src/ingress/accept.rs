@@ -117,10 +117,8 @@ where
         }
     };
     let connection = Connection::new(index, local_port, peer, tls, open);
-    let mut stream =
-        Box::new(EdgeStream::new(transport, connection.clone(), edge.rules.limits().body_timeout));
+    let stream = Box::new(EdgeStream::new(transport, connection.clone(), edge.rules.limits().body_timeout));
     if http2 {
-        stream.set_raw();
         http2::serve(&edge, stream, connection).await;
     } else {
         http1::serve(&edge, stream, connection, listener.http2 && listener.tls.is_none()).await;

@@ -45,12 +45,12 @@ pub(super) async fn serve<A>(
                 }
             }
             Next::Http2 => {
-                stream.set_raw();
                 return http2::serve(edge, stream, connection).await;
             }
-            Next::Refused { reason, line, began } => {
-                return refuse::answer(edge, &mut stream, &connection, reason, &line, began).await;
+            Next::Refused { reason, rule, line, began } => {
+                return refuse::answer(edge, &mut stream, &connection, reason, rule, &line, began).await;
             }
+            Next::Abandoned { line, began } => return refuse::abandoned(edge, &connection, &line, began),
             Next::Closed => return,
         }
         preface = false;

@@ -4,21 +4,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
+use h2::server::{Builder, SendResponse};
+use http::header;
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
-use pingora::protocols::http::v2::server::{H2Accept, H2Options, HttpSession, handshake};
+use pingora::protocols::http::v2::server::handshake;
 use pingora::protocols::{Digest, Stream};
 use tokio::sync::Notify;
 
 use super::connection::{Connection, EXCHANGE, Exchange};
 use super::cut_off::CutOff;
 use super::edge::Edge;
+use super::frames::FrameWatch;
+use super::head::Rule;
+use super::http2_events::{Event, Events, end_of};
 use super::http2_stream::Http2Stream;
-use super::refuse;
 use super::stream::EdgeStream;
+use super::{http2_head, refuse};
+use crate::base::problem::{Form, Problem};
 use crate::base::reason::Reason;
 use crate::base::{clock, task};
 use crate::config::snapshot::Limits;
+use crate::telemetry::request_id::RequestId;
 
 /// Streams a client may have open on one connection.
 const STREAMS_MAX: u32 = 128;
@@ -34,84 +42,171 @@ const MALFORMED_MAX: usize = 32;
 const GOAWAY_WAIT: Duration = Duration::from_secs(5);
 
 /// Serves `stream`, whose client sent or is about to send the preface.
-pub(super) async fn serve<A>(edge: &Arc<Edge<A>>, stream: Box<EdgeStream>, connection: Arc<Connection>)
+pub(super) async fn serve<A>(edge: &Arc<Edge<A>>, mut stream: Box<EdgeStream>, connection: Arc<Connection>)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
     let limits = edge.rules.limits();
+    let frames = Arc::new(FrameWatch::new(clock::now()));
+    stream.set_raw(frames.clone());
     let stream: Stream = stream;
     let handshake = Box::pin(handshake(stream, Some(options(&limits))));
-    let mut h2 = match pingora::time::timeout(limits.header_timeout, handshake).await {
+    let h2 = match pingora::time::timeout(limits.header_timeout, handshake).await {
         Ok(Ok(h2)) => h2,
         // Browsers open connections that they then do not need.
         _ if connection.bytes_read.load(Ordering::Relaxed) == 0 => return,
-        Ok(Err(_)) => return edge.metrics.request_rejected(Reason::RequestMalformed),
-        Err(_) => return edge.metrics.request_rejected(Reason::HeaderTimeout),
+        Ok(Err(_)) => {
+            note_error(edge, &connection, "BAD_PREFACE");
+            return refuse::unseen(edge, &connection, Reason::RequestMalformed, "no HTTP/2 preface");
+        }
+        Err(_) => {
+            let rule = "limits.header_timeout passed before the HTTP/2 preface was complete";
+            return refuse::unseen(edge, &connection, Reason::HeaderTimeout, rule);
+        }
     };
+    let mut events = Events::new(h2, frames, limits.header_timeout);
     let digest = Arc::new(Digest::default());
     let streams = Arc::new(Streams::default());
     let mut draining = edge.draining.clone();
     let mut goaway_sent = false;
     let mut malformed = 0;
+    // Why we ended the connection, if it was us.
+    let mut ours = None;
     loop {
         let idle_timeout = if goaway_sent { GOAWAY_WAIT } else { limits.idle_timeout };
-        let accepted = tokio::select! {
+        let event = tokio::select! {
             biased;
             _ = draining.wait_for(|draining| *draining), if !goaway_sent => {
-                h2.graceful_shutdown();
+                events.h2.graceful_shutdown();
                 goaway_sent = true;
                 continue;
             }
-            accepted = HttpSession::from_h2_conn(&mut h2, digest.clone()) => accepted,
+            event = events.next() => event,
             () = streams.idle_for(idle_timeout) => {
                 if goaway_sent {
                     return;
                 }
                 // Tells the client that nothing it might be sending now was looked at.
-                h2.graceful_shutdown();
+                events.h2.graceful_shutdown();
                 goaway_sent = true;
                 continue;
             }
         };
-        match accepted {
-            Ok(Some(H2Accept::Session(session))) => {
-                let exchange = Arc::new(Exchange::new(connection.clone(), clock::now(), 0, false));
-                let open = streams.open();
-                if streams.count() > STREAMS_SERVED_MAX {
-                    h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+        match event {
+            Event::Request(request, answer) => {
+                let (head, body) = request.into_parts();
+                if let Err(rule) = http2_head::check(&head) {
+                    answer_malformed(edge, &connection, &head, answer, rule);
+                    malformed += 1;
+                } else {
+                    let exchange = Arc::new(Exchange::new(connection.clone(), clock::now(), 0, false));
+                    let open = streams.open();
+                    if streams.count() > STREAMS_SERVED_MAX {
+                        events.h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                    }
+                    let session = Http2Stream::new(head, body, answer, digest.clone(), exchange.clone());
+                    let edge = edge.clone();
+                    drop(task::spawn("http/2 stream", async move {
+                        let _open = open;
+                        serve_stream(&edge, session, exchange).await;
+                    }));
                 }
-                let edge = edge.clone();
-                drop(task::spawn("http/2 stream", async move {
-                    let _open = open;
-                    request(&edge, session, exchange).await;
-                }));
             }
-            Ok(Some(H2Accept::Rejected)) => {
-                refuse::stream(edge, &connection);
-                malformed += 1;
-                if malformed >= MALFORMED_MAX {
-                    h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
-                }
+            Event::Refused(reason, rule) => {
+                refuse::unseen(edge, &connection, reason, rule);
+                malformed += usize::from(reason != Reason::Overloaded);
+            }
+            Event::Flooded(kind) => {
+                tracing::debug!(client = %connection.peer.ip(), frames = kind, "HTTP/2 flood");
+                ours = Some((Reason::RequestMalformed, "the connection was ended: a flood of HTTP/2 frames"));
+                events.h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+            }
+            Event::HeadTimeout => {
+                let rule = "limits.header_timeout passed before the header block was complete";
+                ours = Some((Reason::HeaderTimeout, rule));
+                events.h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
             }
             // Closed, or broken beyond repair: the library has sent what there is to say.
-            Ok(None) | Err(_) => return,
+            Event::Closed => {
+                let (code, left) = events.frames.end();
+                if let Some(code) = code {
+                    note_error(edge, &connection, h2_error(code));
+                }
+                let (reason, rule) = ours.unwrap_or_else(|| end_of(code));
+                for _ in 0..left {
+                    refuse::unseen(edge, &connection, reason, rule);
+                }
+                return;
+            }
+        }
+        if malformed >= MALFORMED_MAX {
+            events.h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
         }
     }
 }
 
-async fn request<A>(edge: &Arc<Edge<A>>, session: HttpSession, exchange: Arc<Exchange>)
+async fn serve_stream<A>(edge: &Arc<Edge<A>>, session: Http2Stream, exchange: Arc<Exchange>)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let session = Box::new(Http2Stream::new(session, exchange.clone()));
-    let work = edge.app.process_new_http(ServerSession::new_custom(session), &edge.draining);
+    let session = ServerSession::new_custom(Box::new(session));
+    let work = edge.app.process_new_http(session, &edge.draining);
     let work = CutOff { work, exchange: exchange.clone(), timer: None };
     // Cut off or done: either way the context has recorded it.
     let _done = EXCHANGE.scope(exchange, work).await;
 }
 
-fn options(limits: &Limits) -> H2Options {
-    let mut options = H2Options::default();
+/// Answers a request that the library let pass and that breaks `rule`.
+fn answer_malformed<A>(
+    edge: &Edge<A>,
+    connection: &Connection,
+    head: &http::request::Parts,
+    mut answer: SendResponse<Bytes>,
+    rule: Rule,
+) {
+    let reason = rule.reason();
+    let request_id = RequestId::random();
+    let body = Bytes::from(Problem::new(reason).body(Form::Json, request_id.as_str()));
+    let length = body.len();
+    let response = http::Response::builder()
+        .status(reason.status())
+        .header(header::CONTENT_TYPE, Problem::content_type(Form::Json))
+        .header(header::CONTENT_LENGTH, length)
+        .header(header::CACHE_CONTROL, "no-store")
+        .header("x-request-id", request_id.as_str());
+    // It fails where the client has left meanwhile.
+    let sent = response.body(()).ok().and_then(|response| {
+        let mut stream = answer.send_response(response, false).ok()?;
+        stream.send_data(body, true).ok()
+    });
+    let sent = sent.map(|()| length as u64);
+    refuse::seen(edge, connection, head, (reason, rule.text()), request_id, sent);
+}
+
+/// Counts the end of a connection by an error of its client's.
+fn note_error<A>(edge: &Edge<A>, connection: &Connection, code: &'static str) {
+    if let Some(listener) = edge.rules.listener(connection.listener) {
+        listener.metrics.http2_error(code);
+    }
+}
+
+/// The name of an error code (RFC 9113 section 7).
+fn h2_error(code: u32) -> &'static str {
+    match h2::Reason::from(code) {
+        h2::Reason::PROTOCOL_ERROR => "PROTOCOL_ERROR",
+        h2::Reason::INTERNAL_ERROR => "INTERNAL_ERROR",
+        h2::Reason::FLOW_CONTROL_ERROR => "FLOW_CONTROL_ERROR",
+        h2::Reason::SETTINGS_TIMEOUT => "SETTINGS_TIMEOUT",
+        h2::Reason::STREAM_CLOSED => "STREAM_CLOSED",
+        h2::Reason::FRAME_SIZE_ERROR => "FRAME_SIZE_ERROR",
+        h2::Reason::COMPRESSION_ERROR => "COMPRESSION_ERROR",
+        h2::Reason::ENHANCE_YOUR_CALM => "ENHANCE_YOUR_CALM",
+        _ => "other",
+    }
+}
+
+fn options(limits: &Limits) -> Builder {
+    let mut options = Builder::default();
     options
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(STREAMS_MAX)

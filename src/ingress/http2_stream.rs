@@ -1,38 +1,243 @@
-//! One stream of an HTTP/2 connection as Pingora sees it: Pingora's own session, with the bounds that it lacks.
+//! One stream of an HTTP/2 connection as Pingora sees it.
 //!
-//! Its reads have no time-out, so a client could hold a request, its server and its place for as long as it liked, and
-//! the request's deadline could only drop it without an answer. And what breaks off is reset as if the client had
-//! wanted that.
+//! Pingora has a session of its own for that, but its reads have no time-out, so a client could hold a request, its
+//! server and its place for as long as it liked, and the request's deadline could only drop it without an answer. What
+//! breaks off there is reset as if the client had wanted that, and interim answers (100, 103) are left out.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
-use http::HeaderMap;
+use h2::server::SendResponse;
+use h2::{Reason, RecvStream, SendStream};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, TRANSFER_ENCODING, UPGRADE};
+use http::{HeaderMap, Response, StatusCode};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::HttpTask;
+use pingora::protocols::http::body_buffer::FixedBuffer;
 use pingora::protocols::http::custom::CustomMessageWrite;
 use pingora::protocols::http::custom::server::Session;
-use pingora::protocols::http::v2::server::HttpSession;
+use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::l4::socket::SocketAddr;
-use pingora::{Error, ErrorType, Result};
+use pingora::{Error, ErrorType, OrErr, Result};
 
 use super::connection::Exchange;
 use crate::base::clock;
 
+/// Bytes of a body that are kept to be sent again; Pingora's own bound.
+const RETRY_BYTES_MAX: usize = 64 * 1024;
+
 /// A stream with a request on it.
 pub(super) struct Http2Stream {
-    inner: HttpSession,
+    head: RequestHeader,
+    body: RecvStream,
+    answer: SendResponse<Bytes>,
+    /// Where the answer's body goes, once its head was sent.
+    answer_body: Option<SendStream<Bytes>>,
+    answer_head: Option<Box<ResponseHeader>>,
+    /// Whether the end of the answer was sent.
+    ended: bool,
+    body_read: usize,
+    body_sent: usize,
+    retry: Option<FixedBuffer>,
+    digest: Arc<Digest>,
     exchange: Arc<Exchange>,
     read_timeout: Option<Duration>,
+    write_timeout: Option<Duration>,
+    drain_timeout: Option<Duration>,
 }
 
 impl Http2Stream {
-    pub(super) fn new(inner: HttpSession, exchange: Arc<Exchange>) -> Self {
-        Self { inner, exchange, read_timeout: None }
+    /// The stream on which `head` and `body` came and `answer` is expected.
+    pub(super) fn new(
+        head: http::request::Parts,
+        body: RecvStream,
+        answer: SendResponse<Bytes>,
+        digest: Arc<Digest>,
+        exchange: Arc<Exchange>,
+    ) -> Self {
+        Self {
+            head: head.into(),
+            body,
+            answer,
+            answer_body: None,
+            answer_head: None,
+            ended: false,
+            body_read: 0,
+            body_sent: 0,
+            retry: None,
+            digest,
+            exchange,
+            read_timeout: None,
+            write_timeout: None,
+            drain_timeout: None,
+        }
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>> {
+        let piece = match self.body.data().await {
+            Some(Ok(piece)) => piece,
+            None => return Ok(None),
+            Some(Err(error)) => {
+                if is_malformed(&error) {
+                    self.exchange.body_malformed.store(true, Ordering::Relaxed);
+                }
+                return Error::e_because(ErrorType::ReadError, "reading the request's body", error);
+            }
+        };
+        self.body_read += piece.len();
+        if let Some(retry) = self.retry.as_mut() {
+            retry.write_to_buffer(&piece);
+        }
+        // It fails for a stream that is over: the next read tells.
+        let _over = self.body.flow_control().release_capacity(piece.len());
+        Ok(Some(piece))
+    }
+
+    /// Waits for the client to give the request up.
+    async fn given_up(&mut self) -> Result<Option<Bytes>> {
+        let reset = std::future::poll_fn(|cx| match self.answer_body.as_mut() {
+            Some(body) => body.poll_reset(cx),
+            None => self.answer.poll_reset(cx),
+        });
+        let reason = reset.await.or_err(ErrorType::H2Error, "waiting for the server")?;
+        Error::e_explain(ErrorType::H2Error, format!("the client reset the stream: {reason}"))
+    }
+
+    fn send_head(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
+        if head.status.is_informational() {
+            return self.send_interim(&head);
+        }
+        if self.ended || self.answer_head.is_some() {
+            return Ok(());
+        }
+        let mut answer = Response::from_parts(head.as_owned_parts(), ());
+        remove_connection_fields(answer.headers_mut());
+        // As Pingora does over HTTP/1.
+        answer.headers_mut().insert(DATE, get_cached_date());
+        let sent = self.answer.send_response(answer, end);
+        self.answer_body = Some(sent.or_err(ErrorType::WriteError, "sending the answer's head")?);
+        self.answer_head = Some(head);
+        self.ended |= end;
+        Ok(())
+    }
+
+    /// Interim answers (RFC 9110 section 15.2), as many as there are, until the answer itself.
+    fn send_interim(&mut self, head: &ResponseHeader) -> Result<()> {
+        // HTTP/2 has no 101 (RFC 9113 section 8.6).
+        if head.status == StatusCode::SWITCHING_PROTOCOLS || self.answer_head.is_some() {
+            return Ok(());
+        }
+        let mut interim = Response::from_parts(head.as_owned_parts(), ());
+        remove_connection_fields(interim.headers_mut());
+        self.answer.send_informational(interim).or_err(ErrorType::WriteError, "sending an interim answer")
+    }
+
+    /// Sends `data` as the client has room for it; each wait for room ends after the write time-out.
+    async fn send_body(&mut self, mut data: Bytes, end: bool) -> Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        let Some(body) = self.answer_body.as_mut() else {
+            return Error::e_explain(ErrorType::H2Error, "a body before its head");
+        };
+        loop {
+            let mut here = 0;
+            while here == 0 && !data.is_empty() {
+                body.reserve_capacity(data.len());
+                here = room(body, self.write_timeout).await?;
+            }
+            let piece = data.split_to(here.min(data.len()));
+            self.body_sent += piece.len();
+            let last = data.is_empty();
+            body.send_data(piece, last && end).or_err(ErrorType::WriteError, "sending the answer's body")?;
+            if last {
+                self.ended |= end;
+                return Ok(());
+            }
+        }
+    }
+
+    fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
+        if self.ended {
+            return Ok(());
+        }
+        let Some(body) = self.answer_body.as_mut() else {
+            return Error::e_explain(ErrorType::H2Error, "trailers before a head");
+        };
+        body.send_trailers(trailers).or_err(ErrorType::WriteError, "sending the answer's trailers")?;
+        self.ended = true;
+        Ok(())
+    }
+
+    /// Ends an answer that has begun.
+    fn end(&mut self) -> Result<()> {
+        match self.answer_body.as_mut() {
+            Some(body) if !self.ended => {
+                body.send_data(Bytes::new(), true)
+                    .or_err(ErrorType::WriteError, "ending the answer's body")?;
+                self.ended = true;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Ends the stream with an error, unless it was ended well.
+    fn reset(&mut self, reason: Reason) {
+        if !self.ended {
+            self.ended = true;
+            self.answer.send_reset(reason);
+        }
+    }
+
+    fn body_is_done(&self) -> bool {
+        self.body_is_empty() || self.body.is_end_stream()
+    }
+
+    fn body_is_empty(&self) -> bool {
+        let length = self.head.headers.get(CONTENT_LENGTH);
+        self.body_read == 0
+            && (self.body.is_end_stream() || length.is_some_and(|length| length.as_bytes() == b"0"))
+    }
+}
+
+/// Whether the library ended the stream because of what the client sent on it: a body that does not have the announced
+/// length, or trailers that are none.
+fn is_malformed(error: &h2::Error) -> bool {
+    error.is_library() && error.is_reset() && error.reason() == Some(Reason::PROTOCOL_ERROR)
+}
+
+/// Takes out what HTTP/2 forbids (RFC 9113 section 8.2.2); the library refuses to send it.
+fn remove_connection_fields(headers: &mut HeaderMap) {
+    for name in [
+        CONNECTION,
+        TRANSFER_ENCODING,
+        UPGRADE,
+        HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
+    ] {
+        headers.remove(name);
+    }
+}
+
+/// Waits until the client has room for something.
+async fn room(body: &mut SendStream<Bytes>, limit: Option<Duration>) -> Result<usize> {
+    let wait = std::future::poll_fn(|cx| body.poll_capacity(cx));
+    let room = match limit {
+        Some(limit) => match pingora::time::timeout(limit, wait).await {
+            Ok(room) => room,
+            Err(_) => return Error::e_explain(ErrorType::WriteTimedout, "the client does not read"),
+        },
+        None => wait.await,
+    };
+    match room {
+        Some(room) => room.or_err(ErrorType::H2Error, "waiting for room"),
+        None => Error::e_explain(ErrorType::H2Error, "the client gave the stream up"),
     }
 }
 
@@ -58,46 +263,89 @@ async fn bounded<T>(
 #[async_trait]
 impl Session for Http2Stream {
     fn req_header(&self) -> &RequestHeader {
-        self.inner.req_header()
+        &self.head
     }
 
     fn req_header_mut(&mut self) -> &mut RequestHeader {
-        self.inner.req_header_mut()
+        &mut self.head
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        bounded(&self.exchange, self.read_timeout, self.inner.read_body_bytes()).await
+        let (exchange, silence) = (self.exchange.clone(), self.read_timeout);
+        bounded(&exchange, silence, self.read()).await
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        // Once the body is complete it is the client that waits.
-        let is_body_due = !no_body_expected && !self.inner.is_body_done();
-        let silence = self.read_timeout.filter(|_| is_body_due);
-        bounded(&self.exchange, silence, self.inner.read_body_or_idle(no_body_expected)).await
+        let exchange = self.exchange.clone();
+        if no_body_expected || self.body_is_done() {
+            // Once the body is complete it is the client that waits.
+            return bounded(&exchange, None, self.given_up()).await;
+        }
+        bounded(&exchange, self.read_timeout, self.read()).await
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {
-        self.inner.drain_request_body().await
+        if self.body_is_done() {
+            return Ok(());
+        }
+        let limit = self.drain_timeout;
+        let drain = async {
+            while self.read().await?.is_some() {}
+            Ok(())
+        };
+        match limit {
+            Some(limit) => match pingora::time::timeout(limit, drain).await {
+                Ok(drained) => drained,
+                Err(_) => Error::e_explain(ErrorType::ReadTimedout, "draining the request's body"),
+            },
+            None => drain.await,
+        }
     }
 
     async fn write_response_header(&mut self, head: Box<ResponseHeader>, end: bool) -> Result<()> {
-        self.inner.write_response_header(head, end)
+        self.send_head(head, end)
     }
 
     async fn write_response_header_ref(&mut self, head: &ResponseHeader, end: bool) -> Result<()> {
-        self.inner.write_response_header_ref(head, end)
+        self.send_head(Box::new(head.clone()), end)
     }
 
     async fn write_body(&mut self, data: Bytes, end: bool) -> Result<()> {
-        self.inner.write_body(data, end).await
+        self.send_body(data, end).await
     }
 
     async fn write_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
-        self.inner.write_trailers(trailers)
+        self.send_trailers(trailers)
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
-        self.inner.response_duplex_vec(tasks).await
+        let mut end_stream = false;
+        for task in tasks {
+            end_stream |= match task {
+                HttpTask::Header(head, end) => {
+                    self.send_head(head, end).map_err(|error| error.into_down())?;
+                    end
+                }
+                HttpTask::Body(Some(data), end) if !data.is_empty() => {
+                    self.send_body(data, end).await.map_err(|error| error.into_down())?;
+                    end
+                }
+                HttpTask::Body(_, end) => end,
+                HttpTask::UpgradedBody(..) => {
+                    return Error::e_explain(ErrorType::InternalError, "a tunnel over HTTP/2");
+                }
+                HttpTask::Trailer(Some(trailers)) => {
+                    self.send_trailers(*trailers).map_err(|error| error.into_down())?;
+                    true
+                }
+                HttpTask::Trailer(None) | HttpTask::Done => true,
+                HttpTask::Failed(error) => return Err(error),
+            };
+        }
+        if end_stream {
+            self.end().map_err(|error| error.into_down())?;
+        }
+        Ok(end_stream)
     }
 
     fn set_read_timeout(&mut self, timeout: Option<Duration>) {
@@ -109,87 +357,88 @@ impl Session for Http2Stream {
     }
 
     fn set_write_timeout(&mut self, timeout: Option<Duration>) {
-        self.inner.set_write_timeout(timeout);
+        self.write_timeout = timeout;
     }
 
     fn get_write_timeout(&self) -> Option<Duration> {
-        self.inner.get_write_timeout()
+        self.write_timeout
     }
 
     fn set_total_drain_timeout(&mut self, timeout: Option<Duration>) {
-        self.inner.set_total_drain_timeout(timeout);
+        self.drain_timeout = timeout;
     }
 
     fn get_total_drain_timeout(&self) -> Option<Duration> {
-        self.inner.get_total_drain_timeout()
+        self.drain_timeout
     }
 
     fn request_summary(&self) -> String {
-        self.inner.request_summary()
+        format!("{} {}", self.head.method, self.head.uri)
     }
 
     fn response_written(&self) -> Option<&ResponseHeader> {
-        self.inner.response_written()
+        self.answer_head.as_deref()
     }
 
     async fn shutdown(&mut self, code: u32, _context: &str) {
-        self.inner.shutdown_with_reason(h2::Reason::from(code));
+        self.reset(Reason::from(code));
     }
 
     async fn abandon(&mut self, _context: &str) {
-        self.inner.shutdown();
+        self.reset(Reason::INTERNAL_ERROR);
     }
 
     fn is_body_done(&mut self) -> bool {
-        self.inner.is_body_done()
+        self.body_is_done()
     }
 
     async fn finish(&mut self) -> Result<()> {
-        self.inner.finish()
+        self.end()
     }
 
     fn is_body_empty(&mut self) -> bool {
-        self.inner.is_body_empty()
+        self.body_is_empty()
     }
 
     fn body_bytes_sent(&self) -> usize {
-        self.inner.body_bytes_sent()
+        self.body_sent
     }
 
     fn body_bytes_read(&self) -> usize {
-        self.inner.body_bytes_read()
+        self.body_read
     }
 
     fn digest(&self) -> Option<&Digest> {
-        self.inner.digest()
+        Some(&self.digest)
     }
 
     fn digest_mut(&mut self) -> Option<&mut Digest> {
-        self.inner.digest_mut()
+        Arc::get_mut(&mut self.digest)
     }
 
     fn client_addr(&self) -> Option<&SocketAddr> {
-        self.inner.client_addr()
+        None
     }
 
     fn server_addr(&self) -> Option<&SocketAddr> {
-        self.inner.server_addr()
+        None
     }
 
     fn pseudo_raw_h1_request_header(&self) -> Bytes {
-        self.inner.pseudo_raw_h1_request_header()
+        // For Pingora's subrequests, of which there are none.
+        Bytes::new()
     }
 
     fn enable_retry_buffering(&mut self) {
-        self.inner.enable_retry_buffering();
+        self.retry.get_or_insert_with(|| FixedBuffer::new(RETRY_BYTES_MAX));
     }
 
     fn retry_buffer_truncated(&self) -> bool {
-        self.inner.retry_buffer_truncated()
+        self.retry.as_ref().is_some_and(FixedBuffer::is_truncated)
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        self.inner.get_retry_buffer()
+        self.retry.as_ref().filter(|retry| !retry.is_truncated()).and_then(FixedBuffer::get_buffer)
     }
 
     // HTTP/2 has no messages beside a request and its answer.
@@ -224,6 +473,6 @@ impl Drop for Http2Stream {
     /// What was not answered whole must not look as if it were: some clients take the reset that a dropped stream gets
     /// (CANCEL) for its end.
     fn drop(&mut self) {
-        self.inner.shutdown();
+        self.reset(Reason::INTERNAL_ERROR);
     }
 }

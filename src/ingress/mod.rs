@@ -9,6 +9,7 @@
 
 pub mod chunked;
 pub mod connection;
+pub mod frames;
 pub mod head;
 pub mod listen;
 pub mod plain;
@@ -19,6 +20,8 @@ mod cut_off;
 mod edge;
 mod http1;
 mod http2;
+mod http2_events;
+mod http2_head;
 mod http2_stream;
 mod octets;
 mod refuse;

@@ -1,6 +1,6 @@
 //! Which bytes may stand where: one table for everything that reads HTTP/1 bytes.
 
-use crate::base::reason::Reason;
+use super::head::Rule;
 
 /// `tchar` (RFC 9110 section 5.6.2).
 pub(super) const TOKEN: u8 = 1;
@@ -45,11 +45,12 @@ pub(super) fn trim(text: &[u8]) -> &[u8] {
 ///
 /// The line must hold no control byte but HTAB. Refused: a line that continues the one before (obs-fold), a name that
 /// is not a token, and therefore a space before the colon.
-pub(super) fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
-    let name_len = line.iter().position(|byte| !is(*byte, TOKEN)).ok_or(Reason::RequestMalformed)?;
+pub(super) fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), Rule> {
+    let name_len = line.iter().position(|byte| !is(*byte, TOKEN)).ok_or(Rule::NoColon)?;
     match line.split_at_checked(name_len) {
         Some((name, [b':', value @ ..])) if !name.is_empty() => Ok((name, trim(value))),
-        _ => Err(Reason::RequestMalformed),
+        Some(([], [b' ' | b'\t', ..])) => Err(Rule::Folded),
+        _ => Err(Rule::FieldName),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Requests that never become one: answered, logged and counted like any other, then the connection is closed.
+//! Requests that never become one: answered where they can be, logged and counted like any other.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,12 +18,15 @@ use crate::telemetry::request_id::RequestId;
 /// Time the client has to take the answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Answers a head that was refused for `reason`; `line` is what came of its request line.
+/// Answers an HTTP/1 head that was refused for `reason`, to be followed by the end of the connection.
+///
+/// `rule` is for the log alone: which rule it broke. `line` is what came of its request line.
 pub(super) async fn answer<A>(
     edge: &Edge<A>,
     stream: &mut EdgeStream,
     connection: &Arc<Connection>,
     reason: Reason,
+    rule: &'static str,
     line: &[u8],
     began: Instant,
 ) {
@@ -43,23 +46,64 @@ pub(super) async fn answer<A>(
     stream.write_answer(format!("{head}{body}").as_bytes(), ANSWER_TIMEOUT).await;
     let sent = connection.bytes_written.load(Ordering::Relaxed) - sent_before;
 
-    let mut record = AccessRecord::new();
+    let mut record = of_line(line);
     record.bytes_sent = sent;
     record.body_bytes_sent = sent.saturating_sub(head.len() as u64);
     record.completed = sent as usize == head.len() + body.len();
     record.request_id = Some(request_id);
-    record.request_length = line.len() as u64;
-    record.set(Field::RequestLine, line);
-    let method = line.split(|byte| *byte == b' ').next().and_then(|method| Method::from_bytes(method).ok());
-    note(edge, connection, reason, began, &method.unwrap_or_default(), record);
+    note(edge, connection, reason, rule, began, &method_of(line), record);
 }
 
-/// Records an HTTP/2 stream that the library refused: with 400 or a reset, before anything of it could be seen.
-pub(super) fn stream<A>(edge: &Edge<A>, connection: &Connection) {
+/// Records an HTTP/1 head whose client left before it was complete; `line` is what came of its request line.
+pub(super) fn abandoned<A>(edge: &Edge<A>, connection: &Connection, line: &[u8], began: Instant) {
+    let record = of_line(line);
+    note(edge, connection, Reason::ClientClosed, LEFT_IN_HEAD, began, &method_of(line), record);
+}
+
+/// What the log says of a client that left in the middle of a head.
+pub(super) const LEFT_IN_HEAD: &str = "the client left before the head was complete";
+
+/// Records an HTTP/2 request of which nothing can be seen: the library, or the client, ended it.
+pub(super) fn unseen<A>(edge: &Edge<A>, connection: &Connection, reason: Reason, rule: &'static str) {
     let mut record = AccessRecord::new();
     record.version = Some(Version::HTTP_2);
     record.request_id = Some(RequestId::random());
-    note(edge, connection, Reason::RequestMalformed, clock::now(), &Method::default(), record);
+    note(edge, connection, reason, rule, clock::now(), &Method::default(), record);
+}
+
+/// Records an HTTP/2 request with `head`, which was answered with `reason` and a body of `sent` bytes.
+pub(super) fn seen<A>(
+    edge: &Edge<A>,
+    connection: &Connection,
+    head: &http::request::Parts,
+    refusal: (Reason, &'static str),
+    request_id: RequestId,
+    sent: Option<u64>,
+) {
+    let mut record = AccessRecord::new();
+    record.version = Some(Version::HTTP_2);
+    record.request_id = Some(request_id);
+    record.completed = sent.is_some();
+    record.body_bytes_sent = sent.unwrap_or(0);
+    record.bytes_sent = record.body_bytes_sent;
+    record.set(Field::Method, head.method.as_str());
+    if let Some(target) = head.uri.path_and_query() {
+        record.set(Field::Target, target.as_str());
+    }
+    note(edge, connection, refusal.0, refusal.1, clock::now(), &head.method, record);
+}
+
+fn of_line(line: &[u8]) -> Box<AccessRecord> {
+    let mut record = AccessRecord::new();
+    record.request_length = line.len() as u64;
+    record.set(Field::RequestLine, line);
+    record
+}
+
+/// The method of a request line of which only a part may have come.
+fn method_of(line: &[u8]) -> Method {
+    let method = line.split(|byte| *byte == b' ').next().and_then(|method| Method::from_bytes(method).ok());
+    method.unwrap_or_default()
 }
 
 /// Counts a refused request and logs it.
@@ -67,6 +111,7 @@ fn note<A>(
     edge: &Edge<A>,
     connection: &Connection,
     reason: Reason,
+    rule: &'static str,
     began: Instant,
     method: &Method,
     mut record: Box<AccessRecord>,
@@ -89,6 +134,7 @@ fn note<A>(
     record.tls = connection.tls.as_ref().map(|tls| tls.names);
     record.status = status;
     record.reason = Some(reason);
+    record.set(Field::Detail, rule);
     if let Some(listener) = edge.rules.listener(connection.listener) {
         record.set(Field::Listener, &listener.name);
     }

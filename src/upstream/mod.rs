@@ -25,6 +25,7 @@ pub mod ring;
 pub mod select;
 pub mod server;
 pub mod tls;
+pub mod tunnel;
 
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,7 @@ mod files;
 mod forwarding;
 mod grpc;
 mod h2;
+mod h2_refusals;
 mod health;
 mod hostile;
 mod malformed;

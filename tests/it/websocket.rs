@@ -195,3 +195,48 @@ async fn other_upgrades() {
     assert!(matches!(answer.status, 200 | 501), "{answer:?}");
     assert!(app.seen().iter().all(|seen| !seen.headers.contains_key("upgrade")), "{:?}", app.seen());
 }
+
+/// Pingora's issue 946: an answer that is there before the proxy has looked for it ended the tunnel at once. A server
+/// that answers before it is asked is as fast as one can be; without care it cost every other tunnel.
+#[tokio::test]
+async fn tunnels_survive_the_fastest_servers() {
+    const TUNNELS: usize = 2_000;
+    const AT_ONCE: usize = 8;
+    let app = RawUpstream::script(|mut peer| async move {
+        peer.write(SWITCHED).await;
+        peer.head().await;
+        let said = peer.body(2).await;
+        peer.write(&said).await;
+        peer.rest().await;
+    })
+    .await;
+    let gw = in_front_of(&app, "retry = { attempts = 1 }").start().await;
+    let clients = (0..AT_ONCE).map(|_| async {
+        for _ in 0..TUNNELS / AT_ONCE {
+            let mut raw = gw.raw().await;
+            raw.send(HANDSHAKE).await;
+            raw.response().await.expect_status(101);
+            raw.send("hi").await;
+            assert_eq!(raw.read_exactly(2).await, b"hi");
+        }
+    });
+    futures_util::future::join_all(clients).await;
+    assert_eq!(app.connections(), TUNNELS);
+}
+
+/// A server that refuses leaves nothing behind that the next request could meet.
+#[tokio::test]
+async fn a_refused_upgrade_leaves_the_server_usable() {
+    let app = upstream().on("/no", Answer::status(403)).otherwise(Answer::WebSocket).start().await;
+    let gw = in_front_of(&app, "").start().await;
+    for _ in 0..20 {
+        match open(&gw, "/no").await {
+            Err(Error::Http(answer)) => assert_eq!(answer.status(), 403),
+            other => panic!("{other:?}"),
+        }
+        gw.get("/no").await.expect_status(403);
+        let mut socket = open(&gw, "/yes").await.unwrap();
+        socket.send("hello".into()).await.unwrap();
+        assert_eq!(within("an echo", socket.next()).await.unwrap().unwrap().into_text().unwrap(), "hello");
+    }
+}

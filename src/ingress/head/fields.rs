@@ -1,9 +1,8 @@
 //! The fields of a head that decide framing, routing and the life of the connection (RFC 9112 sections 5 to 7 and 9).
 
 use super::line::RequestLine;
-use super::{Framing, HEADER_LINES_MAX, Span};
+use super::{Framing, HEADER_LINES_MAX, Rule, Span};
 use crate::base::authority::is_authority;
-use crate::base::reason::Reason;
 use crate::ingress::octets::{is_token, split_field, trim};
 
 /// Options in all `Connection` fields together. The proxy's own parser refuses the tenth.
@@ -30,10 +29,10 @@ pub(super) struct Fields {
 
 impl Fields {
     /// Takes in one field line.
-    pub(super) fn read(&mut self, buf: &[u8], line: Span, version_11: bool) -> Result<(), Reason> {
+    pub(super) fn read(&mut self, buf: &[u8], line: Span, version_11: bool) -> Result<(), Rule> {
         self.lines += 1;
         if self.lines > HEADER_LINES_MAX {
-            return Err(Reason::HeaderTooLarge);
+            return Err(Rule::FieldLines);
         }
         let (name, value) = split_field(line.of(buf))?;
         // By length first: most names are none of these, and one comparison settles that.
@@ -64,9 +63,9 @@ impl Fields {
     }
 
     /// The framing of the body (RFC 9112 section 6.3); both kinds at once are how requests are smuggled.
-    pub(super) fn framing(&self) -> Result<Framing, Reason> {
+    pub(super) fn framing(&self) -> Result<Framing, Rule> {
         match (self.chunked, self.content_length) {
-            (true, Some(_)) => Err(Reason::RequestMalformed),
+            (true, Some(_)) => Err(Rule::LengthAndChunked),
             (true, None) => Ok(Framing::Chunked),
             (false, Some(length)) => Ok(Framing::Length(length)),
             (false, None) => Ok(Framing::None),
@@ -77,10 +76,10 @@ impl Fields {
     ///
     /// An absolute target and `Host` must agree byte for byte, where the RFC lets the target win: a server behind that
     /// looks at the other one would see another host.
-    pub(super) fn host(&self, buf: &[u8], request: &RequestLine) -> Result<Option<Span>, Reason> {
+    pub(super) fn host(&self, buf: &[u8], request: &RequestLine) -> Result<Option<Span>, Rule> {
         match (self.host, request.authority) {
-            (Some(host), Some(authority)) if host.of(buf) != authority.of(buf) => Err(Reason::BadHost),
-            (None, _) if request.version_11 => Err(Reason::BadHost),
+            (Some(host), Some(authority)) if host.of(buf) != authority.of(buf) => Err(Rule::HostDiffers),
+            (None, _) if request.version_11 => Err(Rule::HostMissing),
             (host, authority) => Ok(host.or(authority)),
         }
     }
@@ -104,9 +103,12 @@ impl Fields {
             && self.websocket_version_13
     }
 
-    fn read_host(&mut self, buf: &[u8], line: Span, value: &[u8]) -> Result<(), Reason> {
-        if self.host.is_some() || !is_authority(value) {
-            return Err(Reason::BadHost);
+    fn read_host(&mut self, buf: &[u8], line: Span, value: &[u8]) -> Result<(), Rule> {
+        if self.host.is_some() {
+            return Err(Rule::HostRepeated);
+        }
+        if !is_authority(value) {
+            return Err(Rule::HostInvalid);
         }
         // The value holds no spaces, so it is the last text of its line; only spaces can follow it.
         let trailing = line.of(buf).iter().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
@@ -115,37 +117,49 @@ impl Fields {
         Ok(())
     }
 
-    fn read_expect(&mut self, value: &[u8]) -> Result<(), Reason> {
+    fn read_expect(&mut self, value: &[u8]) -> Result<(), Rule> {
         if !value.eq_ignore_ascii_case(b"100-continue") {
-            return Err(Reason::ExpectationFailed);
+            return Err(Rule::Expectation);
         }
         self.expects_continue = true;
         Ok(())
     }
 
-    fn read_content_length(&mut self, value: &[u8]) -> Result<(), Reason> {
+    fn read_content_length(&mut self, value: &[u8]) -> Result<(), Rule> {
         // Repeated lengths are refused even when equal: only a broken or hostile client sends them.
         if self.content_length.is_some() {
-            return Err(Reason::RequestMalformed);
+            return Err(Rule::LengthRepeated);
         }
-        self.content_length = Some(parse_length(value).ok_or(Reason::RequestMalformed)?);
+        self.content_length = Some(parse_length(value).ok_or(Rule::LengthInvalid)?);
         Ok(())
     }
 
-    fn read_transfer_encoding(&mut self, value: &[u8], version_11: bool) -> Result<(), Reason> {
-        if self.chunked || !version_11 || !value.eq_ignore_ascii_case(b"chunked") {
-            return Err(Reason::RequestMalformed);
+    fn read_transfer_encoding(&mut self, value: &[u8], version_11: bool) -> Result<(), Rule> {
+        if self.chunked {
+            return Err(Rule::CodingRepeated);
+        }
+        if !version_11 {
+            return Err(Rule::CodingIn10);
+        }
+        if !value.eq_ignore_ascii_case(b"chunked") {
+            return Err(Rule::Coding);
         }
         self.chunked = true;
         Ok(())
     }
 
-    fn read_connection(&mut self, value: &[u8]) -> Result<(), Reason> {
+    fn read_connection(&mut self, value: &[u8]) -> Result<(), Rule> {
         // Empty elements of a list are to be ignored (RFC 9110 section 5.6.1.2).
         for option in value.split(|byte| *byte == b',').map(trim).filter(|option| !option.is_empty()) {
             self.options += 1;
-            if self.options > CONNECTION_OPTIONS_MAX || !is_token(option) || is_protected(option) {
-                return Err(Reason::RequestMalformed);
+            if self.options > CONNECTION_OPTIONS_MAX {
+                return Err(Rule::ConnectionOptions);
+            }
+            if !is_token(option) {
+                return Err(Rule::ConnectionToken);
+            }
+            if is_protected(option) {
+                return Err(Rule::ConnectionProtected);
             }
             self.close |= option.eq_ignore_ascii_case(b"close");
             self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");

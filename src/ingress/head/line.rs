@@ -1,8 +1,7 @@
 //! The request line (RFC 9112 section 3).
 
-use super::Span;
+use super::{Rule, Span};
 use crate::base::authority::is_authority;
-use crate::base::reason::Reason;
 use crate::ingress::octets::{PATH, QUERY, VISIBLE, all, is, is_token};
 
 /// Longest method looked at. The longest registered one has 17 letters (`UPDATEREDIRECTREF`).
@@ -24,30 +23,36 @@ pub(super) struct RequestLine {
 
 impl RequestLine {
     /// Reads `line` of `buf`: `method SP target SP HTTP/1.x`, each exactly once and nothing else.
-    pub(super) fn parse(buf: &[u8], line: Span) -> Result<Self, Reason> {
+    pub(super) fn parse(buf: &[u8], line: Span) -> Result<Self, Rule> {
         let text = line.of(buf);
         let (rest, version_11) = if let Some(rest) = text.strip_suffix(b" HTTP/1.1") {
             (rest, true)
         } else if let Some(rest) = text.strip_suffix(b" HTTP/1.0") {
             (rest, false)
         } else {
-            return Err(Reason::RequestMalformed);
+            return Err(Rule::Version);
         };
-        let method_len = rest.iter().position(|byte| *byte == b' ').ok_or(Reason::RequestMalformed)?;
+        let method_len = rest.iter().position(|byte| *byte == b' ').ok_or(Rule::RequestLineWords)?;
         let method = Span { start: line.start, end: line.start + method_len };
         let target = Span { start: method.end + 1, end: line.start + rest.len() };
         let (method_text, target_text) = (method.of(buf), target.of(buf));
         // The common case, a path alone, is looked at once: what may stand in it is visible.
         let is_path = target_text.starts_with(b"/") && all(target_text, PATH);
-        if !is_token(method_text) || target_text.is_empty() || !(is_path || all(target_text, VISIBLE)) {
-            return Err(Reason::RequestMalformed);
+        if !is_token(method_text) {
+            return Err(Rule::MethodToken);
+        }
+        if target_text.is_empty() || !(is_path || all(target_text, VISIBLE)) {
+            return Err(Rule::TargetBytes);
         }
         // There is no tunnel through this gateway, and no server knows a method that long.
-        if method_text == b"CONNECT" || method_text.len() > METHOD_BYTES_MAX {
-            return Err(Reason::MethodUnsupported);
+        if method_text == b"CONNECT" {
+            return Err(Rule::Connect);
+        }
+        if method_text.len() > METHOD_BYTES_MAX {
+            return Err(Rule::MethodLength);
         }
         if target_text.len() > TARGET_BYTES_MAX {
-            return Err(Reason::UriTooLong);
+            return Err(Rule::TargetLength);
         }
         let authority = if is_path { None } else { check_target(target_text, target.start, method_text)? };
         Ok(Self { version_11, is_get: method_text == b"GET", method, target, authority })
@@ -55,17 +60,17 @@ impl RequestLine {
 }
 
 /// Checks the form of `target`, which starts at `offset`; the place of its authority, if it has one.
-fn check_target(target: &[u8], offset: usize, method: &[u8]) -> Result<Option<Span>, Reason> {
+fn check_target(target: &[u8], offset: usize, method: &[u8]) -> Result<Option<Span>, Rule> {
     match target {
         [b'/', ..] => check_path_and_query(target).map(|()| None),
         b"*" if method == b"OPTIONS" => Ok(None),
         _ => {
-            let scheme_len = absolute_scheme(target).ok_or(Reason::RequestMalformed)?;
+            let scheme_len = absolute_scheme(target).ok_or(Rule::TargetForm)?;
             let rest = target.get(scheme_len..).unwrap_or_default();
             let len = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
             let (authority, path_and_query) = rest.split_at_checked(len).unwrap_or_default();
             if !is_authority(authority) {
-                return Err(Reason::BadHost);
+                return Err(Rule::TargetAuthority);
             }
             check_path_and_query(path_and_query)?;
             let start = offset + scheme_len;
@@ -88,13 +93,13 @@ fn absolute_scheme(target: &[u8]) -> Option<usize> {
 
 /// Refuses a fragment, which has no place in a request, and bytes that parsers further on disagree about.
 /// Percent-encoding and dot segments are left to the normalisation of paths.
-fn check_path_and_query(target: &[u8]) -> Result<(), Reason> {
+pub(super) fn check_path_and_query(target: &[u8]) -> Result<(), Rule> {
     let Some(end) = target.iter().position(|byte| !is(*byte, PATH)) else {
         return Ok(());
     };
     match target.get(end..).and_then(|rest| rest.split_first()) {
         Some((b'?', query)) if all(query, QUERY) => Ok(()),
-        Some((b'?' | b'#', _)) => Err(Reason::RequestMalformed),
-        _ => Err(Reason::BadPath),
+        Some((b'?' | b'#', _)) => Err(Rule::QueryByte),
+        _ => Err(Rule::PathByte),
     }
 }

@@ -1,13 +1,15 @@
 //! Reads the head of an HTTP/1 request strictly, before anything else does (RFC 9112).
 //!
 //! The proxy's own parser repairs what it should refuse and refuses without a log line. So every head passes here
-//! first: what two servers could read in two ways is refused, with a [`Reason`] that is answered, logged and counted
+//! first: what two servers could read in two ways is refused, by a [`Rule`] whose reason is answered, logged and counted
 //! like any other. Pure: bytes in, verdict out.
 
 mod fields;
 mod line;
+mod rule;
 
-use crate::base::reason::Reason;
+pub use self::rule::Rule;
+use super::octets::{VISIBLE, all};
 use fields::Fields;
 use line::RequestLine;
 
@@ -35,7 +37,7 @@ pub enum Status {
     /// A complete head. Bytes after [`Head::len`] belong to the body or the next request.
     Complete(Head),
     /// Not acceptable, whatever follows. Where the next request would start is unknown: close after answering.
-    Refused(Reason),
+    Refused(Rule),
 }
 
 /// A complete and acceptable head.
@@ -121,16 +123,16 @@ impl HeadScanner {
         let status = match self.read_lines(window) {
             Ok(Some(head)) => Status::Complete(head),
             Ok(None) if window.len() < self.header_bytes => return Status::Partial,
-            Ok(None) if matches!(self.stage, Stage::Start(_)) => Status::Refused(Reason::UriTooLong),
-            Ok(None) => Status::Refused(Reason::HeaderTooLarge),
-            Err(reason) => Status::Refused(reason),
+            Ok(None) if matches!(self.stage, Stage::Start(_)) => Status::Refused(Rule::LineLength),
+            Ok(None) => Status::Refused(Rule::HeadLength),
+            Err(rule) => Status::Refused(rule),
         };
         self.stage = Stage::Done(status);
         status
     }
 
     /// Reads every line that `buf` completes; the head, if one of them ends it.
-    fn read_lines(&mut self, buf: &[u8]) -> Result<Option<Head>, Reason> {
+    fn read_lines(&mut self, buf: &[u8]) -> Result<Option<Head>, Rule> {
         while let Some(at) = find_control(buf, self.looked) {
             // CR LF ends a line. No other control byte may stand anywhere: not NUL, not a bare CR or LF.
             match (buf.get(at), buf.get(at + 1)) {
@@ -139,7 +141,10 @@ impl HeadScanner {
                     self.looked = at;
                     return Ok(None);
                 }
-                _ => return Err(Reason::RequestMalformed),
+                (Some(b'\r'), _) => return Err(Rule::BareCr),
+                (Some(b'\n'), _) => return Err(Rule::BareLf),
+                (Some(0), _) => return Err(Rule::Nul),
+                _ => return Err(Rule::ControlByte),
             }
             let line = Span { start: self.line_start, end: at };
             self.line_start = at + 2;
@@ -153,7 +158,7 @@ impl HeadScanner {
     }
 
     /// Takes in one line without its end; `true` for the empty one after the fields.
-    fn read_line(&mut self, buf: &[u8], line: Span) -> Result<bool, Reason> {
+    fn read_line(&mut self, buf: &[u8], line: Span) -> Result<bool, Rule> {
         match self.stage {
             // Some clients send a line end too many after a body (RFC 9112 section 2.2).
             Stage::Start(false) if line.start == line.end => self.stage = Stage::Start(true),
@@ -169,7 +174,7 @@ impl HeadScanner {
     }
 
     /// What can only be judged when all fields are known.
-    fn finish(&self, buf: &[u8]) -> Result<Head, Reason> {
+    fn finish(&self, buf: &[u8]) -> Result<Head, Rule> {
         let (request, fields) = (&self.request, &self.fields);
         let body = fields.framing()?;
         Ok(Head {
@@ -189,6 +194,19 @@ impl HeadScanner {
             target: request.target,
             host: fields.host(buf, request)?,
         })
+    }
+}
+
+/// Checks the `:path` of an HTTP/2 request as the target of an HTTP/1 request is.
+///
+/// # Errors
+/// The rule that it breaks.
+pub(super) fn check_path(path: &[u8]) -> Result<(), Rule> {
+    match path {
+        _ if !all(path, VISIBLE) => Err(Rule::TargetBytes),
+        [b'/', ..] => line::check_path_and_query(path),
+        b"*" => Ok(()),
+        _ => Err(Rule::TargetForm),
     }
 }
 

@@ -1,12 +1,20 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::base::reason::Reason::*;
+use crate::base::reason::Reason::{self, *};
 
 const LIMIT: usize = 1024;
 
 fn scan(head: &[u8]) -> Status {
     HeadScanner::new(LIMIT).scan(head)
+}
+
+/// Why `status` is a refusal.
+fn reason(status: Status) -> Option<Reason> {
+    match status {
+        Status::Refused(rule) => Some(rule.reason()),
+        Status::Partial | Status::Complete(_) => None,
+    }
 }
 
 /// The verdict on `head` given in growing pieces that end at `cuts`.
@@ -142,23 +150,23 @@ fn limits_are_exact() {
     let fits = HeadScanner::new(text.len()).scan(text.as_bytes());
     assert!(matches!(fits, Status::Complete(_)));
     let longer = HeadScanner::new(text.len() - 1).scan(text.as_bytes());
-    assert_eq!(longer, Status::Refused(HeaderTooLarge));
-    assert_eq!(HeadScanner::new(LIMIT).scan(&[b'A'; LIMIT]), Status::Refused(UriTooLong));
+    assert_eq!(reason(longer), Some(HeaderTooLarge));
+    assert_eq!(reason(HeadScanner::new(LIMIT).scan(&[b'A'; LIMIT])), Some(UriTooLong));
     assert_eq!(HeadScanner::new(LIMIT).scan(&[b'A'; LIMIT - 1]), Status::Partial);
     let target = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "x".repeat(65_534));
-    assert_eq!(HeadScanner::new(1 << 20).scan(target.as_bytes()), Status::Refused(UriTooLong));
+    assert_eq!(reason(HeadScanner::new(1 << 20).scan(target.as_bytes())), Some(UriTooLong));
     let lines = |count| format!("GET / HTTP/1.1\r\nHost: a\r\n{}\r\n", "X:\r\n".repeat(count - 1));
     assert!(matches!(scan(lines(HEADER_LINES_MAX).as_bytes()), Status::Complete(_)));
-    assert_eq!(scan(lines(HEADER_LINES_MAX + 1).as_bytes()), Status::Refused(HeaderTooLarge));
+    assert_eq!(reason(scan(lines(HEADER_LINES_MAX + 1).as_bytes())), Some(HeaderTooLarge));
 }
 
 /// What a peer that does not speak HTTP/1 at all sends first is refused at its first impossible byte.
 #[test]
 fn other_protocols_are_refused_early() {
-    assert_eq!(scan(b"\x16\x03\x01\x02\x00\x01"), Status::Refused(RequestMalformed));
-    assert_eq!(scan(b"PRI * HTTP/2.0\r\n"), Status::Refused(RequestMalformed));
-    assert_eq!(scan(b"EHLO example.com\n"), Status::Refused(RequestMalformed));
-    assert_eq!(scan(b"SSH-2.0-x\r\n"), Status::Refused(RequestMalformed));
+    assert_eq!(reason(scan(b"\x16\x03\x01\x02\x00\x01")), Some(RequestMalformed));
+    assert_eq!(reason(scan(b"PRI * HTTP/2.0\r\n")), Some(RequestMalformed));
+    assert_eq!(reason(scan(b"EHLO example.com\n")), Some(RequestMalformed));
+    assert_eq!(reason(scan(b"SSH-2.0-x\r\n")), Some(RequestMalformed));
 }
 
 /// A byte at a time, 32 KiB of head are looked at once, not 32 Ki times.
@@ -309,24 +317,77 @@ fn malformed_heads() {
         "", "a b", "a,b", "u@a", "a/b", "a:", "a:b", "a:0", "a:99999", "[::1", "::1", "a..b", "http://a",
         "\u{e9}",
     ];
-    for (line, reason) in lines {
+    for (line, expected) in lines {
         let text = format!("{line}Host: a\r\n\r\n");
-        assert_eq!(scan(text.as_bytes()), Status::Refused(*reason), "{text:?}");
+        assert_eq!(reason(scan(text.as_bytes())), Some(*expected), "{text:?}");
     }
-    for (lines, reason) in fields {
+    for (lines, expected) in fields {
         let text = with(lines);
-        assert_eq!(scan(text.as_bytes()), Status::Refused(*reason), "{text:?}");
+        assert_eq!(reason(scan(text.as_bytes())), Some(*expected), "{text:?}");
     }
     for host in hosts {
         let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
-        assert_eq!(scan(text.as_bytes()), Status::Refused(BadHost), "{text:?}");
+        assert_eq!(reason(scan(text.as_bytes())), Some(BadHost), "{text:?}");
     }
-    assert_eq!(scan(b"GET / HTTP/1.1\r\n\r\n"), Status::Refused(BadHost));
+    assert_eq!(reason(scan(b"GET / HTTP/1.1\r\n\r\n")), Some(BadHost));
     assert_eq!(
-        scan(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"),
-        Status::Refused(RequestMalformed)
+        reason(scan(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n")),
+        Some(RequestMalformed)
     );
     assert!(lines.len() + fields.len() + hosts.len() >= 80);
+}
+
+/// Every rule is named by a head that breaks it, and by no two texts alike: the log must say which one it was.
+#[test]
+fn each_rule_has_its_text() {
+    let long_target = format!("GET /{} HTTP/1.1\r\n", "x".repeat(65_534));
+    let long_line = format!("GET /{}", "x".repeat(100_000));
+    let long_head = with(&format!("X: {}\r\n", "x".repeat(100_000)));
+    let many = with(&"X:\r\n".repeat(HEADER_LINES_MAX));
+    let cases: &[(&str, Rule)] = &[
+        ("GET / HTTP/1.1\n", Rule::BareLf),
+        ("GET / HTTP/1.1\r\nX: a\rb\r\n", Rule::BareCr),
+        ("GET /\0", Rule::Nul),
+        ("GET /\u{7f}", Rule::ControlByte),
+        ("GET / HTTP/2.0\r\n", Rule::Version),
+        ("GET HTTP/1.1\r\n", Rule::RequestLineWords),
+        ("G(T / HTTP/1.1\r\n", Rule::MethodToken),
+        ("CONNECT a:1 HTTP/1.1\r\n", Rule::Connect),
+        ("ABCDEFGHIJKLMNOPQRSTUVWXYZABCDEFG / HTTP/1.1\r\n", Rule::MethodLength),
+        ("GET /\u{e9} HTTP/1.1\r\n", Rule::TargetBytes),
+        (&long_target, Rule::TargetLength),
+        ("GET a HTTP/1.1\r\n", Rule::TargetForm),
+        ("GET http://u@a/ HTTP/1.1\r\n", Rule::TargetAuthority),
+        ("GET /a\\b HTTP/1.1\r\n", Rule::PathByte),
+        ("GET /?a#b HTTP/1.1\r\n", Rule::QueryByte),
+        (&long_line, Rule::LineLength),
+        (&long_head, Rule::HeadLength),
+        (&many, Rule::FieldLines),
+        (&with("X: a\r\n b\r\n"), Rule::Folded),
+        (&with("X\r\n"), Rule::NoColon),
+        (&with("X : a\r\n"), Rule::FieldName),
+        ("GET / HTTP/1.1\r\n\r\n", Rule::HostMissing),
+        (&with("Host: a\r\n"), Rule::HostRepeated),
+        ("GET / HTTP/1.1\r\nHost: a b\r\n", Rule::HostInvalid),
+        ("GET http://a/ HTTP/1.1\r\nHost: b\r\n\r\n", Rule::HostDiffers),
+        (&with("Expect: x\r\n"), Rule::Expectation),
+        (&with("Content-Length: 1\r\nContent-Length: 1\r\n"), Rule::LengthRepeated),
+        (&with("Content-Length: +1\r\n"), Rule::LengthInvalid),
+        (&with("Content-Length: 1\r\nTransfer-Encoding: chunked\r\n"), Rule::LengthAndChunked),
+        (&with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), Rule::CodingRepeated),
+        (&with("Transfer-Encoding: gzip\r\n"), Rule::Coding),
+        ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n", Rule::CodingIn10),
+        (&with("Connection: a,b,c,d,e,f,g,h,i,j\r\n"), Rule::ConnectionOptions),
+        (&with("Connection: a b\r\n"), Rule::ConnectionToken),
+        (&with("Connection: host\r\n"), Rule::ConnectionProtected),
+    ];
+    for (text, rule) in cases {
+        assert_eq!(HeadScanner::new(80_000).scan(text.as_bytes()), Status::Refused(*rule), "{}", rule.text());
+    }
+    let shown: Vec<Rule> = cases.iter().map(|(_, rule)| *rule).collect();
+    assert_eq!(shown, Rule::ALL);
+    let texts: std::collections::HashSet<&str> = Rule::ALL.iter().map(|rule| rule.text()).collect();
+    assert_eq!(texts.len(), Rule::ALL.len());
 }
 
 /// Heads that are nearly right: pieces that matter, in any order and number.
@@ -480,6 +541,8 @@ fn pingora_takes_every_accepted_target() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
     /// Eight bytes at a time, or one by one: the same place.
     #[test]
     fn the_first_control_byte_is_found(bytes in prop::collection::vec(any::<u8>(), 0..40), from in 0_usize..40) {
@@ -490,8 +553,6 @@ proptest! {
         let naive = dense.iter().enumerate().skip(from).find(|(_, byte)| is_control(**byte));
         prop_assert_eq!(find_control(&dense, from), naive.map(|(at, _)| at));
     }
-
-    #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
     fn pingora_agrees(head in nearly_a_head()) {

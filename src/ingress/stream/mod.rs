@@ -21,6 +21,7 @@ use crate::base::reason::Reason;
 use crate::base::{clock, task};
 use crate::ingress::chunked::ChunkScanner;
 use crate::ingress::connection::{Connection, Exchange};
+use crate::ingress::frames::FrameWatch;
 use crate::ingress::head::{Framing, Head, HeadScanner, Status};
 use crate::ingress::transport::Transport;
 
@@ -48,6 +49,8 @@ pub(crate) struct EdgeStream {
     unflushed: bool,
     message: Message,
     exchange: Option<Arc<Exchange>>,
+    /// Sees what passes, on a connection of HTTP/2.
+    frames: Option<Arc<FrameWatch>>,
     /// What the connection's alarm is set to.
     alarm_set: u64,
     /// Longest time a write may make no progress at all.
@@ -93,9 +96,11 @@ pub(crate) enum Next {
     Head(Head, Instant),
     /// The connection opened with the HTTP/2 preface.
     Http2,
-    /// The head is refused; `line` is what came of the request line, for the log.
-    Refused { reason: Reason, line: Vec<u8>, began: Instant },
-    /// The client closed, reset, or stayed idle for too long: nothing to answer.
+    /// The head is refused: `rule` says why, and `line` what came of the request line, for the log.
+    Refused { reason: Reason, rule: &'static str, line: Vec<u8>, began: Instant },
+    /// The client left in the middle of a head.
+    Abandoned { line: Vec<u8>, began: Instant },
+    /// The client closed, reset, or stayed idle for too long, and had sent nothing: there is nothing to answer.
     Closed,
 }
 
@@ -124,15 +129,17 @@ impl EdgeStream {
             unflushed: false,
             message: Message::Done,
             exchange: None,
+            frames: None,
             alarm_set: 0,
             write_timeout,
             stalled: None,
         }
     }
 
-    /// From now on bytes pass as they are: HTTP/2 frames itself.
-    pub(crate) fn set_raw(&mut self) {
+    /// From now on bytes pass as they are, and `frames` sees them: HTTP/2 frames itself.
+    pub(crate) fn set_raw(&mut self, frames: Arc<FrameWatch>) {
         self.message = Message::Raw;
+        self.frames = Some(frames);
     }
 
     /// Ties the stream to the request it now serves: its deadline cuts reads off.
@@ -181,9 +188,14 @@ impl EdgeStream {
         loop {
             match self.fill_until(until).await {
                 Some(Ok(1..)) => {}
-                Some(Ok(0) | Err(_)) => return Next::Closed,
+                Some(Ok(0) | Err(_)) => return self.abandoned(began),
                 None => {
-                    return Next::Refused { reason: Reason::HeaderTimeout, line: self.first_line(), began };
+                    return Next::Refused {
+                        reason: Reason::HeaderTimeout,
+                        rule: "limits.header_timeout passed before the head was complete",
+                        line: self.first_line(),
+                        began,
+                    };
                 }
             }
             if let Some(next) = self.look_at_head(&mut scanner, limits, began) {
@@ -248,8 +260,22 @@ impl EdgeStream {
                 };
                 Some(Next::Head(head, began))
             }
-            Status::Refused(reason) => Some(Next::Refused { reason, line: self.first_line(), began }),
+            Status::Refused(rule) => Some(Next::Refused {
+                reason: rule.reason(),
+                rule: rule.text(),
+                line: self.first_line(),
+                began,
+            }),
         }
+    }
+
+    /// The client went away before its head was complete.
+    fn abandoned(&self, began: Instant) -> Next {
+        // Line ends after the last body are no beginning of anything (RFC 9112 section 2.2).
+        if self.pending_input().iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
+            return Next::Closed;
+        }
+        Next::Abandoned { line: self.first_line(), began }
     }
 
     /// What was received of the request line, without its end, at most 2 KiB of it.
@@ -380,6 +406,25 @@ impl EdgeStream {
         }
     }
 
+    fn poll_raw(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.frames.as_ref().is_some_and(|frames| frames.is_flooded()) {
+            // Whoever serves the connection finds out in the same turn, and ends it.
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        if self.take_input(buf, usize::MAX) == 0 {
+            match self.poll_transport_read(cx, buf, None) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return self.pend(cx),
+            }
+        }
+        if let Some(frames) = &self.frames {
+            frames.received(buf.filled().get(before..).unwrap_or_default(), clock::now);
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Pending, unless the request's time is over or its server silent for too long. Whatever waits to be written leaves first: a head must not sit in
     /// the buffer while its body is waited for.
     fn pend(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -422,15 +467,7 @@ impl AsyncRead for EdgeStream {
                 Poll::Ready(Ok(()))
             }
             Message::Chunked { .. } => this.poll_chunked(cx, buf),
-            Message::Raw => {
-                if this.take_input(buf, usize::MAX) > 0 {
-                    return Poll::Ready(Ok(()));
-                }
-                match this.poll_transport_read(cx, buf, None) {
-                    Poll::Pending => this.pend(cx),
-                    read => read,
-                }
-            }
+            Message::Raw => this.poll_raw(cx, buf),
         }
     }
 }

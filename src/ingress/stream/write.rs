@@ -51,6 +51,13 @@ impl EdgeStream {
         Poll::Ready(Ok(()))
     }
 
+    /// Shows what is written to who watches the frames.
+    fn show(&self, data: &[u8]) {
+        if let Some(frames) = &self.frames {
+            frames.sent(data, clock::now);
+        }
+    }
+
     fn note_written(&mut self, count: usize) {
         self.connection.bytes_written.fetch_add(count as u64, Ordering::Relaxed);
         self.unflushed = true;
@@ -93,6 +100,7 @@ impl AsyncWrite for EdgeStream {
                 let written = Pin::new(transport).poll_write(cx, data);
                 let count = ready!(this.poll_progress(cx, written))?;
                 this.note_written(count);
+                this.show(data.get(..count).unwrap_or_default());
                 return Poll::Ready(Ok(count));
             }
         }
@@ -100,6 +108,7 @@ impl AsyncWrite for EdgeStream {
             this.output.reserve_exact(WRITE_BUFFER_BYTES_COMMON);
         }
         this.output.extend_from_slice(data);
+        this.show(data);
         Poll::Ready(Ok(data.len()))
     }
 

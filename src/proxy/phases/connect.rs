@@ -15,7 +15,9 @@ use crate::base::reason::Reason;
 use crate::proxy::Context;
 use crate::proxy::context::Call;
 use crate::upstream::retry::is_idempotent;
-use crate::upstream::{Decision, Failure, Fallback, NoServer, Outcome, Situation, Tried, Upstream, fallback};
+use crate::upstream::{
+    Decision, Failure, Fallback, NoServer, Outcome, Situation, Tried, Upstream, fallback, tunnel,
+};
 
 /// Picks the server of the first attempt. Here, before Pingora takes over, so that "no server" is an answer like any
 /// other and keeps the connection.
@@ -76,8 +78,7 @@ pub(in crate::proxy) async fn peer(session: &mut Session, ctx: &mut Context) -> 
     };
     let mut peer = attempt.peer();
     if ctx.is_upgrade() {
-        // HTTP/2 has none.
-        peer.options.set_http_version(1, 1);
+        tunnel::prepare(&mut peer);
     }
     if ctx.is_silence_normal() {
         // The request's deadline still holds until the answer begins: the client's side is cut off then.

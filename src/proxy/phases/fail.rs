@@ -118,6 +118,8 @@ pub(in crate::proxy) async fn answer(session: &mut Session, ctx: &mut Context, e
         None => respond::problem(session, ctx, &Problem::new(reason)).await,
     };
     match (sent, &ctx.exchange) {
+        // Its stream was reset for that: nobody reads the answer, and that is not the client's leaving.
+        (Err(_), Some(exchange)) if exchange.is_body_malformed() => {}
         (Err(_), _) => ctx.failure = Some(Reason::ClientClosed),
         (Ok(()), Some(exchange)) if whole => exchange.keep(),
         _ => {}

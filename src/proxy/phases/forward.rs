@@ -14,6 +14,7 @@ use crate::config::snapshot::Route;
 use crate::policy::transform::Rules;
 use crate::proxy::Context;
 use crate::proxy::edit;
+use crate::proxy::received::Received;
 use crate::upstream::Attempt;
 
 /// What the route makes of the path, where that is another.
@@ -99,7 +100,11 @@ pub(super) fn edit_by_rules(
     ctx: &mut Context,
 ) -> Result<()> {
     // Read once more: it was lent out meanwhile. Only who asks pays for it.
-    let view = if rules.asks() { View::read(session.req_header(), ctx.listener).ok() } else { None };
+    let view = rules.asks().then(|| {
+        let head = session.req_header();
+        View::read(head, &Received::read(&head.headers), ctx.listener).ok()
+    });
+    let view = view.flatten();
     let unusable = match view {
         Some(view) => view.with_values(ctx, |values| edit::rules::apply(head, rules, Some(values)))?,
         None => edit::rules::apply(head, rules, None)?,

@@ -6,6 +6,7 @@ use super::cells::{Counter, Gauge, Words};
 
 const REJECT_REASONS: &[&str] = &["connections"];
 const HANDSHAKE_REASONS: &[&str] = &["failed", "timeout"];
+const HTTP2_ERRORS: &[&str] = &["PROTOCOL_ERROR", "ENHANCE_YOUR_CALM"];
 
 /// The metrics of one listener.
 #[derive(Debug)]
@@ -15,6 +16,7 @@ pub struct ListenerMetrics {
     pub(super) accepted: Counter,
     pub(super) rejected: Words,
     pub(super) handshake_failures: Words,
+    pub(super) http2_errors: Words,
 }
 
 impl ListenerMetrics {
@@ -25,6 +27,7 @@ impl ListenerMetrics {
             accepted: Counter::default(),
             rejected: Words::known(REJECT_REASONS),
             handshake_failures: Words::known(HANDSHAKE_REASONS),
+            http2_errors: Words::known(HTTP2_ERRORS),
         }
     }
 
@@ -49,6 +52,11 @@ impl ListenerMetrics {
     /// A TLS handshake did not come about: `failed` or `timeout`.
     pub fn handshake_failed(&self, reason: &'static str) {
         self.handshake_failures.inc(reason);
+    }
+
+    /// An HTTP/2 connection was ended by an error of its client's: the code of the GOAWAY, or `BAD_PREFACE`.
+    pub fn http2_error(&self, code: &'static str) {
+        self.http2_errors.inc(code);
     }
 }
 

@@ -222,6 +222,15 @@ impl Metrics {
                 counter(&mut family, &[("listener", &listener.name), ("reason", reason)], count)
             })?;
         }
+        let mut family = out.counter(
+            "edgeward_http2_connection_errors",
+            "HTTP/2 connections ended because of an error of the client, by the code it was told",
+        )?;
+        for listener in &listeners {
+            listener.http2_errors.each(|code, count| {
+                counter(&mut family, &[("listener", &listener.name), ("code", code)], count)
+            })?;
+        }
         Ok(())
     }
 

@@ -51,6 +51,7 @@ fn both_formats_parse_strictly() {
         (r#"edgeward_connections_accepted_total{listener="public"}"#, 1.0),
         (r#"edgeward_connections_rejected_total{listener="public",reason="connections"}"#, 1.0),
         (r#"edgeward_tls_handshake_failures_total{listener="public",reason="timeout"}"#, 1.0),
+        (r#"edgeward_http2_connection_errors_total{listener="public",code="ENHANCE_YOUR_CALM"}"#, 1.0),
         ("edgeward_access_log_records_total", 5.0),
         ("edgeward_access_log_dropped_total", 7.0),
         ("edgeward_access_log_failed_total", 0.0),
@@ -187,6 +188,7 @@ fn busy_process() -> (Arc<Metrics>, Held) {
     let listener = metrics.listener("public");
     listener.rejected("connections");
     listener.handshake_failed("timeout");
+    listener.http2_error("ENHANCE_YOUR_CALM");
     let connection = listener.open();
     (metrics, (route, upstream, server, in_flight, connection))
 }

@@ -201,6 +201,11 @@ impl RawClient {
         }
     }
 
+    /// The next `length` bytes.
+    pub async fn read_exactly(&mut self, length: usize) -> Vec<u8> {
+        within("bytes", self.exactly(length)).await
+    }
+
     async fn exactly(&mut self, length: usize) -> Vec<u8> {
         while self.pending.len() < length {
             assert!(self.fill().await, "{} of {length} bytes came before the end", self.pending.len());

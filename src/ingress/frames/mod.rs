@@ -1,0 +1,263 @@
+//! Watches the frames of an HTTP/2 connection, between the socket and the library.
+//!
+//! The library refuses some requests by itself: their header is malformed, too large, or one stream too many. It answers
+//! or resets them, and says nothing of it. Here both directions pass by, so it shows: a stream that the client opened, that
+//! was not handed to us, and that an answer or a reset of ours has ended. Nothing is copied and nothing is held up but for
+//! floods ([`calm`](self)), which are ended from here, too. Pure but for the lock around it.
+
+mod calm;
+mod reader;
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use self::calm::Calm;
+pub use self::reader::{END_HEADERS, END_STREAM, Frame, FrameReader, Kind};
+
+/// Bytes of the client's preface (RFC 9113 section 3.4).
+const PREFACE_BYTES: u32 = 24;
+/// Opened streams of which it is not known yet what becomes of them. The library looks at all it has read before it
+/// reads on, so they are those of one read; more cannot be told apart, and only a flood has them.
+const UNDECIDED_MAX: usize = 2048;
+
+/// What one connection does, as its frames tell. Kept by `ingress::stream`, asked by `ingress::http2`.
+#[derive(Debug)]
+pub struct FrameWatch {
+    watch: Mutex<Watch>,
+    flooded: AtomicBool,
+}
+
+/// The state machine behind [`FrameWatch`].
+#[derive(Debug, Clone)]
+pub struct Watch {
+    inbound: FrameReader,
+    outbound: FrameReader,
+    calm: Calm,
+    flooded: bool,
+    /// Frames of the client, by kind.
+    received: [u32; Kind::COUNT],
+    /// The last stream that the client opened.
+    last_opened: u32,
+    /// Streams above are ignored by the library: it has said goodbye.
+    last_accepted: u32,
+    /// The stream whose header block is being received.
+    block: Option<u32>,
+    /// Opened, and neither handed over nor ended yet; in the order of their numbers.
+    undecided: VecDeque<u32>,
+    /// Ended by the library, and not told yet.
+    ended: VecDeque<Ended>,
+    /// The error that the library, or we, gave as the end of the connection.
+    error: Option<u32>,
+}
+
+/// A stream that the library ended without handing it over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ended {
+    /// Its number.
+    pub stream: u32,
+    /// By what.
+    pub by: EndedBy,
+}
+
+/// How the library ended a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndedBy {
+    /// With an answer. There is only one that it gives: 431.
+    Answer,
+    /// With RST_STREAM, and this code.
+    Reset(u32),
+}
+
+/// What there is to do now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Glance {
+    /// A stream that was ended, told once.
+    pub ended: Option<Ended>,
+    /// The client does nothing but keep us busy: the connection is to be ended.
+    pub flooded: bool,
+    /// The stream whose header block has begun and is not complete.
+    pub block: Option<u32>,
+}
+
+impl FrameWatch {
+    /// A watch on a connection of which nothing was read yet.
+    pub fn new(now: Instant) -> Self {
+        Self { watch: Mutex::new(Watch::new(now)), flooded: AtomicBool::new(false) }
+    }
+
+    /// Bytes of the client's, before the library sees them.
+    pub fn received(&self, bytes: &[u8], now: impl Fn() -> Instant) {
+        let mut watch = self.watch.lock();
+        watch.received(bytes, now);
+        self.flooded.store(watch.flooded, Ordering::Relaxed);
+    }
+
+    /// Bytes of the library's, as they are written.
+    pub fn sent(&self, bytes: &[u8], now: impl Fn() -> Instant) {
+        self.watch.lock().sent(bytes, now);
+    }
+
+    /// The library handed `stream` over: whatever becomes of it is no longer its doing.
+    pub fn handed_over(&self, stream: u32) {
+        self.watch.lock().handed_over(stream);
+    }
+
+    /// What there is to do.
+    pub fn glance(&self) -> Glance {
+        self.watch.lock().glance()
+    }
+
+    /// Whether nothing more is to be read.
+    pub fn is_flooded(&self) -> bool {
+        self.flooded.load(Ordering::Relaxed)
+    }
+
+    /// What was left when the connection ended: the error that ended it, and streams of which nothing came.
+    pub fn end(&self) -> (Option<u32>, usize) {
+        let watch = self.watch.lock();
+        (watch.error, watch.undecided.len())
+    }
+
+    /// The kind of frames that came most often: what a flood consists of.
+    pub fn most_received(&self) -> &'static str {
+        self.watch.lock().most_received()
+    }
+}
+
+impl Watch {
+    /// As [`FrameWatch::new`].
+    pub fn new(now: Instant) -> Self {
+        Self {
+            inbound: FrameReader::new(PREFACE_BYTES),
+            outbound: FrameReader::new(0),
+            calm: Calm::new(now),
+            flooded: false,
+            received: [0; Kind::COUNT],
+            last_opened: 0,
+            last_accepted: u32::MAX,
+            block: None,
+            undecided: VecDeque::new(),
+            ended: VecDeque::new(),
+            error: None,
+        }
+    }
+
+    /// As [`FrameWatch::received`].
+    pub fn received(&mut self, bytes: &[u8], now: impl Fn() -> Instant) {
+        let mut reader = self.inbound.clone();
+        reader.feed(bytes, |frame| self.see_received(&frame, &now));
+        self.inbound = reader;
+    }
+
+    /// As [`FrameWatch::sent`].
+    pub fn sent(&mut self, bytes: &[u8], now: impl Fn() -> Instant) {
+        let mut reader = self.outbound.clone();
+        reader.feed(bytes, |frame| self.see_sent(&frame, &now));
+        self.outbound = reader;
+    }
+
+    /// As [`FrameWatch::handed_over`].
+    pub fn handed_over(&mut self, stream: u32) {
+        // It may have been ended since it was read: then whoever got it finds that out, and tells.
+        if !self.decide(stream) && !self.ended.is_empty() {
+            self.ended.retain(|ended| ended.stream != stream);
+        }
+    }
+
+    /// As [`FrameWatch::glance`].
+    pub fn glance(&mut self) -> Glance {
+        Glance { ended: self.ended.pop_front(), flooded: self.flooded, block: self.block }
+    }
+
+    /// Whether this budget of calm is spent.
+    pub fn is_flooded(&self) -> bool {
+        self.flooded
+    }
+
+    /// Opened streams of which nothing is known yet.
+    pub fn undecided(&self) -> usize {
+        self.undecided.len()
+    }
+
+    fn see_received(&mut self, frame: &Frame, now: impl Fn() -> Instant) {
+        if let Some(count) = self.received.get_mut(frame.kind as usize) {
+            *count = count.saturating_add(1);
+        }
+        // Clients open odd streams, in ascending order; HEADERS of another stream are its trailers, or an error.
+        let opens = frame.kind == Kind::Headers
+            && frame.stream % 2 == 1
+            && frame.stream > self.last_opened
+            && self.block.is_none();
+        if opens {
+            self.last_opened = frame.stream;
+            if frame.stream <= self.last_accepted && self.undecided.len() < UNDECIDED_MAX {
+                self.undecided.push_back(frame.stream);
+            }
+        }
+        match frame.kind {
+            Kind::Headers if opens && frame.flags & END_HEADERS == 0 => self.block = Some(frame.stream),
+            Kind::Continuation if frame.flags & END_HEADERS != 0 => self.block = None,
+            _ => {}
+        }
+        self.flooded |= !self.calm.received(frame, opens, now);
+    }
+
+    fn see_sent(&mut self, frame: &Frame, now: impl Fn() -> Instant) {
+        match (frame.kind, frame.code) {
+            (Kind::Headers, _) => self.see_ended(frame.stream, EndedBy::Answer),
+            (Kind::RstStream, Some(code)) => self.see_ended(frame.stream, EndedBy::Reset(code)),
+            (Kind::GoAway, Some(0)) => {
+                // The client will send these elsewhere; that is no refusal.
+                let last = frame.last_stream.unwrap_or(u32::MAX);
+                self.last_accepted = self.last_accepted.min(last);
+                self.undecided.retain(|stream| *stream <= last);
+            }
+            (Kind::GoAway, code) => self.error = code,
+            _ => {}
+        }
+        self.flooded |= !self.calm.sent(frame, now);
+    }
+
+    fn see_ended(&mut self, stream: u32, by: EndedBy) {
+        if self.decide(stream) {
+            self.ended.push_back(Ended { stream, by });
+        }
+    }
+
+    /// Something became of `stream`; true if that was not known before.
+    fn decide(&mut self, stream: u32) -> bool {
+        let Ok(at) = self.undecided.binary_search(&stream) else { return false };
+        self.undecided.remove(at);
+        if self.undecided.is_empty() && self.undecided.capacity() > UNDECIDED_COMMON {
+            self.undecided = VecDeque::new();
+        }
+        true
+    }
+
+    fn most_received(&self) -> &'static str {
+        const WORDS: [&str; Kind::COUNT] = [
+            "DATA",
+            "HEADERS",
+            "PRIORITY",
+            "RST_STREAM",
+            "SETTINGS",
+            "PUSH_PROMISE",
+            "PING",
+            "GOAWAY",
+            "WINDOW_UPDATE",
+            "CONTINUATION",
+            "unknown",
+        ];
+        let most = self.received.iter().zip(WORDS).max_by_key(|(count, _)| **count);
+        most.map_or("unknown", |(_, word)| word)
+    }
+}
+
+/// Room kept for undecided streams; what a burst took more is given back.
+const UNDECIDED_COMMON: usize = 64;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,238 @@
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::base::clock;
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A frame as it is sent.
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let [_, length @ ..] = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&length, [kind, flags].as_slice(), &stream.to_be_bytes(), payload].concat()
+}
+
+fn headers(stream: u32) -> Vec<u8> {
+    frame(1, END_HEADERS | END_STREAM, stream, b"\x82")
+}
+
+fn reset(stream: u32, code: u32) -> Vec<u8> {
+    frame(3, 0, stream, &code.to_be_bytes())
+}
+
+fn goaway(last: u32, code: u32) -> Vec<u8> {
+    frame(7, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat())
+}
+
+/// A watch whose client has sent its preface.
+fn watch() -> Watch {
+    let mut watch = Watch::new(clock::now());
+    watch.received(PREFACE, clock::now);
+    watch
+}
+
+/// A moment that never passes: nothing is paid back by time.
+fn stopped() -> impl Fn() -> Instant + Copy {
+    let now = clock::now();
+    move || now
+}
+
+fn ended(watch: &mut Watch) -> Vec<Ended> {
+    std::iter::from_fn(|| watch.glance().ended).collect()
+}
+
+/// The three ways a stream can go: handed over, answered by the library, reset by it.
+#[test]
+fn what_the_library_ends_by_itself_is_told_once() {
+    let mut watch = watch();
+    watch.received(&[headers(1), headers(3), headers(5)].concat(), clock::now);
+    assert_eq!(watch.undecided(), 3);
+    watch.handed_over(3);
+    watch.sent(&[frame(1, END_HEADERS | END_STREAM, 5, b"x"), reset(5, 1), reset(1, 1)].concat(), clock::now);
+    watch.sent(&[frame(1, END_HEADERS, 3, b"x"), reset(3, 2)].concat(), clock::now);
+    let expected = [Ended { stream: 5, by: EndedBy::Answer }, Ended { stream: 1, by: EndedBy::Reset(1) }];
+    assert_eq!(ended(&mut watch), expected);
+    assert_eq!(watch.undecided(), 0);
+}
+
+/// A stream that was reset in the same turn as it was read is still told by whom it is handed to.
+#[test]
+fn what_is_handed_over_late_is_not_told_twice() {
+    let mut watch = watch();
+    watch.received(&headers(1), clock::now);
+    watch.sent(&reset(1, 1), clock::now);
+    watch.handed_over(1);
+    assert_eq!(ended(&mut watch), []);
+}
+
+#[test]
+fn trailers_open_nothing() {
+    let mut watch = watch();
+    watch.received(&[frame(1, END_HEADERS, 1, b"\x82"), headers(1)].concat(), clock::now);
+    assert_eq!(watch.undecided(), 1);
+}
+
+/// After a goodbye the client sends what was not looked at to somebody else: it is not refused.
+#[test]
+fn streams_after_a_goodbye_are_not_refused() {
+    let mut watch = watch();
+    watch.received(&[headers(1), headers(3)].concat(), clock::now);
+    watch.sent(&goaway(0x7fff_ffff, 0), clock::now);
+    assert_eq!(watch.undecided(), 2);
+    watch.sent(&goaway(1, 0), clock::now);
+    watch.received(&headers(5), clock::now);
+    assert_eq!(watch.undecided(), 1);
+    watch.sent(&goaway(1, 9), clock::now);
+    assert_eq!(watch.error, Some(9));
+}
+
+#[test]
+fn a_header_block_is_open_until_its_last_piece() {
+    let mut watch = watch();
+    watch.received(&frame(1, 0, 1, b"\x82"), clock::now);
+    assert_eq!(watch.glance().block, Some(1));
+    watch.received(&frame(9, 0, 1, b""), clock::now);
+    assert_eq!(watch.glance().block, Some(1));
+    watch.received(&frame(9, END_HEADERS, 1, b""), clock::now);
+    assert_eq!(watch.glance().block, None);
+}
+
+/// Frames of one kind without end are a flood after a thousand, and not before.
+#[test]
+fn floods_are_told_from_traffic() {
+    let floods: [(&str, Vec<u8>); 7] = [
+        ("PING", frame(6, 0, 0, &[0; 8])),
+        ("SETTINGS", frame(4, 0, 0, &[])),
+        ("PRIORITY", frame(2, 0, 1, &[0; 5])),
+        ("WINDOW_UPDATE", frame(8, 0, 0, &[0, 0, 0, 1])),
+        ("DATA", frame(0, 0, 1, &[])),
+        ("CONTINUATION", frame(9, 0, 1, &[])),
+        ("unknown", frame(77, 0, 0, &[])),
+    ];
+    for (name, bytes) in floods {
+        let (mut watch, now) = (watch(), stopped());
+        watch.received(&bytes.repeat(1000), now);
+        assert!(!watch.is_flooded(), "{name}");
+        watch.received(&bytes, now);
+        assert!(watch.is_flooded(), "{name}");
+        assert_eq!(watch.most_received(), name);
+    }
+}
+
+/// Rapid reset (CVE-2023-44487) and its reverse, where the client has us reset (CVE-2025-8671).
+#[test]
+fn resets_are_a_flood_whoever_sends_them() {
+    let (mut watch, now) = (watch(), stopped());
+    for stream in (1..1100).step_by(2) {
+        watch.received(&[headers(stream), reset(stream, 8)].concat(), now);
+    }
+    assert!(watch.is_flooded());
+    let (mut watch, now) = (self::watch(), stopped());
+    for stream in (1..1100).step_by(2) {
+        watch.received(&headers(stream), now);
+        watch.handed_over(stream);
+        watch.sent(&reset(stream, 1), now);
+    }
+    assert!(watch.is_flooded());
+}
+
+/// What a busy client does: requests answered, downloads with their window updates, probes, uploads, cancelled requests.
+#[test]
+fn busy_clients_are_left_alone() {
+    let (mut watch, now) = (watch(), stopped());
+    for stream in (1..20_000).step_by(2) {
+        watch.received(&headers(stream), now);
+        watch.handed_over(stream);
+        watch.sent(&frame(1, END_HEADERS, stream, b"x"), now);
+        watch.sent(&frame(0, END_STREAM, stream, &[0; 100]), now);
+        watch.received(&[frame(8, 0, stream, &[0; 4]), frame(8, 0, 0, &[0; 4])].concat(), now);
+        watch.received(&[frame(6, 0, 0, &[0; 8]), reset(stream, 8)].concat(), now);
+    }
+    assert!(!watch.is_flooded());
+    watch.received(&frame(0, 0, 1, b"x").repeat(10_000), now);
+    assert!(!watch.is_flooded());
+}
+
+/// Two hundred probes a second are anybody's right, for ever.
+#[test]
+fn time_pays_back() {
+    let mut watch = watch();
+    let began = clock::now();
+    let ping = frame(6, 0, 0, &[0; 8]);
+    for second in 0..100 {
+        watch.received(&ping.repeat(190), || began + Duration::from_secs(second));
+    }
+    assert!(!watch.is_flooded());
+}
+
+/// Whatever a client sends without waiting, what is kept of it is bounded.
+#[test]
+fn undecided_streams_are_bounded() {
+    let mut watch = watch();
+    for stream in (1..100_000).step_by(2) {
+        watch.received(&headers(stream), clock::now);
+    }
+    assert_eq!(watch.undecided(), UNDECIDED_MAX);
+    for stream in (1..100_000).step_by(2) {
+        watch.handed_over(stream);
+    }
+    assert!(watch.undecided.capacity() <= UNDECIDED_COMMON);
+}
+
+/// The frames of `bytes`, given in pieces that end at `cuts`.
+fn read(before: u32, bytes: &[u8], cuts: &[usize]) -> Vec<Frame> {
+    let mut reader = FrameReader::new(before);
+    let mut ends: Vec<usize> = cuts.iter().map(|cut| cut % (bytes.len() + 1)).chain([bytes.len()]).collect();
+    ends.sort_unstable();
+    let (mut at, mut seen) = (0, Vec::new());
+    for end in ends {
+        reader.feed(&bytes[at..end], |frame| seen.push(frame));
+        at = end;
+    }
+    seen
+}
+
+fn any_frame() -> impl Strategy<Value = (u8, u8, u32, Vec<u8>)> {
+    let payload =
+        prop_oneof![prop::collection::vec(any::<u8>(), 0..12), prop::collection::vec(any::<u8>(), 0..300),];
+    (0_u8..12, any::<u8>(), any::<u32>(), payload)
+}
+
+proptest! {
+    /// Every frame is found, with its code, wherever the pieces end.
+    #[test]
+    fn any_split_gives_the_same_frames(
+        frames in prop::collection::vec(any_frame(), 0..8),
+        cuts in prop::collection::vec(any::<usize>(), 0..12),
+        preface in any::<bool>(),
+    ) {
+        let mut bytes = if preface { PREFACE.to_vec() } else { Vec::new() };
+        for (kind, flags, stream, payload) in &frames {
+            bytes.extend(frame(*kind, *flags, *stream, payload));
+        }
+        let seen = read(if preface { 24 } else { 0 }, &bytes, &cuts);
+        prop_assert_eq!(seen.len(), frames.len());
+        for (seen, (kind, flags, stream, payload)) in seen.iter().zip(&frames) {
+            prop_assert_eq!(seen.kind as u8, (*kind).min(10));
+            prop_assert_eq!((seen.flags, seen.stream), (*flags, stream & 0x7fff_ffff));
+            prop_assert_eq!(seen.length as usize, payload.len());
+            let word = |at: usize| payload.get(at..at + 4).map(|word| u32::from_be_bytes(word.try_into().unwrap()));
+            let code = match kind {
+                3 if payload.len() == 4 => word(0),
+                7 if payload.len() >= 8 => word(4),
+                _ => None,
+            };
+            prop_assert_eq!(seen.code, code);
+        }
+    }
+
+    #[test]
+    fn any_bytes_in_any_pieces_are_one_thing(
+        inbound in prop::collection::vec(any::<u8>(), 0..600),
+        outbound in prop::collection::vec(any::<u8>(), 0..600),
+        cuts in prop::collection::vec(any::<usize>(), 0..8),
+    ) {
+        crate::invariants::watch(&inbound, &outbound, &cuts);
+    }
+}

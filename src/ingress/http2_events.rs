@@ -1,0 +1,137 @@
+//! What happens on an HTTP/2 connection: requests, from the library; and what it keeps to itself, from its frames.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::SendResponse;
+use http::Request;
+use pingora::protocols::Stream;
+
+use super::frames::{Ended, EndedBy, FrameWatch};
+use super::refuse::LEFT_IN_HEAD;
+use crate::base::reason::Reason;
+
+/// A connection, and what its frames tell.
+pub(super) struct Events {
+    pub(super) h2: h2::server::Connection<Stream, Bytes>,
+    pub(super) frames: Arc<FrameWatch>,
+    header_timeout: Duration,
+    /// Runs while the header block of this stream is being received.
+    block: Option<(u32, Sleep)>,
+    told_flood: bool,
+    told_timeout: bool,
+}
+
+type Sleep = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
+
+/// What happened.
+#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
+pub(super) enum Event {
+    /// A request came.
+    Request(Request<RecvStream>, SendResponse<Bytes>),
+    /// The library refused a request: why, and what the log says of it.
+    Refused(Reason, &'static str),
+    /// The client only keeps us busy, mostly with frames of this kind. Told once.
+    Flooded(&'static str),
+    /// A header block was not complete within `limits.header_timeout`. Told once.
+    HeadTimeout,
+    /// The connection is over.
+    Closed,
+}
+
+impl Events {
+    pub(super) fn new(
+        h2: h2::server::Connection<Stream, Bytes>,
+        frames: Arc<FrameWatch>,
+        header_timeout: Duration,
+    ) -> Self {
+        Self { h2, frames, header_timeout, block: None, told_flood: false, told_timeout: false }
+    }
+
+    /// Drives the connection until something happens. Loses nothing when it is dropped before.
+    pub(super) async fn next(&mut self) -> Event {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        match self.h2.poll_accept(cx) {
+            Poll::Ready(Some(Ok((request, answer)))) => {
+                self.frames.handed_over(answer.stream_id().as_u32());
+                return Poll::Ready(Event::Request(request, answer));
+            }
+            Poll::Ready(None | Some(Err(_))) => {
+                let ended = self.frames.glance().ended;
+                return Poll::Ready(ended.map_or(Event::Closed, refused));
+            }
+            Poll::Pending => {}
+        }
+        // Only now: every stream that is handed over at all has been.
+        let glance = self.frames.glance();
+        if let Some(ended) = glance.ended {
+            return Poll::Ready(refused(ended));
+        }
+        if glance.flooded && !std::mem::replace(&mut self.told_flood, true) {
+            return Poll::Ready(Event::Flooded(self.frames.most_received()));
+        }
+        match glance.block {
+            Some(stream) => self.poll_block(stream, cx),
+            None => {
+                self.block = None;
+                Poll::Pending
+            }
+        }
+    }
+
+    fn poll_block(&mut self, stream: u32, cx: &mut Context<'_>) -> Poll<Event> {
+        if self.told_timeout {
+            return Poll::Pending;
+        }
+        let sleep = match &mut self.block {
+            Some((known, sleep)) if *known == stream => sleep,
+            other => {
+                let sleep = Box::pin(pingora::time::sleep(self.header_timeout));
+                &mut other.insert((stream, sleep)).1
+            }
+        };
+        std::task::ready!(sleep.as_mut().poll(cx));
+        self.told_timeout = true;
+        Poll::Ready(Event::HeadTimeout)
+    }
+}
+
+/// What the log says of a stream that the library ended.
+fn refused(ended: Ended) -> Event {
+    let (reason, rule) = match ended.by {
+        EndedBy::Answer => (Reason::HeaderTooLarge, "the header fields are larger than limits.header_bytes"),
+        EndedBy::Reset(code) => match h2::Reason::from(code) {
+            h2::Reason::REFUSED_STREAM => (Reason::Overloaded, "more streams at once than were offered"),
+            h2::Reason::PROTOCOL_ERROR => {
+                (Reason::RequestMalformed, "the header fields break HTTP/2's rules")
+            }
+            h2::Reason::STREAM_CLOSED => (Reason::RequestMalformed, "frames on a closed HTTP/2 stream"),
+            h2::Reason::FLOW_CONTROL_ERROR => (Reason::RequestMalformed, "HTTP/2 flow control was broken"),
+            _ => (Reason::RequestMalformed, "the HTTP/2 stream was reset by the gateway"),
+        },
+    };
+    Event::Refused(reason, rule)
+}
+
+/// What the log says of a request that was being sent when the connection ended; `code` is the error that it ended with.
+pub(super) fn end_of(code: Option<u32>) -> (Reason, &'static str) {
+    match code.map(h2::Reason::from) {
+        None => (Reason::ClientClosed, LEFT_IN_HEAD),
+        Some(h2::Reason::COMPRESSION_ERROR) => {
+            (Reason::RequestMalformed, "the header block cannot be decompressed")
+        }
+        // The library's bounds on header blocks: their size, and the pieces they come in.
+        Some(h2::Reason::ENHANCE_YOUR_CALM) => {
+            (Reason::HeaderTooLarge, "the header block is far larger than limits.header_bytes")
+        }
+        Some(h2::Reason::FRAME_SIZE_ERROR) => (Reason::RequestMalformed, "an HTTP/2 frame of a wrong size"),
+        Some(_) => (Reason::RequestMalformed, "HTTP/2's rules were broken"),
+    }
+}

@@ -1,0 +1,571 @@
+//! What must hold for any bytes that a client or a file can send: the bodies of the fuzz targets (`fuzz/`), which also
+//! run as property tests here, where there is no fuzzer.
+//!
+//! Each takes bytes and panics if something that is promised does not hold. "No panic" is the least of it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "only tests and fuzzers run this, and a panic is what they look for"
+)]
+
+use std::net::IpAddr;
+use std::path::Path;
+
+use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Version};
+
+use crate::base::clock;
+use crate::base::decode::Surroundings;
+use crate::config::{self, Runtime};
+use crate::ingress::chunked::ChunkScanner;
+use crate::ingress::frames::{Ended, Glance, Watch};
+use crate::ingress::head::{Framing, HEADER_LINES_MAX, Head, HeadScanner, Span, Status};
+use crate::policy::trusted::TrustedProxies;
+use crate::proxy::client::Client;
+use crate::routing::explain::Verdict;
+use crate::routing::{Outcome, PathPattern, RequestView, RouteId, RouteSpec, Table, path};
+use crate::telemetry::access::{AccessRecord, Escape, Field, Format, Stamps};
+
+/// Cuts `bytes` into pieces, where its first bytes say: so that a fuzzer chooses them, too.
+fn pieces(bytes: &[u8]) -> (Vec<usize>, &[u8]) {
+    let Some((count, rest)) = bytes.split_first() else { return (Vec::new(), bytes) };
+    let count = usize::from(count % 8).min(rest.len());
+    let (cuts, rest) = rest.split_at(count);
+    let mut ends: Vec<usize> = cuts.iter().map(|cut| usize::from(*cut) % (rest.len() + 1)).collect();
+    ends.push(rest.len());
+    ends.sort_unstable();
+    (ends, rest)
+}
+
+/// Longest head in [`head`].
+const HEAD_BYTES: usize = 2048;
+
+/// A head gets the same verdict however it comes; an accepted one is what it says, and stays so whatever follows.
+pub fn head(bytes: &[u8]) {
+    let (ends, bytes) = pieces(bytes);
+    let whole = HeadScanner::new(HEAD_BYTES).scan(bytes);
+    let mut scanner = HeadScanner::new(HEAD_BYTES);
+    for end in ends {
+        match scanner.scan(&bytes[..end]) {
+            Status::Partial => {}
+            verdict => assert_eq!(verdict, whole, "a verdict before the end is the last"),
+        }
+    }
+    assert_eq!(scanner.scan(bytes), whole);
+    let Status::Complete(head) = whole else { return };
+    assert!(head.len <= bytes.len().min(HEAD_BYTES));
+    let alone = &bytes[..head.len];
+    assert_eq!(HeadScanner::new(HEAD_BYTES).scan(alone), whole, "what follows does not matter");
+    assert!(alone.ends_with(b"\r\n\r\n"));
+    assert!(!alone.iter().any(|byte| matches!(byte, 0 | 0x7f)));
+    for (at, byte) in alone.iter().enumerate() {
+        match byte {
+            b'\r' => assert_eq!(alone.get(at + 1), Some(&b'\n')),
+            b'\n' => assert_eq!(at.checked_sub(1).map(|before| alone[before]), Some(b'\r')),
+            _ => {}
+        }
+    }
+    plain_reading(alone, &head);
+}
+
+/// Reads an accepted head as simply as a server behind might: it must see the same message.
+fn plain_reading(head: &[u8], found: &Head) {
+    let text = head.strip_prefix(b"\r\n").unwrap_or(head);
+    let lines: Vec<&[u8]> =
+        text.split(|byte| *byte == b'\n').map(|line| &line[..line.len().saturating_sub(1)]).collect();
+    let [request, fields @ .., last, rest] = &lines[..] else { panic!("too few lines") };
+    assert!(last.is_empty() && rest.is_empty());
+    let words: Vec<&[u8]> = request.split(|byte| *byte == b' ').collect();
+    let version: &[u8] = if found.version_11 { b"HTTP/1.1" } else { b"HTTP/1.0" };
+    let of = |span: Span| span.of(head);
+    assert_eq!(words, [of(found.method), of(found.target), version]);
+    assert!(fields.len() <= HEADER_LINES_MAX);
+    let value = |name: &str| {
+        let values = fields.iter().filter_map(|line| {
+            let at = line.iter().position(|byte| *byte == b':').unwrap();
+            line[..at].eq_ignore_ascii_case(name.as_bytes()).then(|| line[at + 1..].trim_ascii())
+        });
+        values.collect::<Vec<_>>()
+    };
+    let (lengths, codings) = (value("content-length"), value("transfer-encoding"));
+    match found.body {
+        Framing::None => assert!(lengths.is_empty() && codings.is_empty()),
+        Framing::Length(length) => {
+            assert!(codings.is_empty());
+            assert_eq!(lengths.len(), 1);
+            assert_eq!(std::str::from_utf8(lengths[0]).unwrap().parse(), Ok(length));
+        }
+        Framing::Chunked => {
+            assert!(lengths.is_empty() && codings.len() == 1 && codings[0].eq_ignore_ascii_case(b"chunked"));
+        }
+    }
+    let hosts = value("host");
+    assert!(hosts.len() <= 1 && (hosts.len() == 1 || !found.version_11));
+    if let Some(host) = hosts.first() {
+        assert_eq!(found.host.map(of), Some(*host));
+    }
+}
+
+/// A chunked body ends at the same byte however it comes, and where a simple reader sees its end.
+pub fn chunked(bytes: &[u8]) {
+    let (ends, bytes) = pieces(bytes);
+    let whole = ChunkScanner::default().advance(bytes);
+    let (mut scanner, mut at, mut split) = (ChunkScanner::default(), 0, Ok((0, false)));
+    for end in ends {
+        if !matches!(split, Ok((_, false))) {
+            break;
+        }
+        split = scanner.advance(&bytes[at..end]).map(|(count, done)| (at + count, done));
+        at = end;
+    }
+    assert_eq!(split, whole);
+    let Ok((length, done)) = whole else { return };
+    assert!(length <= bytes.len() && (done || length == bytes.len()));
+    if done {
+        assert_eq!(end_of_chunks(bytes), Some(length));
+    }
+}
+
+/// Where a chunked body ends, read without any check.
+fn end_of_chunks(bytes: &[u8]) -> Option<usize> {
+    let line_end =
+        |from: usize| bytes.get(from..)?.windows(2).position(|pair| pair == b"\r\n").map(|at| from + at + 2);
+    let mut at = 0;
+    loop {
+        let next = line_end(at)?;
+        let line = std::str::from_utf8(bytes[at..next - 2].split(|byte| *byte == b';').next()?).ok()?;
+        let size = usize::from_str_radix(line, 16).ok()?;
+        at = next;
+        if size == 0 {
+            break;
+        }
+        at += size + 2;
+    }
+    // Trailers, up to an empty line.
+    loop {
+        let next = line_end(at)?;
+        if next == at + 2 {
+            return Some(next);
+        }
+        at = next;
+    }
+}
+
+/// Both directions of an HTTP/2 connection: first a byte that says how long the client's is, in eighths.
+pub fn frames(bytes: &[u8]) {
+    let (ends, bytes) = pieces(bytes);
+    let (share, bytes) = bytes.split_first().unwrap_or((&0, &[]));
+    let (inbound, outbound) = bytes.split_at(bytes.len() * usize::from(share % 9) / 8);
+    watch(inbound, outbound, &ends);
+}
+
+/// What the watch tells does not depend on how the bytes were cut; it is bounded, and tells each stream once.
+pub fn watch(inbound: &[u8], outbound: &[u8], cuts: &[usize]) {
+    let now = clock::now();
+    let (mut whole, mut split) = (Watch::new(now), Watch::new(now));
+    whole.received(inbound, || now);
+    whole.sent(outbound, || now);
+    let feed = |bytes: &[u8], take: &mut dyn FnMut(&[u8])| {
+        let mut ends: Vec<usize> =
+            cuts.iter().map(|cut| cut % (bytes.len() + 1)).chain([bytes.len()]).collect();
+        ends.sort_unstable();
+        let mut at = 0;
+        for end in ends {
+            take(&bytes[at..end]);
+            at = end;
+        }
+    };
+    feed(inbound, &mut |piece| split.received(piece, || now));
+    feed(outbound, &mut |piece| split.sent(piece, || now));
+    assert_eq!(whole.undecided(), split.undecided());
+    // Nine bytes a frame: no more streams than those can have been opened.
+    assert!(whole.undecided() <= inbound.len() / 9);
+    let told = |watch: &mut Watch| -> (Vec<Ended>, Glance) {
+        let mut told = Vec::new();
+        loop {
+            match watch.glance() {
+                Glance { ended: Some(ended), .. } => told.push(ended),
+                last => return (told, last),
+            }
+        }
+    };
+    let (ended, last) = told(&mut whole);
+    assert_eq!(told(&mut split), (ended.clone(), last));
+    let mut streams: Vec<u32> = ended.iter().map(|ended| ended.stream).collect();
+    assert!(streams.iter().all(|stream| stream % 2 == 1));
+    streams.sort_unstable();
+    streams.dedup();
+    assert_eq!(streams.len(), ended.len(), "a stream ends once");
+    // The budget is a thousand, and every frame takes nine bytes.
+    assert!(!last.flooded || inbound.len() + outbound.len() >= 9 * 1000);
+}
+
+/// A configuration either has errors or can be run; what is said about it is said every time, and can be shown.
+pub fn configuration(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let env = |name: &str| (name == "PORT").then(|| "8080".to_owned());
+    let read = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
+    let surroundings = Surroundings { env: &env, read: &read };
+    let compile = || {
+        let loaded = config::load_text(Path::new("/nowhere/edgeward.toml"), &text, surroundings);
+        loaded.compile(&Runtime::detached())
+    };
+    let compiled = compile();
+    assert_eq!(compiled.snapshot.is_none(), compiled.diagnostics.has_errors());
+    let shown = config::render::text(&compiled.diagnostics, &compiled.sources, false);
+    assert_eq!(shown.is_empty(), compiled.diagnostics.is_empty());
+    let json = config::render::json(&compiled.diagnostics, &compiled.sources);
+    let _: serde_json::Value = serde_json::from_str(&json).expect("the report is JSON");
+    let again = compile();
+    assert_eq!(config::render::text(&again.diagnostics, &again.sources, false), shown);
+}
+
+/// A path has one form, which is its own form, and the route that takes it is the one that `explain` names.
+pub fn route(bytes: &[u8]) {
+    let Ok(normal) = path::normalise(bytes) else { return };
+    assert_eq!(path::normalise(normal.as_bytes()).as_deref(), Ok(&*normal), "the one form is its own");
+    assert!(normal.is_ascii() && !normal.bytes().any(|byte| byte.is_ascii_control() || byte == b' '));
+    if normal == "*" {
+        return;
+    }
+    assert!(normal.starts_with('/') && !normal.contains("//"));
+    assert!(!normal.split('/').any(|segment| segment == "." || segment == ".."));
+    let patterns = ["/", "/*", "/a", "/a/*", "/a/b", "/a/{x}", "/a/{x}/b", "/{x}/b", "~^/[0-9]+$"];
+    let routes = patterns
+        .iter()
+        .zip(0..)
+        .map(|(pattern, id)| RouteSpec::new(RouteId(id), PathPattern::parse(pattern).expect("a pattern")));
+    let table = Table::build(routes.collect());
+    let headers = HeaderMap::new();
+    let view = RequestView {
+        listener: 0,
+        host: "a",
+        path: &normal,
+        query: None,
+        method: &Method::GET,
+        headers: &headers,
+    };
+    let explained = table.explain(&view);
+    let winner = explained
+        .iter()
+        .find(|candidate| candidate.verdict == Verdict::Wins)
+        .map(|candidate| candidate.route);
+    match table.find(&view) {
+        Outcome::Found { route, .. } => {
+            assert_eq!(winner, Some(route));
+            if let Some(exact) = ["/", "/a", "/a/b"].iter().find(|exact| **exact == normal) {
+                assert_eq!(patterns[route.0 as usize], *exact, "an exact path comes first");
+            }
+        }
+        _ => panic!("/* takes every path"),
+    }
+}
+
+/// A line of the access log is one line, whatever a client sent: nobody can write a second one into it.
+pub fn access_log(bytes: &[u8]) {
+    let (ends, bytes) = pieces(bytes);
+    let mut at = 0;
+    let mut parts = ends.iter().map(|end| {
+        let part = &bytes[at..*end];
+        at = *end;
+        part
+    });
+    let mut next = || parts.next().unwrap_or_default();
+    let mut record = AccessRecord::new();
+    record.version = Some(Version::HTTP_11);
+    let (format, method, target, line, agent) = (next(), next(), next(), next(), next());
+    record.set(Field::Method, method);
+    record.set(Field::Target, target);
+    record.set(Field::RequestLine, line);
+    record.set(Field::Detail, agent);
+    let mut headers = HeaderMap::new();
+    for name in ["user-agent", "referer", "cookie", "authorization"] {
+        if let Ok(value) = HeaderValue::from_bytes(agent) {
+            headers.append(name.parse::<HeaderName>().unwrap(), value);
+        }
+    }
+    let text = String::from_utf8_lossy(format);
+    for (text, escape) in [("combined", Escape::Default), ("json", Escape::Json), (&text, Escape::Default)] {
+        let format = match Format::compile(text, escape) {
+            Ok(format) => format,
+            Err(errors) => {
+                assert!(!errors.is_empty());
+                assert!(
+                    errors.iter().all(|error| text.get(error.at.clone()).is_some()),
+                    "they point into the text"
+                );
+                continue;
+            }
+        };
+        format.collect_request(&mut record, &headers);
+        let mut out = Vec::new();
+        format.write(&record, &mut Stamps::new(jiff::tz::TimeZone::UTC), &mut out);
+        let (end, line) = out.split_last().expect("a line");
+        assert_eq!(*end, b'\n');
+        if text == "json" {
+            let value: serde_json::Value = serde_json::from_slice(line).expect("a line of JSON");
+            assert!(value.is_object());
+        }
+        // The literal parts of a format are the operator's.
+        if matches!(text, "json" | "combined") {
+            assert!(line.iter().all(|byte| *byte >= 0x20), "no control byte is left as it is");
+        }
+    }
+}
+
+/// Who a client is: only what trusted proxies wrote counts, and the walk ends where they do.
+pub fn forwarded(bytes: &[u8]) {
+    let (ends, bytes) = pieces(bytes);
+    let mut headers = HeaderMap::new();
+    let mut at = 0;
+    for end in ends {
+        let Ok(value) = HeaderValue::from_bytes(&bytes[at..end]) else { return };
+        at = end;
+        headers.append("x-forwarded-for", value);
+    }
+    let trusted = TrustedProxies::new(["10.0.0.0/8".parse().expect("a network")]);
+    let (proxy, stranger) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([192, 0, 2, 1]));
+    let client = Client::find(&headers, stranger, false, &trusted);
+    assert_eq!((client.address, client.peer_trusted), (stranger, false), "a stranger is who he is");
+    let client = Client::find(&headers, proxy, false, &trusted);
+    // As simply as it can be said: all entries in one list, from its end.
+    let list: Vec<u8> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect::<Vec<_>>()
+        .join(&b","[..]);
+    let mut expected = proxy;
+    for entry in list.split(|byte| *byte == b',').rev().take(crate::proxy::client::FORWARDED_ENTRIES_MAX) {
+        let Some(address) = plain_address(entry.trim_ascii()) else { break };
+        expected = address;
+        if !trusted.contains(address) {
+            break;
+        }
+    }
+    assert_eq!(client.address, expected);
+    // The same bytes as `Forwarded`: no reference, but the address is one that stands there, or the peer's.
+    let mut other = HeaderMap::new();
+    for value in headers.get_all("x-forwarded-for") {
+        other.append(FORWARDED, value.clone());
+    }
+    assert_eq!(Client::find(&other, stranger, false, &trusted).address, stranger);
+    let client = Client::find(&other, proxy, false, &trusted);
+    assert!(client.address == proxy || list.iter().any(u8::is_ascii_hexdigit));
+}
+
+/// An address, with or without a port.
+fn plain_address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    let (address, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, after) = rest.split_once(']')?;
+            (IpAddr::V6(address.parse().ok()?), after.strip_prefix(':').or(after.is_empty().then_some("1"))?)
+        }
+        None => {
+            let (address, port) = text.split_once(':')?;
+            (IpAddr::V4(address.parse().ok()?), port)
+        }
+    };
+    let is_port = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
+    (is_port && port.parse::<u16>().is_ok_and(|port| port > 0)).then(|| address.to_canonical())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes put together from `words` and noise, behind bytes that say how to cut them.
+    fn made_of(words: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
+        let word = prop::sample::select(words).prop_map(|word| word.as_bytes().to_vec());
+        let noise = prop::collection::vec(any::<u8>(), 1..4);
+        let part = prop_oneof![9 => word, 1 => noise];
+        let cuts = prop::collection::vec(any::<u8>(), 0..8);
+        (cuts, prop::collection::vec(part, 0..24)).prop_map(|(cuts, parts)| {
+            let count = u8::try_from(cuts.len()).unwrap();
+            [vec![count], cuts, parts.concat()].concat()
+        })
+    }
+
+    const HEAD: &[&str] = &[
+        "GET / HTTP/1.1\r\n",
+        "POST /a?b HTTP/1.0\r\n",
+        "GET http://a/ HTTP/1.1\r\n",
+        "Host: a\r\n",
+        "Host:b:80\r\n",
+        "Content-Length: 5\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Connection: close\r\n",
+        "X: y\r\n",
+        "\r\n",
+        "\n",
+        "\r",
+        " ",
+        ":",
+        "GET",
+        "HTTP/1.1",
+        "hello",
+    ];
+    const CHUNKS: &[&str] = &[
+        "5\r\nhello\r\n",
+        "1;x=y\r\n",
+        "a\r\n",
+        "0\r\n\r\n",
+        "0\r\n",
+        "A: b\r\n",
+        "\r\n",
+        "\n",
+        ";",
+        "f",
+        "00",
+        "GET /",
+    ];
+    const TOML: &[&str] = &[
+        "[server]\n",
+        "[[listeners]]\n",
+        "[[routes]]\n",
+        "[upstreams.a]\n",
+        "name = \"a\"\n",
+        "address = \"127.0.0.1:0\"\n",
+        "path = \"/*\"\n",
+        "path = \"/a/{x}\"\n",
+        "upstream = \"a\"\n",
+        "servers = [\"127.0.0.1:1\"]\n",
+        "weight = 3\n",
+        "respond = { status = 200 }\n",
+        "hosts = [\"a.example\", \"*.b\"]\n",
+        "\"",
+        "[",
+        "]",
+        "=",
+        "{",
+        "}",
+        "\n",
+        "#",
+        "${PORT}",
+        "include = [\"x*.toml\"]\n",
+        "timeout = \"1s\"\n",
+        "[limits]\n",
+        "header_bytes = \"8KiB\"\n",
+        "-1",
+        "\u{e9}",
+        "'''",
+    ];
+    const PATHS: &[&str] = &[
+        "/", "a", "b", ".", "..", "%2e", "%2F", "%", "%00", "//", "\\", "é", "1", "?", "#", "*", "%61", " ",
+    ];
+    const LOG: &[&str] = &[
+        "$status",
+        "$request",
+        "${http_user_agent}",
+        "$nothing",
+        "$",
+        "{",
+        "\n",
+        "\"",
+        "\\",
+        "é",
+        "GET / HTTP/1.1",
+        "\r\n",
+        "a",
+        "$cookie_a",
+        "$arg_x",
+        "?x=y",
+        "Basic YTpi",
+    ];
+    const NODES: &[&str] = &[
+        "10.0.0.2",
+        "192.0.2.9",
+        "[::1]",
+        "::ffff:10.1.1.1",
+        ":443",
+        ":0",
+        ", ",
+        ",",
+        " ",
+        "\t",
+        "unknown",
+        "for=",
+        "\"",
+        ";",
+        "proto=https",
+        "2001:db8::1",
+        "\\",
+    ];
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn of_heads(bytes in made_of(HEAD)) {
+            head(&bytes);
+        }
+
+        #[test]
+        fn of_chunked_bodies(bytes in made_of(CHUNKS)) {
+            chunked(&bytes);
+        }
+
+        #[test]
+        fn of_http2_frames(bytes in prop::collection::vec(any::<u8>(), 0..800)) {
+            frames(&bytes);
+        }
+
+        #[test]
+        fn of_paths_and_routes(bytes in made_of(PATHS)) {
+            route(pieces(&bytes).1);
+        }
+
+        #[test]
+        fn of_the_access_log(bytes in made_of(LOG)) {
+            access_log(&bytes);
+        }
+
+        #[test]
+        fn of_forwarding_headers(bytes in made_of(NODES)) {
+            forwarded(&bytes);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn of_configurations(bytes in made_of(TOML)) {
+            configuration(pieces(&bytes).1);
+        }
+    }
+
+    /// Every checked-in seed of the fuzzers holds, and so do the configurations that come with the program.
+    #[test]
+    fn of_the_seeds() {
+        type Body = fn(&[u8]);
+        let bodies: [(&str, Body); 8] = [
+            ("fuzz/seeds/head", head),
+            ("fuzz/seeds/chunked", chunked),
+            ("fuzz/seeds/frames", frames),
+            ("fuzz/seeds/configuration", configuration),
+            ("conf", configuration),
+            ("fuzz/seeds/route", route),
+            ("fuzz/seeds/access_log", access_log),
+            ("fuzz/seeds/forwarded", forwarded),
+        ];
+        for (name, body) in bodies {
+            let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+            let files = std::fs::read_dir(directory).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let files: Vec<_> =
+                files.map(|file| file.unwrap().path()).filter(|path| path.is_file()).collect();
+            assert!(!files.is_empty(), "{name} is empty");
+            for file in files {
+                body(&std::fs::read(file).unwrap());
+            }
+        }
+    }
+}
