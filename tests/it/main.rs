@@ -32,6 +32,9 @@ mod malformed;
 mod memory;
 mod metrics;
 mod reload;
+mod nothing_dropped;
+#[path = "../../examples/process_life/harness/mod.rs"]
+mod process_life;
 mod retries;
 mod routing;
 mod support;

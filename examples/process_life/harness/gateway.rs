@@ -48,7 +48,20 @@ impl Gateway {
         for (name, text) in files {
             std::fs::write(directory.path().join(name), text)?;
         }
-        Ok(Self { binary: binary.canonicalize()?, directory, pids: BTreeSet::new(), current: 0 })
+        let gateway = Self { binary: binary.to_owned(), directory, pids: BTreeSet::new(), current: 0 };
+        gateway.install()?;
+        Ok(gateway)
+    }
+
+    /// Puts the binary in place of the one that may be running, as package managers do: by a rename.
+    pub fn install(&self) -> io::Result<()> {
+        let draft = self.path().join("edgeward.new");
+        std::fs::copy(&self.binary, &draft)?;
+        std::fs::rename(draft, self.installed())
+    }
+
+    fn installed(&self) -> PathBuf {
+        self.path().join("edgeward")
     }
 
     pub fn path(&self) -> &Path {
@@ -93,7 +106,7 @@ impl Gateway {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
+        let mut command = Command::new(self.installed());
         command.args(arguments).current_dir(self.path()).env_remove("RUST_LOG").env("NO_COLOR", "1");
         command
     }

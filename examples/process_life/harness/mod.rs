@@ -8,7 +8,7 @@
 //! ```
 //! Clients behave as real ones do, and no better: what has been written and gets no answer is lost. There is no retry
 //! but for what HTTP/2 says was not looked at.
-#![allow(dead_code, reason = "each of the programs uses a part of it")]
+#![allow(dead_code, unused_imports, reason = "each of the programs uses a part of it")]
 
 mod clients;
 mod gateway;
@@ -26,3 +26,30 @@ mod wire;
 pub use nothing_dropped::{NothingDropped, nothing_dropped};
 pub use reload_cost::{ReloadCost, reload_cost};
 pub use reload_leaks::{ReloadLeaks, reload_leaks};
+pub use tally::Kind;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Losses that clients count of a server at `address` until each kind has some, by kind: whether they count can be tried
+/// on a server that loses everything.
+pub async fn losses(address: SocketAddr, patience: Duration) -> Vec<(Kind, u64)> {
+    let roots = Arc::new(rustls::RootCertStore::empty());
+    let target = wire::Target { plain: address, secure: address, roots };
+    let run = Arc::new(clients::Run::new(target, Duration::ZERO, Duration::ZERO, 1));
+    let all =
+        clients::Crowd { get: 1, idle_post: 1, fresh: 1, http2: 1, events: 1, uploads: 1, websockets: 1 };
+    let mut crowd = clients::start(&run, all);
+    let counted = || Kind::ALL.map(|kind| (kind, run.tally.lost(kind)));
+    let everybody = async {
+        while counted().iter().any(|(_, lost)| *lost == 0) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // Who has counted nothing by then is told by what is returned.
+    let _ = tokio::time::timeout(patience, everybody).await;
+    crowd.abort_all();
+    while crowd.join_next().await.is_some() {}
+    counted().to_vec()
+}

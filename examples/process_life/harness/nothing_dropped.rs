@@ -151,6 +151,7 @@ async fn step(
         Change::Reload if by_signal => gateway.signal(Signal::HUP)?,
         Change::Reload => succeeded("reload", &gateway.order("reload").await?)?,
         Change::Upgrade => {
+            gateway.install().map_err(|error| error.to_string())?;
             run.leaves();
             match by_signal {
                 true => gateway.signal(Signal::USR2)?,

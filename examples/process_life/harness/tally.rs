@@ -109,8 +109,14 @@ impl Tally {
         self.kinds[kind as usize].counts[count as usize].load(Ordering::Relaxed)
     }
 
+    /// Failures of a kind.
+    pub fn lost(&self, kind: Kind) -> u64 {
+        self.kinds[kind as usize].failures.load(Ordering::Relaxed)
+    }
+
+    /// Failures of all kinds.
     pub fn failures(&self) -> u64 {
-        self.kinds.iter().map(|counts| counts.failures.load(Ordering::Relaxed)).sum()
+        Kind::ALL.into_iter().map(|kind| self.lost(kind)).sum()
     }
 
     pub fn elapsed(&self) -> Duration {
