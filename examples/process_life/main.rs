@@ -21,7 +21,9 @@ use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
-use harness::{NothingDropped, ReloadCost, ReloadLeaks, nothing_dropped, reload_cost, reload_leaks};
+use harness::{
+    NothingDropped, ReloadCost, ReloadLeaks, nginx_drops, nothing_dropped, reload_cost, reload_leaks,
+};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -52,6 +54,9 @@ enum Command {
         /// As in the tests: fewer clients, shorter uploads and grace period
         #[arg(long)]
         short: bool,
+        /// The same to another program: `nginx` (reloads only)
+        #[arg(long, value_parser = ["nginx"])]
+        peer: Option<String>,
     },
     /// How long a reload of many routes takes, and what requests meanwhile notice
     ReloadCost {
@@ -82,10 +87,14 @@ fn main() -> ExitCode {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
     let outcome = runtime.block_on(async {
         match cli.command {
-            Command::NothingDropped { reloads, upgrades, every, around, short } => {
+            Command::NothingDropped { reloads, upgrades, every, around, short, peer } => {
                 let plan = if short { NothingDropped::short() } else { NothingDropped::whole() };
                 let (every, around) = (Duration::from_millis(every), Duration::from_secs(around));
-                nothing_dropped(&binary, NothingDropped { reloads, upgrades, every, around, ..plan }).await
+                let plan = NothingDropped { reloads, upgrades, every, around, ..plan };
+                match peer {
+                    Some(nginx) => nginx_drops(std::path::Path::new(&nginx), plan).await,
+                    None => nothing_dropped(&binary, plan).await,
+                }
             }
             Command::ReloadCost { routes, rounds, rate } => {
                 let connections = 16;

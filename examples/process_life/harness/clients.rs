@@ -39,6 +39,8 @@ pub struct Crowd {
     pub events: usize,
     pub uploads: usize,
     pub websockets: usize,
+    /// HTTP/2 by prior knowledge; else all of it over TLS.
+    pub http2_in_cleartext: bool,
 }
 
 /// What all clients of a run share.
@@ -118,7 +120,7 @@ pub fn start(run: &Arc<Run>, crowd: Crowd) -> JoinSet<()> {
         all.spawn(fresh(run, tls));
     }
     for (run, tls) in halves(crowd.http2) {
-        all.spawn(http2::client(run, tls));
+        all.spawn(http2::client(run, tls || !crowd.http2_in_cleartext));
     }
     for (run, tls) in halves(crowd.events) {
         all.spawn(kept(run, Kind::Events, tls, GET_PAUSE));

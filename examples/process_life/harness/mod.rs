@@ -14,6 +14,7 @@ mod clients;
 mod gateway;
 mod http1;
 mod http2;
+mod nginx;
 mod nothing_dropped;
 mod origin;
 mod reload_cost;
@@ -23,7 +24,7 @@ mod tally;
 mod websocket;
 mod wire;
 
-pub use nothing_dropped::{NothingDropped, nothing_dropped};
+pub use nothing_dropped::{NothingDropped, nginx_drops, nothing_dropped};
 pub use reload_cost::{ReloadCost, reload_cost};
 pub use reload_leaks::{ReloadLeaks, reload_leaks};
 pub use tally::Kind;
@@ -38,8 +39,16 @@ pub async fn losses(address: SocketAddr, patience: Duration) -> Vec<(Kind, u64)>
     let roots = Arc::new(rustls::RootCertStore::empty());
     let target = wire::Target { plain: address, secure: address, roots };
     let run = Arc::new(clients::Run::new(target, Duration::ZERO, Duration::ZERO, 1));
-    let all =
-        clients::Crowd { get: 1, idle_post: 1, fresh: 1, http2: 1, events: 1, uploads: 1, websockets: 1 };
+    let all = clients::Crowd {
+        get: 1,
+        idle_post: 1,
+        fresh: 1,
+        http2: 1,
+        events: 1,
+        uploads: 1,
+        websockets: 1,
+        http2_in_cleartext: true,
+    };
     let mut crowd = clients::start(&run, all);
     let counted = || Kind::ALL.map(|kind| (kind, run.tally.lost(kind)));
     let everybody = async {

@@ -9,6 +9,7 @@ use rustix::process::Signal;
 use super::clients::{self, Crowd, Run, longest};
 use super::gateway::{Gateway, Ran};
 use super::http1::Http1;
+use super::nginx::Nginx;
 use super::setting::{Places, Setting};
 
 /// What is done to the gateway.
@@ -44,6 +45,7 @@ impl NothingDropped {
                 events: 10,
                 uploads: 8,
                 websockets: 24,
+                http2_in_cleartext: true,
             },
         }
     }
@@ -57,31 +59,69 @@ impl NothingDropped {
             around: Duration::from_millis(500),
             grace_period: Duration::from_secs(5),
             slow: Duration::from_secs(3),
-            crowd: Crowd { get: 4, idle_post: 40, fresh: 2, http2: 2, events: 4, uploads: 4, websockets: 8 },
+            crowd: Crowd {
+                get: 4,
+                idle_post: 40,
+                fresh: 2,
+                http2: 2,
+                events: 4,
+                uploads: 4,
+                websockets: 8,
+                http2_in_cleartext: true,
+            },
         }
     }
 }
 
 /// What is done next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Change {
+pub(super) enum Change {
     Reload,
     Upgrade,
 }
 
-/// Does it, and returns what was counted.
+/// Who is changed under load.
+pub(super) trait Peer: Sized {
+    /// Runs with `setting`, ready to be asked.
+    async fn start(binary: &Path, places: &Places, setting: Setting) -> Result<Self, String>;
+
+    /// One change, made as operators make it, until a new request meets it.
+    async fn change(
+        &mut self,
+        run: &Run,
+        places: &Places,
+        setting: Setting,
+        change: Change,
+    ) -> Result<(), String>;
+
+    /// What is wrong with it that no client has seen, and how many processes wait for their last clients.
+    fn look(&self) -> (Vec<String>, usize);
+
+    /// Ends it; what did not end well is returned.
+    async fn quit(self) -> Result<Vec<String>, String>;
+}
+
+/// Does it to Edgeward, and returns what was counted.
 ///
 /// # Errors
 /// Something was lost, or the gateway did not do as it was told; with the counts so far.
 pub async fn nothing_dropped(binary: &Path, plan: NothingDropped) -> Result<String, String> {
-    let places = Places::new().await.map_err(|error| error.to_string())?;
-    let files = places.certificates.files();
-    let mut gateway =
-        Gateway::new(binary, &files).map_err(|error| format!("{}: {error}", binary.display()))?;
-    let mut setting = Setting { number: 0, extra: false, grace_period: plan.grace_period };
-    gateway.configure(&setting.text(&places)).map_err(|error| error.to_string())?;
-    gateway.start().await?;
+    under_load::<Gateway>(binary, plan).await
+}
 
+/// Does the same to nginx: reloads only, and HTTP/2 over TLS only.
+///
+/// # Errors
+/// As [`nothing_dropped`].
+pub async fn nginx_drops(binary: &Path, plan: NothingDropped) -> Result<String, String> {
+    let crowd = Crowd { http2_in_cleartext: false, ..plan.crowd };
+    under_load::<Nginx>(binary, NothingDropped { upgrades: 0, crowd, ..plan }).await
+}
+
+async fn under_load<P: Peer>(binary: &Path, plan: NothingDropped) -> Result<String, String> {
+    let places = Places::new().await.map_err(|error| error.to_string())?;
+    let mut setting = Setting { number: 0, extra: false, grace_period: plan.grace_period };
+    let mut peer = P::start(binary, &places, setting).await?;
     let events_max = plan.slow.as_millis() / super::origin::EVENT_EVERY.as_millis();
     let run = Arc::new(Run::new(places.target(), plan.grace_period, plan.slow, events_max as usize));
     let mut crowd = clients::start(&run, plan.crowd);
@@ -89,16 +129,16 @@ pub async fn nothing_dropped(binary: &Path, plan: NothingDropped) -> Result<Stri
     let mut times = [Vec::new(), Vec::new()];
     let mut done = Ok(());
     for (nth, change) in changes(plan.reloads, plan.upgrades).into_iter().enumerate() {
-        run.tally.doing(format!("{change:?} {} of all changes", nth + 1));
+        run.tally.doing(format!("during change {} ({change:?})", nth + 1));
         setting.number += 1;
         setting.extra ^= change == Change::Upgrade;
         let began = Instant::now();
-        done = step(&mut gateway, &run, &places, setting, change).await;
+        done = peer.change(&run, &places, setting, change).await;
         if done.is_err() {
             break;
         }
         times[change as usize].push(began.elapsed());
-        run.tally.doing(format!("after {change:?} {} of all changes", nth + 1));
+        run.tally.doing(format!("after change {} ({change:?})", nth + 1));
         tokio::time::sleep(plan.every).await;
     }
     if done.is_ok() {
@@ -113,11 +153,10 @@ pub async fn nothing_dropped(binary: &Path, plan: NothingDropped) -> Result<Stri
         faults.push("clients do not come to their end".to_owned());
     }
     faults.extend(run.tally.gaps());
-    if gateway.panicked() {
-        faults.push(format!("something panicked in the gateway:\n{}", gateway.log()));
-    }
-    let (leaving, took) = (gateway.leaving(), run.tally.elapsed());
-    match gateway.quit().await {
+    let (wrong, leaving) = peer.look();
+    faults.extend(wrong);
+    let took = run.tally.elapsed();
+    match peer.quit().await {
         Ok(ended_badly) => faults.extend(ended_badly),
         Err(error) => faults.push(error),
     }
@@ -135,51 +174,67 @@ fn changes(reloads: u32, upgrades: u32) -> Vec<Change> {
         .collect()
 }
 
-/// One change, made as operators make it, until a new request meets it.
-async fn step(
-    gateway: &mut Gateway,
-    run: &Run,
-    places: &Places,
-    setting: Setting,
-    change: Change,
-) -> Result<(), String> {
-    gateway.configure(&setting.text(places)).map_err(|error| error.to_string())?;
-    // Both ways to tell it, by turns: by command two times out of three.
-    let by_signal = setting.number.is_multiple_of(3);
-    let before = gateway.pid();
-    match change {
-        Change::Reload if by_signal => gateway.signal(Signal::HUP)?,
-        Change::Reload => succeeded("reload", &gateway.order("reload").await?)?,
-        Change::Upgrade => {
-            gateway.install().map_err(|error| error.to_string())?;
-            run.leaves();
-            match by_signal {
-                true => gateway.signal(Signal::USR2)?,
-                false => succeeded("upgrade", &gateway.order("upgrade").await?)?,
+impl Peer for Gateway {
+    async fn start(binary: &Path, places: &Places, setting: Setting) -> Result<Self, String> {
+        let files = places.certificates.files();
+        let mut gateway =
+            Self::new(binary, &files).map_err(|error| format!("{}: {error}", binary.display()))?;
+        gateway.configure(&setting.text(places)).map_err(|error| error.to_string())?;
+        Self::start(&mut gateway).await?;
+        Ok(gateway)
+    }
+
+    async fn change(
+        &mut self,
+        run: &Run,
+        places: &Places,
+        setting: Setting,
+        change: Change,
+    ) -> Result<(), String> {
+        self.configure(&setting.text(places)).map_err(|error| error.to_string())?;
+        // Both ways to tell it, by turns: by command two times out of three.
+        let by_signal = setting.number.is_multiple_of(3);
+        let before = self.pid();
+        match change {
+            Change::Reload if by_signal => self.signal(Signal::HUP)?,
+            Change::Reload => succeeded("reload", &self.order("reload").await?)?,
+            Change::Upgrade => {
+                self.install().map_err(|error| error.to_string())?;
+                run.leaves();
+                match by_signal {
+                    true => self.signal(Signal::USR2)?,
+                    false => succeeded("upgrade", &self.order("upgrade").await?)?,
+                }
+                self.succeeded().await?;
             }
-            gateway.succeeded().await?;
         }
-    }
-    let expected = setting.number.to_string();
-    // A command has said that it is done: then it must be so at once.
-    let met = async |_: &Gateway| generation(run).await.as_deref() == Ok(&expected);
-    if change == Change::Reload && !by_signal {
-        let found = generation(run).await?;
-        if found != expected {
-            return Err(format!("after `edgeward reload` the configuration is {found}, not {expected}"));
+        let expected = setting.number.to_string();
+        // A command has said that it is done: then it must be so at once.
+        if change == Change::Reload && !by_signal {
+            let found = generation(run).await?;
+            if found != expected {
+                return Err(format!("after `edgeward reload` the configuration is {found}, not {expected}"));
+            }
         }
-    }
-    gateway.until(&format!("configuration {expected} after {change:?}"), met).await?;
-    if change == Change::Reload && gateway.status().await?["pid"] != before {
-        return Err("a reload started another process".to_owned());
-    }
-    if change == Change::Upgrade {
-        let reached = tokio::net::TcpStream::connect(places.extra.address).await.is_ok();
-        if setting.extra && !reached {
-            return Err("the listener that the upgrade was to open refuses connections".to_owned());
+        let met = async |_: &Self| generation(run).await.as_deref() == Ok(&expected);
+        self.until(&format!("configuration {expected} after {change:?}"), met).await?;
+        if change == Change::Reload && self.status().await?["pid"] != before {
+            return Err("a reload started another process".to_owned());
         }
+        if setting.extra && tokio::net::TcpStream::connect(places.extra.address).await.is_err() {
+            return Err("the listener that an upgrade was to open refuses connections".to_owned());
+        }
+        Ok(())
     }
-    Ok(())
+
+    fn look(&self) -> (Vec<String>, usize) {
+        let panicked = self.panicked().then(|| format!("something panicked in the gateway:\n{}", self.log()));
+        (panicked.into_iter().collect(), self.leaving())
+    }
+
+    async fn quit(self) -> Result<Vec<String>, String> {
+        Self::quit(self).await
+    }
 }
 
 fn succeeded(word: &str, ran: &Ran) -> Result<(), String> {
@@ -190,7 +245,7 @@ fn succeeded(word: &str, ran: &Ran) -> Result<(), String> {
 }
 
 /// Which configuration a new request meets.
-async fn generation(run: &Run) -> Result<String, String> {
+pub(super) async fn generation(run: &Run) -> Result<String, String> {
     let stream = run.target.connect(false, b"http/1.1").await.map_err(|error| format!("connect: {error}"))?;
     let answer = Http1::new(stream).request("GET", "/generation", b"").await?;
     Ok(String::from_utf8_lossy(&answer.body).into_owned())
@@ -205,7 +260,7 @@ fn report(
 ) -> Result<String, String> {
     let [reloads, upgrades] = times;
     let mut text = format!(
-        "{} reloads (median {}), {} upgrades (median {}), {:.0} s; {leaving} old processes at the end\n",
+        "{} reloads (median {}), {} upgrades (median {}), {:.0} s; {leaving} old processes at its end\n",
         reloads.len(),
         median(reloads),
         upgrades.len(),
