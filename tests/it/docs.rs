@@ -233,3 +233,17 @@ fn the_first_screen_names_the_two_commands() {
         assert!(path.exists(), "{} is not there", &link[1]);
     }
 }
+
+/// What an operator is told to type exists.
+#[tokio::test]
+async fn the_commands_of_the_operations_page_exist() {
+    let text = document("docs/operations.md");
+    let commands = regex::Regex::new(r"\bedgeward ([a-z]+) -c\b").unwrap();
+    let words: std::collections::BTreeSet<_> =
+        commands.captures_iter(&text).map(|found| found[1].to_owned()).collect();
+    assert!(words.len() >= 8, "{words:?}");
+    for word in words {
+        let ran = run(command(Path::new("."), &[&word, "--help"])).await;
+        assert_eq!(ran.status, 0, "edgeward {word}: {}", ran.stderr);
+    }
+}
