@@ -8,15 +8,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::http1::{Http1, Idle};
-use super::origin::{Sum, event, got};
+use super::origin::{EVENT_EVERY, Sum, event, got};
 use super::tally::{Count, Kind, Tally};
 use super::wire::{PATIENCE, Target, over};
 use super::{http2, websocket};
 
 /// Longest time between two GETs of a connection.
 const GET_PAUSE: Duration = Duration::from_millis(30);
-/// Longest time that a connection idles before its next POST.
-const POST_IDLE: Duration = Duration::from_secs(3);
 /// Longest time between two new connections of a client.
 const FRESH_PAUSE: Duration = Duration::from_millis(40);
 /// How long a WebSocket lives that does not live for the whole run, give or take a half.
@@ -43,11 +41,26 @@ pub struct Crowd {
     pub http2_in_cleartext: bool,
 }
 
+/// How slow clients are, and how long they may be that.
+#[derive(Debug, Clone, Copy)]
+pub struct Times {
+    /// How long a process that leaves serves what it has.
+    pub grace_period: Duration,
+    /// How long an upload drips, and an event stream lasts at most: shorter than `grace_period`.
+    pub slow: Duration,
+    /// Longest time that a connection idles before a POST: shorter than a process that leaves keeps idle connections,
+    /// which is half of its `grace_period`. After that it closes them, and a client that sends in the same instant
+    /// loses its request, whatever closes the connection.
+    pub post_idle: Duration,
+}
+
 /// What all clients of a run share.
 #[derive(Debug)]
 pub struct Run {
     pub target: Target,
     pub tally: Tally,
+    /// Longest time that a connection idles before its next POST.
+    pub post_idle: Duration,
     /// How long an upload drips.
     pub upload_takes: Duration,
     /// Most events of an event stream.
@@ -59,13 +72,14 @@ pub struct Run {
 }
 
 impl Run {
-    pub fn new(target: Target, grace_period: Duration, upload_takes: Duration, events_max: usize) -> Self {
+    pub fn new(target: Target, times: Times) -> Self {
         Self {
             target,
             tally: Tally::new(),
-            upload_takes,
-            events_max,
-            grace_period,
+            post_idle: times.post_idle,
+            upload_takes: times.slow,
+            events_max: (times.slow.as_millis() / EVENT_EVERY.as_millis()).max(1) as usize,
+            grace_period: times.grace_period,
             leaving: Mutex::default(),
             serial: AtomicU64::new(0),
             stop: watch::Sender::new(false),
@@ -114,7 +128,8 @@ pub fn start(run: &Arc<Run>, crowd: Crowd) -> JoinSet<()> {
         all.spawn(kept(run, Kind::Get, tls, GET_PAUSE));
     }
     for (run, tls) in halves(crowd.idle_post) {
-        all.spawn(kept(run, Kind::IdlePost, tls, POST_IDLE));
+        let idle = run.post_idle;
+        all.spawn(kept(run, Kind::IdlePost, tls, idle));
     }
     for (run, tls) in halves(crowd.fresh) {
         all.spawn(fresh(run, tls));

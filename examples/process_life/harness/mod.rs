@@ -38,7 +38,9 @@ use std::time::Duration;
 pub async fn losses(address: SocketAddr, patience: Duration) -> Vec<(Kind, u64)> {
     let roots = Arc::new(rustls::RootCertStore::empty());
     let target = wire::Target { plain: address, secure: address, roots };
-    let run = Arc::new(clients::Run::new(target, Duration::ZERO, Duration::ZERO, 1));
+    let times =
+        clients::Times { grace_period: Duration::ZERO, slow: Duration::ZERO, post_idle: Duration::ZERO };
+    let run = Arc::new(clients::Run::new(target, times));
     let all = clients::Crowd {
         get: 1,
         idle_post: 1,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::clients::{self, Crowd, Run, longest};
+use super::clients::{self, Crowd, Run, Times, longest};
 use super::gateway::{Gateway, Ran};
 use super::http1::Http1;
 use super::nginx::Nginx;
@@ -21,9 +21,7 @@ pub struct NothingDropped {
     pub every: Duration,
     /// How long everything goes on before the first and after the last one.
     pub around: Duration,
-    pub grace_period: Duration,
-    /// How long an upload drips, and an event stream lasts at most: shorter than `grace_period`.
-    pub slow: Duration,
+    pub times: Times,
     pub crowd: Crowd,
 }
 
@@ -35,8 +33,11 @@ impl NothingDropped {
             upgrades: 20,
             every: Duration::from_millis(800),
             around: Duration::from_secs(5),
-            grace_period: Duration::from_secs(15),
-            slow: Duration::from_secs(10),
+            times: Times {
+                grace_period: Duration::from_secs(15),
+                slow: Duration::from_secs(10),
+                post_idle: Duration::from_secs(3),
+            },
             crowd: Crowd {
                 get: 8,
                 idle_post: 200,
@@ -57,8 +58,11 @@ impl NothingDropped {
             upgrades: 3,
             every: Duration::from_millis(300),
             around: Duration::from_millis(500),
-            grace_period: Duration::from_secs(5),
-            slow: Duration::from_secs(3),
+            times: Times {
+                grace_period: Duration::from_secs(6),
+                slow: Duration::from_secs(3),
+                post_idle: Duration::from_secs(2),
+            },
             crowd: Crowd {
                 get: 4,
                 idle_post: 40,
@@ -120,10 +124,9 @@ pub async fn nginx_drops(binary: &Path, plan: NothingDropped) -> Result<String, 
 
 async fn under_load<P: Peer>(binary: &Path, plan: NothingDropped) -> Result<String, String> {
     let places = Places::new().await.map_err(|error| error.to_string())?;
-    let mut setting = Setting { number: 0, extra: false, grace_period: plan.grace_period };
+    let mut setting = Setting { number: 0, extra: false, grace_period: plan.times.grace_period };
     let mut peer = P::start(binary, &places, setting).await?;
-    let events_max = plan.slow.as_millis() / super::origin::EVENT_EVERY.as_millis();
-    let run = Arc::new(Run::new(places.target(), plan.grace_period, plan.slow, events_max as usize));
+    let run = Arc::new(Run::new(places.target(), plan.times));
     let mut crowd = clients::start(&run, plan.crowd);
     tokio::time::sleep(plan.around).await;
     let mut times = [Vec::new(), Vec::new()];
