@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
 
 use harness::{
     NothingDropped, ReloadCost, ReloadLeaks, nginx_drops, nothing_dropped, reload_cost, reload_leaks,
@@ -85,7 +86,7 @@ fn main() -> ExitCode {
     };
     let binary = cli.edgeward.unwrap_or_else(beside);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
-    let outcome = runtime.block_on(async {
+    let work = async {
         match cli.command {
             Command::NothingDropped { reloads, upgrades, every, around, short, peer } => {
                 let plan = if short { NothingDropped::short() } else { NothingDropped::whole() };
@@ -112,6 +113,15 @@ fn main() -> ExitCode {
             Command::ReloadLeaks { warm_up, reloads } => {
                 reload_leaks(&binary, ReloadLeaks { warm_up, reloads, growth_percent: 5 }).await
             }
+        }
+    };
+    let outcome = runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).expect("signals");
+        // Dropped, the work takes its processes along.
+        tokio::select! {
+            outcome = work => outcome,
+            _ = terminate.recv() => Err("told to end".to_owned()),
+            _ = tokio::signal::ctrl_c() => Err("told to end".to_owned()),
         }
     });
     let (text, status) = match outcome {

@@ -1,7 +1,7 @@
 //! The clients of a run, and those that speak HTTP/1.1.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
@@ -46,7 +46,9 @@ pub struct Crowd {
 pub struct Times {
     /// How long a process that leaves serves what it has.
     pub grace_period: Duration,
-    /// How long an upload drips, and an event stream lasts at most: shorter than `grace_period`.
+    /// How long an upload drips, and an event stream lasts at most. Two of them fit into `grace_period`: one that began
+    /// before the process was told to leave, and one that the client then begins on the same connection, which could not
+    /// be told to close in an answer that had begun.
     pub slow: Duration,
     /// Longest time that a connection idles before a POST: shorter than a process that leaves keeps idle connections,
     /// which is half of its `grace_period`. After that it closes them, and a client that sends in the same instant
@@ -66,7 +68,6 @@ pub struct Run {
     /// Most events of an event stream.
     pub events_max: usize,
     grace_period: Duration,
-    leaving: Mutex<Vec<Instant>>,
     serial: AtomicU64,
     stop: watch::Sender<bool>,
 }
@@ -80,7 +81,6 @@ impl Run {
             upload_takes: times.slow,
             events_max: (times.slow.as_millis() / EVENT_EVERY.as_millis()).max(1) as usize,
             grace_period: times.grace_period,
-            leaving: Mutex::default(),
             serial: AtomicU64::new(0),
             stop: watch::Sender::new(false),
         }
@@ -102,16 +102,10 @@ impl Run {
         let _ = tokio::time::timeout(time, stop.wait_for(|stop| *stop)).await;
     }
 
-    /// A process is told to leave now.
-    pub fn leaves(&self) {
-        self.leaving.lock().unwrap().push(Instant::now());
-    }
-
     /// Whether something opened at `opened` may belong to a process whose grace period is over.
     pub fn grace_is_over(&self, opened: Instant) -> bool {
         let now = Instant::now();
-        let leaving = self.leaving.lock().unwrap();
-        leaving.iter().any(|told| opened < *told + LEAVING && *told + self.grace_period < now + GRACE_SLACK)
+        self.tally.any_left(|told| opened < told + LEAVING && told + self.grace_period < now + GRACE_SLACK)
     }
 
     /// A number that no other request has.

@@ -65,7 +65,7 @@ impl Peer for Nginx {
         let file = self.directory.path().join("nginx.conf");
         std::fs::write(file, text(places, setting)).map_err(|error| error.to_string())?;
         // Its workers are exchanged: what they hold ends with `worker_shutdown_timeout`.
-        run.leaves();
+        run.tally.leaves();
         self.signal(Signal::HUP)?;
         let began = Instant::now();
         while generation(run).await.as_deref() != Ok(&setting.number.to_string()) {

@@ -34,7 +34,7 @@ impl NothingDropped {
             every: Duration::from_millis(800),
             around: Duration::from_secs(5),
             times: Times {
-                grace_period: Duration::from_secs(15),
+                grace_period: Duration::from_secs(25),
                 slow: Duration::from_secs(10),
                 post_idle: Duration::from_secs(3),
             },
@@ -59,8 +59,8 @@ impl NothingDropped {
             every: Duration::from_millis(300),
             around: Duration::from_millis(500),
             times: Times {
-                grace_period: Duration::from_secs(6),
-                slow: Duration::from_secs(3),
+                grace_period: Duration::from_secs(7),
+                slow: Duration::from_millis(2500),
                 post_idle: Duration::from_secs(2),
             },
             crowd: Crowd {
@@ -203,7 +203,7 @@ impl Peer for Gateway {
             Change::Reload => succeeded("reload", &self.order("reload").await?)?,
             Change::Upgrade => {
                 self.install().map_err(|error| error.to_string())?;
-                run.leaves();
+                run.tally.leaves();
                 match by_signal {
                     true => self.signal(Signal::USR2)?,
                     false => succeeded("upgrade", &self.order("upgrade").await?)?,

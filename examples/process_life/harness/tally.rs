@@ -71,6 +71,8 @@ pub struct Tally {
     began: Instant,
     kinds: [Counts; Kind::ALL.len()],
     doing: Mutex<String>,
+    /// When processes were told to leave.
+    leaving: Mutex<Vec<Instant>>,
 }
 
 #[derive(Debug, Default)]
@@ -82,12 +84,27 @@ struct Counts {
 
 impl Tally {
     pub fn new() -> Self {
-        Self { began: Instant::now(), kinds: Default::default(), doing: Mutex::new("start".to_owned()) }
+        Self {
+            began: Instant::now(),
+            kinds: Default::default(),
+            doing: Mutex::new("start".to_owned()),
+            leaving: Mutex::default(),
+        }
     }
 
     /// What is being done to the gateway from now on: failures are reported with it.
     pub fn doing(&self, what: String) {
         *self.doing.lock().unwrap() = what;
+    }
+
+    /// A process is told to leave now.
+    pub fn leaves(&self) {
+        self.leaving.lock().unwrap().push(Instant::now());
+    }
+
+    /// Whether a process was told to leave of which that is true.
+    pub fn any_left(&self, when: impl Fn(Instant) -> bool) -> bool {
+        self.leaving.lock().unwrap().iter().any(|told| when(*told))
     }
 
     pub fn add(&self, kind: Kind, count: Count) {
@@ -101,7 +118,23 @@ impl Tally {
         let mut shown = counts.shown.lock().unwrap();
         if shown.len() < SHOWN_MAX {
             let at = self.began.elapsed().as_secs_f64();
-            shown.push(format!("{}, at {at:.3} s, {}: {what}", kind.name(), self.doing.lock().unwrap()));
+            let left = self.leaving.lock().unwrap();
+            let left: Vec<String> = left
+                .iter()
+                .rev()
+                .take(3)
+                .map(|told| format!("{:.1}", told.elapsed().as_secs_f64()))
+                .collect();
+            let left = if left.is_empty() {
+                String::new()
+            } else {
+                format!("; processes were told to leave {} s before", left.join(", "))
+            };
+            shown.push(format!(
+                "{}, at {at:.3} s, {}{left}: {what}",
+                kind.name(),
+                self.doing.lock().unwrap()
+            ));
         }
     }
 
