@@ -31,10 +31,10 @@ mod hostile;
 mod malformed;
 mod memory;
 mod metrics;
-mod reload;
 mod nothing_dropped;
 #[path = "../../examples/process_life/harness/mod.rs"]
 mod process_life;
+mod reload;
 mod retries;
 mod routing;
 mod support;
