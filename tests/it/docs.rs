@@ -233,3 +233,40 @@ fn the_first_screen_names_the_two_commands() {
         assert!(path.exists(), "{} is not there", &link[1]);
     }
 }
+
+#[tokio::test]
+async fn the_session_of_the_operations_page_is_true() {
+    let text = document("docs/operations.md");
+    let mut session = Session::new(&text);
+    let run: Vec<_> = blocks(&text)
+        .into_iter()
+        .filter(|(language, _)| ["toml", "console"].contains(&language.as_str()))
+        .collect();
+    assert_eq!(run.len(), 2, "{run:?}");
+    for (language, block) in run {
+        match language.as_str() {
+            "toml" => session.write("edgeward.toml", block.strip_prefix("# file: edgeward.toml\n").unwrap()),
+            _ => session.console(&block).await,
+        }
+    }
+    // The process that was started has handed over and left; its successor was told to stop.
+    let mut first = session.running.pop().unwrap();
+    let ended = eventually("the first process to end", async || first.try_wait().unwrap()).await;
+    assert!(ended.success(), "{ended}");
+    let socket = session.directory.path().join("run/control.sock");
+    eventually("its successor to end", async || (!socket.exists()).then_some(())).await;
+}
+
+/// What an operator is told to type exists.
+#[tokio::test]
+async fn the_commands_of_the_operations_page_exist() {
+    let text = document("docs/operations.md");
+    let commands = regex::Regex::new(r"\bedgeward ([a-z]+) -c\b").unwrap();
+    let words: std::collections::BTreeSet<_> =
+        commands.captures_iter(&text).map(|found| found[1].to_owned()).collect();
+    assert!(words.len() >= 8, "{words:?}");
+    for word in words {
+        let ran = run(command(Path::new("."), &[&word, "--help"])).await;
+        assert_eq!(ran.status, 0, "edgeward {word}: {}", ran.stderr);
+    }
+}

@@ -33,6 +33,9 @@ mod hostile;
 mod malformed;
 mod memory;
 mod metrics;
+mod nothing_dropped;
+#[path = "../../examples/process_life/harness/mod.rs"]
+mod process_life;
 mod reload;
 mod retries;
 mod routing;
