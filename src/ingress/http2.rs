@@ -62,6 +62,11 @@ where
                 goaway_sent = true;
                 continue;
             }
+            () = connection.retirement(), if !goaway_sent => {
+                h2.graceful_shutdown();
+                goaway_sent = true;
+                continue;
+            }
             accepted = HttpSession::from_h2_conn(&mut h2, digest.clone()) => accepted,
             () = streams.idle_for(idle_timeout) => {
                 if goaway_sent {
