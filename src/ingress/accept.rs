@@ -107,7 +107,7 @@ where
             match handshake.await {
                 Ok(Ok((transport, facts, http2))) => (transport, Some(facts), http2),
                 Ok(Err(error)) => {
-                    listener.metrics.handshake_failed("failed");
+                    listener.metrics.handshake_failed(why_failed(&error));
                     tracing::debug!(client = %peer.ip(), %error, "TLS handshake failed");
                     return;
                 }
@@ -126,6 +126,15 @@ where
         http2::serve(&edge, stream, connection).await;
     } else {
         http1::serve(&edge, stream, connection, listener.http2 && listener.tls.is_none()).await;
+    }
+}
+
+/// The metrics' word for it.
+fn why_failed(error: &io::Error) -> &'static str {
+    use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(InvalidCertificate(_) | NoCertificatesPresented) => "client_certificate",
+        _ => "failed",
     }
 }
 

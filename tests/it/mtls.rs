@@ -62,7 +62,7 @@ async fn required_lets_nobody_else_in() {
     for refused in [None, Some(&stranger.client("alice")), Some(&expired), Some(&for_servers)] {
         assert!(never_answered(&client(refused)).await);
     }
-    gw.metric_is("edgeward_tls_handshake_failures_total", &["failed"], 4.0).await;
+    gw.metric_is("edgeward_tls_handshake_failures_total", &["client_certificate"], 4.0).await;
 }
 
 /// A route is reached over whatever listener serves it; where nobody was asked, nobody is known.

@@ -11,6 +11,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
+use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::pair::{Fault, Side, contains, read};
 
@@ -27,12 +28,15 @@ pub type PolicyId = [u8; 32];
 pub(super) struct ClientAuth {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     pub(super) id: PolicyId,
+    /// The subject of a certificate that no authority's can be: nothing that it signed is believed.
+    pub(super) no_authority: Option<String>,
 }
 
 impl ClientAuth {
     /// Trusts the authorities in `ca`. `required`: who shows no certificate does not get in.
     pub(super) fn load(ca: &Path, required: bool, provider: &Arc<CryptoProvider>) -> Result<Self, Fault> {
         let certificates = parse(ca, &read(ca, Side::Cert)?)?;
+        let no_authority = certificates.iter().find_map(|certificate| no_authority(certificate));
         let mut roots = RootCertStore::empty();
         let mut id = Context::new(&SHA256);
         id.update(&[u8::from(required)]);
@@ -57,7 +61,7 @@ impl ClientAuth {
         let verifier = builder.build().map_err(|_| unusable())?;
         let mut policy = PolicyId::default();
         policy.iter_mut().zip(id.finish().as_ref()).for_each(|(to, from)| *to = *from);
-        Ok(Self { verifier, id: policy })
+        Ok(Self { verifier, id: policy, no_authority })
     }
 
     /// Verifies `chain` at `now`: what a handshake did already, unless it resumed a session, which may be hours old.
@@ -67,6 +71,13 @@ impl ClientAuth {
         let now = UnixTime::since_unix_epoch(since);
         self.verifier.verify_client_cert(leaf, intermediates, now).map(drop)
     }
+}
+
+/// The subject of `certificate` if it is neither an authority's nor signed by itself, which stands for its one holder.
+fn no_authority(certificate: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let is_leaf = !certificate.is_ca() && certificate.subject() != certificate.issuer();
+    is_leaf.then(|| certificate.subject().to_string())
 }
 
 /// The certificates in `text`.

@@ -139,7 +139,19 @@ pub fn compile(
     let client_auth = match &listener.client_auth {
         None => None,
         Some(wanted) => match ClientAuth::load(&wanted.ca, wanted.required, &provider) {
-            Ok(client_auth) => Some(client_auth),
+            Ok(client_auth) => {
+                if let Some(subject) = &client_auth.no_authority {
+                    let message = format!(
+                        "\"{subject}\" in {} is not the certificate of an authority",
+                        wanted.ca.display()
+                    );
+                    let path = format!("{path}.client_auth.ca");
+                    out.warning("tls-not-an-authority", &wanted.ca.origin, path, message).hint(
+                        "nothing is signed by it: the certificate of who signs clients' ones is needed",
+                    );
+                }
+                Some(client_auth)
+            }
             Err(fault) => {
                 let path = format!("{path}.client_auth.ca");
                 let problem = out.error(fault.code, &wanted.ca.origin, path, fault.message);
