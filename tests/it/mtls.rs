@@ -198,6 +198,17 @@ async fn the_header_of_identity_is_configured() {
     assert_eq!(echo.headers("x-auth-subject"), Vec::<String>::new());
 }
 
+/// Asks for `/admin` with openssl, which shows what it shook hands about.
+async fn openssl(gw: &Gateway, arguments: &str) -> String {
+    let mut command = std::process::Command::new("sh");
+    command.current_dir(gw.directory()).arg("-c").arg(format!(
+        "printf 'GET /admin HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' | openssl s_client \
+         -ign_eof -connect {} -servername localhost -CAfile ca.pem {arguments}",
+        gw.address()
+    ));
+    run(command).await.stdout
+}
+
 /// With openssl, a client that stores its sessions: they resume in both versions, and who they are for stays known.
 #[tokio::test]
 async fn sessions_resume_with_the_certificate_they_were_made_with() {
@@ -206,15 +217,7 @@ async fn sessions_resume_with_the_certificate_they_were_made_with() {
     let directory = gw.directory();
     authority.client("alice").write(&directory, "alice");
     authority.write(&directory, "ca.pem");
-    let visit = async |arguments: &str| {
-        let mut command = std::process::Command::new("sh");
-        command.current_dir(&directory).arg("-c").arg(format!(
-            "printf 'GET /admin HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' | openssl s_client \
-             -ign_eof -connect {} -servername localhost -CAfile ca.pem {arguments}",
-            gw.address()
-        ));
-        run(command).await.stdout
-    };
+    let visit = async |arguments: &str| openssl(&gw, arguments).await;
     for version in ["-tls1_2", "-tls1_3"] {
         let out =
             visit(&format!("{version} -cert alice.pem -key alice-key.pem -sess_out alice.session")).await;
@@ -300,4 +303,83 @@ async fn explain_shows_what_is_asked() {
     let out = config.command(&["explain", "-c", "edgeward.toml", "GET", "https://localhost/admin"]).await;
     assert_eq!(out.status, 0, "{}", out.stderr);
     assert!(out.stdout.contains("auth        auth.with = [\"mtls\"]  (edgeward.toml:"), "{}", out.stdout);
+}
+
+/// Certificates, authorities and modes change by a reload; what did not change goes on, sessions included.
+#[tokio::test]
+async fn a_reload_changes_what_is_asked_and_shown() {
+    const EXPIRY: &str = "edgeward_tls_certificate_not_after_timestamp_seconds";
+    let (authority, other) = (Authority::new(), Authority::new());
+    let site = |year| {
+        authority.issue_with(|params| {
+            params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+            params.subject_alt_names = vec![SanType::DnsName("localhost".try_into().unwrap())];
+            params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        })
+    };
+    let first = site(2050);
+    let gw = gateway(&format!("[server]\ncontrol_socket = \"run/control.sock\"\n{ROUTES}"))
+        .identity("site", &first)
+        .file("clients.pem", &authority.pem)
+        .listener("main", "127.0.0.1:0")
+        .and("client_auth = { ca = \"clients.pem\", mode = \"optional\" }")
+        .and("[[listeners.certificates]]\ncert = \"site.pem\"\nkey = \"site-key.pem\"")
+        .start()
+        .await;
+    let directory = gw.directory();
+    let (alice, bob) = (authority.client("alice"), other.client("bob"));
+    alice.write(&directory, "alice");
+    authority.write(&directory, "ca.pem");
+    let client = |identity: &Identity| {
+        Client::new(gw.address()).tls(&authority.client_config(&[], Some(identity)), "localhost")
+    };
+    gw.metric_is(EXPIRY, &["site.pem"], 2_524_608_000.0).await;
+    let saved = openssl(&gw, "-tls1_3 -cert alice.pem -key alice-key.pem -sess_out session").await;
+    assert!(saved.contains("\nNew, ") && saved.contains("HTTP/1.1 200"), "{saved}");
+
+    gw.rewrite("edgeward.toml", |text| text.replace("\"open\" }", "\"opened\" }"));
+    assert_eq!(gw.order("reload").await.stdout.lines().next(), Some("altered route open"));
+    let resumed = openssl(&gw, "-tls1_3 -cert alice.pem -key alice-key.pem -sess_in session").await;
+    assert!(resumed.contains("\nReused, ") && resumed.contains("HTTP/1.1 200"), "{resumed}");
+
+    // A renewed certificate: open connections stay, new ones get it, old sessions are no good.
+    let open = client(&alice).connect().await;
+    open.get("/admin").await.expect_status(200);
+    site(2060).write(&directory, "site");
+    assert_eq!(gw.order("reload").await.stdout.lines().next(), Some("altered listener main"));
+    gw.metric_is(EXPIRY, &[], 2_840_140_800.0).await;
+    open.get("/admin").await.expect_status(200);
+    let anew = openssl(&gw, "-tls1_3 -cert alice.pem -key alice-key.pem -sess_in session").await;
+    assert!(anew.contains("\nNew, ") && anew.contains("HTTP/1.1 200"), "{anew}");
+
+    // What cannot be used changes nothing.
+    gw.rewrite("clients.pem", |_| alice.key_pem.clone());
+    let refused = gw.order("reload").await;
+    assert!(
+        refused.status == 1 && refused.stderr.contains("clients.pem has no certificate in it"),
+        "{refused:?}"
+    );
+    open.get("/admin").await.expect_status(200);
+    client(&alice).get("/admin").await.expect_status(200);
+
+    // Other authorities: who came by the old ones is asked to come again, and does not get in.
+    gw.rewrite("clients.pem", |_| other.pem.clone());
+    assert_eq!(gw.order("reload").await.stdout.lines().next(), Some("altered listener main"));
+    open.get("/admin").await.expect_problem(421, "request.misdirected");
+    open.closed().await;
+    assert!(never_answered(&client(&alice)).await);
+    client(&bob).get("/admin").await.expect_status(200);
+
+    // Whether there is TLS at all was settled with the socket.
+    gw.rewrite("edgeward.toml", |text| {
+        let lines = text.lines().filter(|line| {
+            !["auth", "client_auth", "[[listeners.certificates]]", "cert", "key"]
+                .iter()
+                .any(|key| line.starts_with(key))
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    });
+    let refused = gw.order("reload").await;
+    assert!(refused.status == 1 && refused.stderr.contains("upgrade"), "{refused:?}");
+    client(&bob).get("/admin").await.expect_status(200);
 }
