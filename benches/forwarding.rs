@@ -8,7 +8,7 @@ use edgeward::base::peer::PeerValues;
 use edgeward::ingress::head::{HeadScanner, Status};
 use edgeward::policy::trusted::TrustedProxies;
 use edgeward::proxy::client::Client;
-use edgeward::proxy::edit::{self, Forwarding, Way};
+use edgeward::proxy::edit::{self, Forwarding, Identity, Way};
 use edgeward::proxy::received::Received;
 use http::Version;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -57,6 +57,7 @@ fn forwarding(c: &mut Criterion) {
             request(&[("X-Forwarded-For", "198.51.100.1, 10.0.0.2"), ("X-Forwarded-Proto", "https")]),
         ),
     ];
+    let name_of_identity = http::HeaderName::from_static("x-auth-subject");
     for (name, peer, head) in cases {
         let peer = PeerValues::new(peer.parse().unwrap(), 8443, true);
         c.bench_function(&format!("client/{name}"), |b| {
@@ -67,8 +68,9 @@ fn forwarding(c: &mut Criterion) {
         c.bench_function(&format!("received/{name}"), |b| {
             b.iter(|| Received::read(black_box(&head.headers)).marks);
         });
+        let identity = Some(Identity { name: &name_of_identity, value: None });
         let forwarding =
-            Forwarding { peer: &peer, client: &client, request_id: ID, trace_valid: true, marks };
+            Forwarding { peer: &peer, client: &client, request_id: ID, trace_valid: true, marks, identity };
         let way = Way {
             version: Version::HTTP_11,
             upgrade: false,
@@ -76,6 +78,7 @@ fn forwarding(c: &mut Criterion) {
             server: "10.0.0.9:81",
             takes_trailers: false,
             marks,
+            identity,
         };
         c.bench_function(&format!("request/{name}"), |b| {
             let run = |mut head: RequestHeader| {

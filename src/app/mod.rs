@@ -20,6 +20,8 @@ mod reload;
 mod report;
 mod server;
 mod service_manager;
+#[cfg(test)]
+mod swap_tests;
 mod upgrade;
 mod user;
 mod watch;

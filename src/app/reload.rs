@@ -11,6 +11,7 @@ use crate::base::diagnostic::{Diagnostics, Severity};
 use crate::base::{clock, task};
 use crate::config::diff::{self, Changes};
 use crate::config::snapshot::{Current, Snapshot};
+use crate::config::tls::Sessions;
 use crate::config::{Compiled, Loaded, Runtime, render};
 use crate::telemetry::access::Queue;
 use crate::telemetry::log::ProcessLog;
@@ -30,6 +31,8 @@ pub struct Origins {
     pub read: Read,
     /// Knows servers and names from earlier configurations.
     pub live: Arc<Live>,
+    /// Keys of TLS sessions, which clients of earlier configurations hold tickets of.
+    pub sessions: Arc<Sessions>,
     /// Gives handles by name.
     pub metrics: Arc<Metrics>,
     /// Takes access records.
@@ -51,6 +54,7 @@ impl Origins {
             live: self.live.clone(),
             metrics: self.metrics.clone(),
             access_queue: self.access.clone(),
+            sessions: self.sessions.clone(),
             generation,
             now: clock::now(),
             wall: clock::wall(),

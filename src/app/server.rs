@@ -350,6 +350,7 @@ fn serve_plain(
         http2: false,
         tls: None,
         certificates: Vec::new(),
+        redirect_https: None,
         metrics: metrics.listener(name),
     });
     let edge = Arc::new(Edge {

@@ -1,6 +1,7 @@
 //! What every other module stands on and what stands on none of them.
 
 pub mod authority;
+pub mod client_cert;
 pub mod clock;
 pub mod decode;
 pub mod diagnostic;

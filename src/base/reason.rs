@@ -42,6 +42,8 @@ pub enum Reason {
     RangeNotSatisfiable,
     /// The route's `ip` rules refuse the client's address.
     IpDenied,
+    /// The route wants a client certificate, and the connection has none.
+    CertificateRequired,
     /// All servers of the upstream are unhealthy or ejected.
     NoServer,
     /// No address of the upstream's servers is known yet.
@@ -92,6 +94,7 @@ impl Reason {
         Self::PreconditionFailed,
         Self::RangeNotSatisfiable,
         Self::IpDenied,
+        Self::CertificateRequired,
         Self::NoServer,
         Self::NotReady,
         Self::CircuitOpen,
@@ -129,6 +132,7 @@ impl Reason {
             Self::IpDenied | Self::FileForbidden => 7,
             Self::PreconditionFailed => 9,
             Self::RangeNotSatisfiable => 11,
+            Self::CertificateRequired => 16,
             Self::RouteNotFound | Self::MethodNotAllowed | Self::MethodUnsupported => 12,
             Self::HeaderTimeout
             | Self::BodyTimeout
@@ -191,6 +195,9 @@ impl Reason {
                 (416, "file.range_not_satisfiable", "The file does not have the requested range.")
             }
             Self::IpDenied => (403, "access.ip_denied", "Access from this address is not allowed."),
+            Self::CertificateRequired => {
+                (401, "auth.certificate_required", "A client certificate is needed here.")
+            }
             Self::NoServer => (503, "upstream.no_server", "No server is available at the moment."),
             Self::NotReady => (503, "upstream.not_ready", "The service is not ready yet."),
             Self::CircuitOpen => (503, "upstream.circuit_open", "The service is recovering from failures."),

@@ -122,6 +122,12 @@ fn explain(snapshot: &Snapshot, request: &Request) -> Result<(String, bool), Str
     }
     text.push('\n');
     let outcome = snapshot.table.find(&view);
+    let named = matches!(&outcome, Outcome::Found { route, .. } if snapshot.route(*route).names_listeners);
+    let elsewhere = listener.filter(|_| !named).and_then(|(_, listener)| listener.https_location(&view));
+    if let Some(location) = elsewhere {
+        line(&mut text, "answer", &format!("308 to {location} (redirect_https)"));
+        return Ok((text, true));
+    }
     let found = matches!(outcome, Outcome::Found { .. });
     match outcome {
         Outcome::Found { route, captures } => {
@@ -140,6 +146,7 @@ fn explain(snapshot: &Snapshot, request: &Request) -> Result<(String, bool), Str
                 scheme: request.uri.scheme_str().unwrap_or("http"),
                 id: "0123456789abcdef0123456789abcdef",
                 client: None,
+                client_cert: None,
             };
             target(&mut text, route, &values);
             policies(&mut text, snapshot, route);

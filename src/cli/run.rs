@@ -76,7 +76,8 @@ impl Prepared {
         let metrics = Metrics::new();
         let access = Queue::new(metrics.clone());
         let live = Live::new(metrics.clone(), Arc::new(System));
-        let origins = Origins { read, live, metrics, access, log };
+        let sessions = Arc::default();
+        let origins = Origins { read, live, sessions, metrics, access, log };
         let runtime = origins.runtime(1, Vec::new());
         let Compiled { sources, diagnostics, snapshot } = (origins.read)().compile(&runtime);
         let text = if diagnostics.is_empty() {

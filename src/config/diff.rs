@@ -36,6 +36,7 @@ impl Outline {
         raw.server.settings("server", &raw.server.origin, &mut process);
         raw.limits.settings("limits", &raw.limits.origin, &mut process);
         raw.log.settings("log", &raw.log.origin, &mut process);
+        raw.identity.settings("identity", &raw.identity.origin, &mut process);
         if let Some(admin) = &raw.admin {
             admin.settings("admin", &admin.origin, &mut process);
         }
@@ -64,8 +65,9 @@ impl Outline {
         if let Some(part) = self.listeners.get_mut(&listener.name) {
             part.content = hash(|hasher| {
                 for certificate in &listener.certificates {
-                    (&certificate.file, certificate.not_after, &certificate.names).hash(hasher);
+                    certificate.file.hash(hasher);
                 }
+                listener.tls.as_ref().map(|tls| tls.content()).hash(hasher);
             });
         }
     }

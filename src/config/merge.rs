@@ -101,6 +101,7 @@ pub(super) fn lay_under(node: &mut Node, below: Option<&Table>, shape: &Shape) {
 }
 
 fn lay_table_under(table: &mut Table, below: &Table, shape: &Shape) {
+    let is_map = matches!(shape, Shape::Map { .. });
     let any_case = matches!(shape, Shape::Map { any_case: true, .. });
     for (name, entry) in below {
         // A header is the same one in any case, also where a route takes it away.
@@ -113,7 +114,7 @@ fn lay_table_under(table: &mut Table, below: &Table, shape: &Shape) {
         };
         let Some(inner) = shape.under(name) else { continue };
         match (&mut own.node.kind, &entry.node.kind) {
-            (Kind::Boolean(false), _) if !inner.takes_false() => {
+            (Kind::Boolean(false), _) if !inner.takes_false() && (is_map || inner.is_table()) => {
                 table.shift_remove(name);
             }
             (Kind::Table(own), Kind::Table(inherited)) if inner.merges() => {

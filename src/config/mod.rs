@@ -9,6 +9,7 @@ mod compile;
 mod declared;
 pub mod diff;
 mod files;
+pub mod identity;
 pub mod log;
 mod merge;
 mod pairs;

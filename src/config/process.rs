@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::HeaderValue;
 use ipnet::IpNet;
 
 use super::compile::check_name;
@@ -12,8 +13,8 @@ use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
 use crate::base::decode::{ConfigPath, Decoder, Node, Shape, Size, Value, quote};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::{At, Origin};
-use crate::keys;
 use crate::policy::trusted::TrustedProxies;
+use crate::{enum_value, keys};
 
 keys! {
     /// The process.
@@ -74,6 +75,32 @@ keys! {
         http2: upgrade bool = true,
         /// Certificates, chosen by SNI from the names in them; the first is the default. Any makes this a TLS listener.
         certificates: Vec<At<CertificateRaw>> = Vec::new(),
+        /// Asks clients for certificates; absent = none is asked for.
+        client_auth: optional ClientAuthRaw,
+        /// How long browsers shall come by HTTPS alone: `Strict-Transport-Security` on every answer that has none.
+        hsts: optional Duration,
+        /// A port: requests are sent there by HTTPS (308), except for routes that name this listener; 0 = none are.
+        redirect_https: u16 = 0,
+    }
+}
+
+enum_value! {
+    /// Whether clients must show a certificate.
+    pub enum ClientAuthMode {
+        /// Who shows none gets in, too.
+        Optional = "optional",
+        /// Who shows none does not get in.
+        Required = "required",
+    }
+}
+
+keys! {
+    /// Which certificates clients may show. One that does not verify is refused, whatever the mode.
+    pub struct ClientAuthRaw {
+        /// PEM file of the authorities that sign them.
+        ca: required ConfigPath,
+        /// Whether they must show one.
+        mode: ClientAuthMode = ClientAuthMode::Required,
     }
 }
 
@@ -106,8 +133,23 @@ pub struct ListenerSettings {
     pub http2: bool,
     /// Certificate and key files, in the order written; empty = cleartext.
     pub certificates: Vec<CertificateFiles>,
+    /// Whose certificates clients may show.
+    pub client_auth: Option<ClientAuthSettings>,
+    /// `Strict-Transport-Security` of every answer.
+    pub hsts: Option<HeaderValue>,
+    /// The port of the HTTPS that requests are sent to.
+    pub redirect_https: Option<u16>,
     /// Where it was written.
     pub origin: Origin,
+}
+
+/// Whose certificates clients may show; still a file.
+#[derive(Debug, Clone)]
+pub struct ClientAuthSettings {
+    /// PEM file of the authorities.
+    pub ca: At<PathBuf>,
+    /// Whether clients must show one.
+    pub required: bool,
 }
 
 /// A certificate and its key.
@@ -209,13 +251,47 @@ impl ListenerRaw {
             .enumerate()
             .flat_map(|(index, at)| pairs::files(&at.value, &format!("{path}.certificates[{index}]"), out))
             .collect();
+        self.check_tls_keys(path, out);
         ListenerSettings {
             name: self.name.value.clone(),
             address: self.address.value.clone(),
             http2: *self.http2,
             certificates,
+            client_auth: self.client_auth.as_ref().map(|raw| ClientAuthSettings {
+                ca: At::new(raw.ca.value.0.clone(), raw.ca.origin.clone()),
+                required: *raw.mode == ClientAuthMode::Required,
+            }),
+            hsts: self.hsts.as_ref().and_then(|hsts| self.hsts(hsts, path, out)),
+            redirect_https: Some(*self.redirect_https).filter(|port| *port != 0),
             origin: origin.clone(),
         }
+    }
+
+    /// Keys that mean nothing without TLS, or with it.
+    fn check_tls_keys(&self, path: &str, out: &mut Diagnostics) {
+        if self.certificates.is_empty() {
+            let client_auth = self.client_auth.as_ref().map(|at| ("client_auth", &at.origin));
+            let hsts = self.hsts.as_ref().map(|at| ("hsts", &at.origin));
+            for (key, origin) in [client_auth, hsts].into_iter().flatten() {
+                let message = format!("\"{key}\" does nothing on a listener without certificates");
+                out.error("unused-key", origin, format!("{path}.{key}"), message)
+                    .hint("add [[listeners.certificates]]: TLS needs them");
+            }
+        } else if *self.redirect_https != 0 {
+            let message = "\"redirect_https\" is for listeners without certificates: this one is HTTPS";
+            let origin = &self.redirect_https.origin;
+            out.error("conflicting-keys", origin, format!("{path}.redirect_https"), message)
+                .related(&self.certificates.origin, "its certificates");
+        }
+    }
+
+    /// The header's value (RFC 6797 section 6.1.1): whole seconds, 0 to be forgotten.
+    fn hsts(&self, hsts: &At<Duration>, path: &str, out: &mut Diagnostics) -> Option<HeaderValue> {
+        if hsts.subsec_nanos() != 0 {
+            let message = format!("{} is not a whole number of seconds", hsts.value.render());
+            out.error("invalid-value", &hsts.origin, format!("{path}.hsts"), message);
+        }
+        HeaderValue::from_str(&format!("max-age={}", hsts.as_secs())).ok()
     }
 }
 
@@ -246,7 +322,26 @@ pub(super) fn check_listeners(
             out.error("duplicate-address", &listener.address.origin, format!("{path}.address"), message)
                 .related(&admin.address.origin, "taken here");
         }
+        let port = *listener.redirect_https;
+        if port != 0
+            && listener.certificates.is_empty()
+            && !listeners.iter().any(|other| is_https(other, port))
+        {
+            let message = format!("no listener with certificates has port {port}");
+            out.warning(
+                "redirect-nowhere",
+                &listener.redirect_https.origin,
+                format!("{path}.redirect_https"),
+                message,
+            )
+            .hint("right if something in front of this machine passes that port on to one that has them");
+        }
     }
+}
+
+fn is_https(listener: &ListenerRaw, port: u16) -> bool {
+    let has_port = matches!(&listener.address.value, BindAddress::Tcp(address) if address.port() == port);
+    has_port && !listener.certificates.is_empty()
 }
 
 /// Whether both cannot be bound at once. Port 0 takes a free port each time.

@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use indexmap::IndexMap;
 
+use super::identity::IdentityRaw;
 use super::log::LogRaw;
 use super::process::{AdminRaw, LimitsRaw, ListenerRaw, ServerRaw};
 use super::route::{ROUTE_DEFAULTS, RouteRaw};
@@ -29,6 +30,8 @@ keys! {
         admin: optional AdminRaw,
         /// What is logged.
         log: LogRaw = LogRaw::default(),
+        /// How services learn who a request is from.
+        identity: IdentityRaw = IdentityRaw::default(),
         /// What every upstream has unless it says otherwise.
         upstream_defaults: UpstreamDefaults = UpstreamDefaults,
         /// Groups of servers, by name.

@@ -9,6 +9,7 @@ use crate::base::origin::At;
 use crate::base::respond::RespondRaw;
 use crate::files::FilesRaw;
 use crate::keys;
+use crate::policy::auth::AuthRaw;
 use crate::policy::ip::IpRaw;
 use crate::policy::transform::{RequestRaw, ResponseRaw};
 use crate::routing::config::{CookiesRaw, HeadersRaw, QueryRaw, RewriteRaw, Written};
@@ -55,6 +56,8 @@ keys! {
         access_log: bool = true,
         /// Which client addresses may come in.
         ip: optional IpRaw,
+        /// Who may come in, and how that is proved; absent or `"none"` = everybody.
+        auth: optional AuthRaw,
         /// What is changed in the request on its way to the upstream.
         request: optional RequestRaw,
         /// What is changed in the answer on its way to the client.
@@ -64,7 +67,7 @@ keys! {
 
 /// Keys of a route that `[defaults]` may hold.
 pub(super) const ROUTE_DEFAULTS: &[&str] =
-    &["hosts", "listeners", "timeout", "body_bytes", "ip", "request", "response", "access_log"];
+    &["hosts", "listeners", "timeout", "body_bytes", "ip", "auth", "request", "response", "access_log"];
 
 /// Keys of a route of which it has exactly one.
 pub(super) const TARGETS: &[&str] = &["upstream", "redirect", "respond", "files"];

@@ -14,15 +14,16 @@ use indexmap::IndexMap;
 use parking_lot::Mutex;
 
 pub use super::diff::Outline;
+pub use super::identity::IdentitySettings;
 pub use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
-pub use super::tls::CertificateFacts;
+pub use super::tls::{CertificateFacts, ListenerTls, PolicyId};
 pub use crate::base::decode::Setting;
 use crate::base::origin::{Origin, Sources};
 use crate::files::Site;
 use crate::policy;
 use crate::policy::transform::{RequestRules, Rules};
-use crate::routing::template::Template;
-use crate::routing::{Rewrite, RouteId, Table};
+use crate::routing::template::{Template, push_visible};
+use crate::routing::{RequestView, Rewrite, RouteId, Table};
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 use crate::upstream::Upstream;
@@ -40,6 +41,8 @@ pub struct Snapshot {
     pub listeners: Vec<Arc<Listener>>,
     /// `[admin]`, if there is one.
     pub admin: Option<AdminSettings>,
+    /// `[identity]`.
+    pub identity: IdentitySettings,
     /// `[log]`.
     pub log: LogSettings,
     /// Finds the route of a request.
@@ -72,6 +75,7 @@ impl Snapshot {
                 limits: self.limits.clone(),
                 listeners: self.listeners.clone(),
                 admin: self.admin.clone(),
+                identity: self.identity.clone(),
                 log: self.log.clone(),
                 table: Table::build(Vec::new()),
                 routes: Vec::new(),
@@ -146,11 +150,31 @@ pub struct Listener {
     /// Whether HTTP/2 is spoken.
     pub http2: bool,
     /// TLS, if there are certificates.
-    pub tls: Option<Arc<rustls::ServerConfig>>,
+    pub tls: Option<Arc<ListenerTls>>,
     /// The certificates in use, the default first.
     pub certificates: Vec<CertificateFacts>,
+    /// The port of the HTTPS that requests are sent to, but for routes that name this listener.
+    pub redirect_https: Option<u16>,
     /// Its metrics.
     pub metrics: Arc<ListenerMetrics>,
+}
+
+impl Listener {
+    /// Where `redirect_https` sends `request`; `None` where it is answered here, or names no host.
+    pub fn https_location(&self, request: &RequestView<'_>) -> Option<String> {
+        let port = self.redirect_https.filter(|_| !request.host.is_empty())?;
+        let mut location = format!("https://{}", request.host);
+        if port != 443 {
+            location.push_str(&format!(":{port}"));
+        }
+        // `OPTIONS *` has no path, and asks about the whole server all the same.
+        location.push_str(if request.path == "*" { "/" } else { request.path });
+        if let Some(query) = request.query {
+            location.push('?');
+            push_visible(&mut location, query);
+        }
+        Some(location)
+    }
 }
 
 /// `[log]`.
@@ -181,6 +205,8 @@ pub struct Route {
     pub stream: bool,
     /// Whether requests are logged.
     pub access_log: bool,
+    /// Whether it says by name on which listeners it is: those answer it themselves, whatever they redirect.
+    pub names_listeners: bool,
     /// What a request must pass; `body_bytes` (own, inherited, or `limits.body_bytes`) is a part of it.
     pub guard: policy::Chain,
     /// What is changed in the request on its way.

@@ -19,7 +19,7 @@ use super::stream::EdgeStream;
 use super::transport::Transport;
 use super::{http1, http2};
 use crate::base::{clock, task};
-use crate::config::snapshot::Listener;
+use crate::config::snapshot::{Listener, ListenerTls};
 use crate::telemetry::access::TlsInfo;
 
 /// Pause after a failed accept: without descriptors it fails at once again, and again.
@@ -99,13 +99,15 @@ where
     let Accepted { index, local_port, transport, peer, open } = accepted;
     let (transport, tls, http2) = match &listener.tls {
         None => (transport, None, false),
-        Some(config) => {
+        Some(_) => {
             let limit = edge.rules.limits().header_timeout;
-            let handshake = pingora::time::timeout(limit, Box::pin(handshake(transport, config.clone())));
+            // The configuration of the moment at which the client speaks: it may have connected long before.
+            let choose = || edge.rules.listener(index)?.tls.clone();
+            let handshake = pingora::time::timeout(limit, Box::pin(handshake(transport, choose)));
             match handshake.await {
                 Ok(Ok((transport, facts, http2))) => (transport, Some(facts), http2),
                 Ok(Err(error)) => {
-                    listener.metrics.handshake_failed("failed");
+                    listener.metrics.handshake_failed(why_failed(&error));
                     tracing::debug!(client = %peer.ip(), %error, "TLS handshake failed");
                     return;
                 }
@@ -125,38 +127,57 @@ where
     }
 }
 
+/// The metrics' word for it.
+fn why_failed(error: &io::Error) -> &'static str {
+    use rustls::Error::{InvalidCertificate, NoCertificatesPresented};
+    match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        Some(InvalidCertificate(_) | NoCertificatesPresented) => "client_certificate",
+        _ => "failed",
+    }
+}
+
 async fn handshake(
     transport: Transport,
-    config: Arc<rustls::ServerConfig>,
+    choose: impl FnOnce() -> Option<Arc<ListenerTls>>,
 ) -> io::Result<(Transport, TlsFacts, bool)> {
     match transport {
         Transport::Tcp(io) => {
-            let stream = agree(io, config).await?;
-            let (facts, http2) = facts(stream.get_ref().1);
+            let (stream, facts, http2) = agree(io, choose).await?;
             Ok((Transport::TlsTcp(Box::new(stream)), facts, http2))
         }
         Transport::Unix(io) => {
-            let stream = agree(io, config).await?;
-            let (facts, http2) = facts(stream.get_ref().1);
+            let (stream, facts, http2) = agree(io, choose).await?;
             Ok((Transport::TlsUnix(Box::new(stream)), facts, http2))
         }
         already => Err(io::Error::other(format!("TLS within TLS: {already:?}"))),
     }
 }
 
-/// Reads the client's hello first and chooses the configuration then: by name, later by certificate policy too.
-async fn agree<IO>(io: IO, config: Arc<rustls::ServerConfig>) -> io::Result<TlsStream<IO>>
+/// Reads the client's hello first and chooses the configuration then; says what was agreed on, and whether it is HTTP/2.
+async fn agree<IO>(
+    io: IO,
+    choose: impl FnOnce() -> Option<Arc<ListenerTls>>,
+) -> io::Result<(TlsStream<IO>, TlsFacts, bool)>
 where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    LazyConfigAcceptor::new(Acceptor::default(), io).await?.into_stream(config).await
+    let hello = LazyConfigAcceptor::new(Acceptor::default(), io).await?;
+    let config = choose().ok_or_else(|| io::Error::other("the listener has no certificates any more"))?;
+    let stream = hello.into_stream(config.config.clone()).await?;
+    let (facts, http2) = facts(&config, stream.get_ref().1)?;
+    Ok((stream, facts, http2))
 }
 
-fn facts(tls: &rustls::ServerConnection) -> (TlsFacts, bool) {
+fn facts(config: &ListenerTls, tls: &rustls::ServerConnection) -> io::Result<(TlsFacts, bool)> {
     let version = tls.protocol_version().map_or(0, u16::from);
     let suite = tls.negotiated_cipher_suite().map_or(0, |suite| u16::from(suite.suite()));
-    let server_name = tls.server_name().map(str::to_owned);
-    (TlsFacts { names: TlsInfo::new(version, suite), server_name }, tls.alpn_protocol() == Some(b"h2"))
+    let facts = TlsFacts {
+        names: TlsInfo::new(version, suite),
+        server_name: tls.server_name().map(str::to_owned),
+        client_policy: config.client_policy(),
+        client_cert: config.client_cert(tls, clock::wall()).map_err(io::Error::other)?,
+    };
+    Ok((facts, tls.alpn_protocol() == Some(b"h2")))
 }
 
 enum Accepting {
@@ -219,6 +240,7 @@ mod tests {
             http2: false,
             tls: None,
             certificates: Vec::new(),
+            redirect_https: None,
             metrics: metrics.listener("test"),
         };
         let limits = Limits {

@@ -14,9 +14,11 @@ use tokio::sync::Notify;
 
 use super::alarm::{Alarm, Alarms};
 use super::silence::Silence;
+use crate::base::client_cert::ClientCert;
 use crate::base::clock;
 use crate::base::peer::PeerValues;
-use crate::telemetry::access::TlsInfo;
+use crate::config::snapshot::PolicyId;
+use crate::telemetry::access::{AccessRecord, Field, TlsInfo};
 use crate::telemetry::metrics::{ListenerMetrics, OpenConnection};
 
 /// One accepted connection. Counted as open until the last holder lets go of it, lingering close included.
@@ -43,6 +45,8 @@ pub struct Connection {
     /// Requests begun on it, the one being served included.
     pub requests: AtomicU64,
     pub(crate) alarm: Arc<Alarm>,
+    retired: AtomicBool,
+    retiring: Notify,
     open: OpenGuard,
 }
 
@@ -87,8 +91,12 @@ impl Peer {
 pub struct TlsFacts {
     /// Version and cipher suite, by the names that OpenSSL and nginx use.
     pub names: TlsInfo,
-    /// The name the client asked for.
+    /// The name the client asked for, in lower case.
     pub server_name: Option<String>,
+    /// What was asked of the client: [`crate::config::snapshot::ListenerTls::client_policy`].
+    pub client_policy: Option<PolicyId>,
+    /// The certificate it has proved to own.
+    pub client_cert: Option<Arc<ClientCert>>,
 }
 
 impl Connection {
@@ -111,8 +119,43 @@ impl Connection {
             bytes_written: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             alarm: open.all.alarms.alarm(),
+            retired: AtomicBool::new(false),
+            retiring: Notify::new(),
             open,
         })
+    }
+
+    /// The certificate that the client has proved to own.
+    pub fn client_cert(&self) -> Option<&ClientCert> {
+        self.tls.as_ref()?.client_cert.as_deref()
+    }
+
+    /// Has the connection end once what is open on it is done: what it was made for holds no longer.
+    pub fn retire(&self) {
+        if !self.retired.swap(true, Ordering::Relaxed) {
+            self.retiring.notify_one();
+        }
+    }
+
+    /// Whether it is to end.
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Resolves once it is to end; for one waiter.
+    pub(crate) async fn retirement(&self) {
+        self.retiring.notified().await;
+    }
+
+    /// What the access log shows of its TLS.
+    pub fn note_tls(&self, record: &mut AccessRecord) {
+        record.tls = self.tls.as_ref().map(|tls| tls.names);
+        if let Some(cert) = self.client_cert() {
+            record.set(Field::ClientDn, &*cert.subject);
+            record.set(Field::ClientIssuer, &*cert.issuer);
+            record.set(Field::ClientSerial, &*cert.serial);
+            record.set(Field::ClientFingerprint, &*cert.sha1);
+        }
     }
 
     /// What all connections' alarms go by.

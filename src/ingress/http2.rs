@@ -82,6 +82,11 @@ where
                 continue;
             }
             event = events.next() => event,
+            () = connection.retirement(), if !goaway_sent => {
+                events.h2.graceful_shutdown();
+                goaway_sent = true;
+                continue;
+            }
             () = streams.idle_for(idle_timeout) => {
                 if goaway_sent {
                     return;

@@ -34,9 +34,12 @@ pub(super) async fn answer<A>(
     // What the client can read is unknown: the head that would say so is what is broken.
     let body = Problem::new(reason).body(Form::Json, request_id.as_str());
     let status = reason.status();
+    let listener = edge.rules.listener(connection.listener);
+    let hsts = listener.as_ref().and_then(|listener| listener.tls.as_ref()?.hsts.as_ref()?.to_str().ok());
+    let hsts = hsts.map(|value| format!("Strict-Transport-Security: {value}\r\n")).unwrap_or_default();
     let head = format!(
         "HTTP/1.1 {status} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
-         X-Request-Id: {}\r\nConnection: close\r\n\r\n",
+         X-Request-Id: {}\r\n{hsts}Connection: close\r\n\r\n",
         phrase(status),
         Problem::content_type(Form::Json),
         body.len(),
@@ -131,7 +134,7 @@ fn note<A>(
     record.server_port = Some(connection.local_port).filter(|port| *port != 0);
     record.connection = connection.serial;
     record.connection_requests = u32::try_from(serial).unwrap_or(u32::MAX);
-    record.tls = connection.tls.as_ref().map(|tls| tls.names);
+    connection.note_tls(&mut record);
     record.status = status;
     record.reason = Some(reason);
     record.set(Field::Detail, rule);

@@ -12,10 +12,11 @@ use super::client::Client;
 use super::edit;
 use super::phases::finish;
 use super::received::{Marks, Received};
+use crate::base::client_cert::ClientCert;
 use crate::base::clock::{self, Moment};
 use crate::base::problem::{self, Form};
 use crate::base::reason::Reason;
-use crate::config::snapshot::{Route, RouteTimeout, Snapshot};
+use crate::config::snapshot::{ListenerTls, Route, RouteTimeout, Snapshot};
 use crate::ingress::connection::{Exchange, exchange};
 use crate::routing::Captures;
 use crate::telemetry::access::{AccessRecord, Field};
@@ -156,6 +157,21 @@ impl Context {
             Some(exchange) => exchange.connection.peer.ip(),
             None => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
         }
+    }
+
+    /// The certificate that the client has proved to own.
+    pub(super) fn client_cert(&self) -> Option<&ClientCert> {
+        self.exchange.as_ref()?.connection.client_cert()
+    }
+
+    /// TLS of the listener as it is now, if it has any.
+    pub(super) fn listener_tls(&self) -> Option<&ListenerTls> {
+        self.snapshot.listeners.get(usize::from(self.listener))?.tls.as_deref()
+    }
+
+    /// The listener's `Strict-Transport-Security`.
+    pub(super) fn hsts(&self) -> Option<&HeaderValue> {
+        self.listener_tls()?.hsts.as_ref()
     }
 
     pub(super) fn is_tls(&self) -> bool {

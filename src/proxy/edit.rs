@@ -33,6 +33,8 @@ pub struct Forwarding<'a> {
     pub trace_valid: bool,
     /// Which kinds of fields the head has: what is not there is not looked for.
     pub marks: Marks,
+    /// Who it is from.
+    pub identity: Option<Identity<'a>>,
 }
 
 /// Makes a client's head what every server gets: to be called once a request, when it is settled that it is forwarded.
@@ -42,7 +44,8 @@ pub struct Forwarding<'a> {
 /// costs half as much from then on.
 ///
 /// What Pingora takes out of a copy because `Connection` names it cannot be what is added here: a `Connection` that
-/// names any of that is refused before (`ingress::head`), and HTTP/2 has none.
+/// names any of that is refused before (`ingress::head`), and HTTP/2 has none. But for the identity, whose header has a
+/// name of the operator's: [`attempt`] adds it again.
 ///
 /// # Errors
 /// If a value cannot stand in a header, or there are more headers than the map holds: neither can happen to a head that
@@ -64,6 +67,12 @@ pub fn request(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<
         set_forwarding(headers, forwarding, asked.as_ref());
         if let Ok(id) = HeaderValue::from_bytes(forwarding.request_id) {
             set(headers, X_REQUEST_ID, id, !marks.request_id);
+        }
+        if let Some(Identity { name, value }) = forwarding.identity {
+            remove(headers, &alike(headers, name));
+            if let Some(value) = value {
+                headers.append(name, value.clone());
+            }
         }
         headers.append(header::VIA, via);
     })
@@ -88,6 +97,18 @@ pub struct Way<'a> {
     pub takes_trailers: bool,
     /// Which kinds of fields the client's head had.
     pub marks: Marks,
+    /// Who it is from: [`request`] has said so, and here it is said again to a head whose `Connection` named it.
+    pub identity: Option<Identity<'a>>,
+}
+
+/// The header that tells servers who a request is from.
+#[derive(Debug, Clone, Copy)]
+pub struct Identity<'a> {
+    /// Its name: what the client sent under it never arrives, nor under names that servers may take for it, as many write
+    /// dashes as underscores.
+    pub name: &'a HeaderName,
+    /// Who was verified; `None` = nobody.
+    pub value: Option<&'a HeaderValue>,
 }
 
 /// Makes the head of one attempt: to be called once on each copy of the client's, after Pingora's own clean-up and
@@ -134,6 +155,9 @@ pub fn attempt(head: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
                 }
             }
             _ => {}
+        }
+        if let Some(Identity { name, value: Some(value) }) = way.identity {
+            headers.insert(name, value.clone());
         }
     })
 }
@@ -232,6 +256,17 @@ pub fn local_response(head: &mut ResponseHeader, request_id: &[u8]) -> Result<()
     head.insert_header("X-Request-Id", request_id)
 }
 
+/// Adds the listener's `Strict-Transport-Security` to any answer, unless who made it knows better (RFC 6797 section 7.1).
+///
+/// # Errors
+/// As [`request`].
+pub fn strict_transport(head: &mut ResponseHeader, value: &HeaderValue) -> Result<()> {
+    if head.headers.contains_key(header::STRICT_TRANSPORT_SECURITY) {
+        return Ok(());
+    }
+    head.insert_header(header::STRICT_TRANSPORT_SECURITY, value.clone())
+}
+
 /// Takes `Expect` out of an HTTP/1.0 request, where it must be ignored (RFC 9110 section 10.1.1).
 pub fn ignore_expectation(head: &mut RequestHeader) {
     head.remove_header(&header::EXPECT);
@@ -303,6 +338,18 @@ fn unwanted_in_request(headers: &HeaderMap, h2_to_h2: bool) -> Names {
         _ => false,
     };
     headers.keys().filter(unwanted).cloned().collect()
+}
+
+/// The names there are that a server may take for `name`; usually none.
+fn alike(headers: &HeaderMap, name: &HeaderName) -> Names {
+    headers.keys().filter(|other| is_alike(name, other)).cloned().collect()
+}
+
+/// Whether both are one name to a server that takes dashes for underscores, as CGI does (RFC 3875 section 4.1.18).
+fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
+    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
+    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| plain(*one) == plain(*other))
 }
 
 /// Whether this `TE` says `trailers`, the only thing that may stand there in HTTP/2 (RFC 9113 section 8.2.2).

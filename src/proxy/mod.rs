@@ -1,8 +1,8 @@
 //! The data plane: the only `ProxyHttp` implementation, a table of contents over `phases`.
 //!
 //! ```text
-//! request_filter           accept ─► route ─► guard ─► dispatch ─┬─► local answer: respond
-//!                                                                └─► the first attempt is picked
+//! request_filter           accept ─► belong ─► route ─► guard ─► dispatch ─┬─► local answer: respond
+//!                                                                          └─► the first attempt is picked
 //! upstream_peer            connect   (again for every retry)
 //! upstream_request_filter  forward   (the request's edits)
 //! request_body_filter      forward   (body limit, empty last chunk)
@@ -33,7 +33,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::sync::watch;
 
 pub use context::Context;
-use phases::{accept, connect, dispatch, fail, finish, forward, guard, respond, route};
+use phases::{accept, belong, connect, dispatch, fail, finish, forward, guard, respond, route};
 use received::Received;
 
 use crate::base::problem::Problem;
@@ -58,18 +58,25 @@ impl Gateway {
         Self { current, metrics, draining }
     }
 
-    fn close_if_draining(&self, session: &mut Session) {
-        if *self.draining.borrow() {
+    fn close_if_ending(&self, session: &mut Session, ctx: &Context) {
+        let retired = ctx.exchange.as_ref().is_some_and(|exchange| exchange.connection.is_retired());
+        if retired || *self.draining.borrow() {
             session.set_keepalive(None);
         }
     }
 }
 
-/// Accept, route, guard, dispatch: everything that is decided before anything is written or sent.
+/// Accept, belong, route, guard, dispatch: everything that is decided before anything is written or sent.
 fn decide(session: &Session, received: &Received<'_>, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
     accept::begin(session.req_header(), received, ctx);
     let view = route::View::read(session.req_header(), received, ctx.listener)?;
+    route::note(&view, ctx);
+    belong::check(&view, ctx)?;
     let found = route::find(&view, ctx);
+    // Before anything is asked or told: in cleartext nothing is, whatever the route.
+    if let Some(answer) = belong::elsewhere(&view, ctx)? {
+        return Ok(dispatch::Next::Answer(answer));
+    }
     // Also for what matches no route: `[defaults]` govern that, and who may not come in learns nothing about routes.
     guard::check(ctx)?;
     found?;
@@ -97,7 +104,7 @@ impl ProxyHttp for Gateway {
             accept::repair(session, ctx, received.marks);
             decide(session, &Received::read(&session.req_header().headers), ctx)
         };
-        self.close_if_draining(session);
+        self.close_if_ending(session, ctx);
         match step {
             Ok(dispatch::Next::Forward) => {
                 forward::request(session.req_header_mut(), ctx)?;
@@ -175,7 +182,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
-        self.close_if_draining(session);
+        self.close_if_ending(session, ctx);
         respond::edit(session, response, ctx)
     }
 

@@ -152,7 +152,14 @@ mod tests {
             headers: &headers,
         };
         let captures = pattern(route).captures(path).unwrap();
-        let values = Values { request: &request, captures: &captures, scheme: "http", id: "", client: None };
+        let values = Values {
+            request: &request,
+            captures: &captures,
+            scheme: "http",
+            id: "",
+            client: None,
+            client_cert: None,
+        };
         rewrite.apply(&values).unwrap().into_owned()
     }
 

@@ -191,10 +191,20 @@ fn document(name: &str) -> String {
 
 #[tokio::test]
 async fn every_block_of_the_tour_does_what_it_says() {
-    let text = document("docs/tour.md");
+    every_block("docs/tour.md", 10).await;
+}
+
+#[tokio::test]
+async fn every_block_about_tls_does_what_it_says() {
+    every_block("docs/tls.md", 7).await;
+}
+
+/// Runs the document `name`, which has more than `least` blocks.
+async fn every_block(name: &str, least: usize) {
+    let text = document(name);
     let mut session = Session::new(&text);
     let blocks = blocks(&text);
-    assert!(blocks.len() > 10, "where is the tour?");
+    assert!(blocks.len() > least, "where is {name}?");
     for (language, block) in blocks {
         match language.as_str() {
             "toml" => {
@@ -206,7 +216,7 @@ async fn every_block_of_the_tour_does_what_it_says() {
             other => panic!("a block of {other:?} is not run: {block}"),
         }
     }
-    assert!(session.running.is_empty(), "the tour leaves something running");
+    assert!(session.running.is_empty(), "{name} leaves something running");
 }
 
 #[tokio::test]

@@ -30,9 +30,11 @@ mod h2;
 mod h2_refusals;
 mod health;
 mod hostile;
+mod https;
 mod malformed;
 mod memory;
 mod metrics;
+mod mtls;
 mod nothing_dropped;
 #[path = "../../examples/process_life/harness/mod.rs"]
 mod process_life;

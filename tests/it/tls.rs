@@ -171,6 +171,77 @@ async fn the_gateway_shows_its_certificate_to_services_that_want_it() {
     assert_eq!(gw.get("/").await.status, 502);
 }
 
+/// The access log says what was wrong, for whoever may read it.
+#[tokio::test]
+async fn the_log_says_why_a_service_was_not_believed() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let good = upstream().tls(&authority.server(&["app.internal"])).start().await;
+    let expired = authority.issue_with(|params| {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+        params.subject_alt_names = vec![rcgen::SanType::DnsName("app.internal".try_into().unwrap())];
+        params.not_after = rcgen::date_time_ymd(2020, 1, 1);
+    });
+    let expired = upstream().tls(&expired).start().await;
+    for (app, ca, sni, why) in [
+        (&good, &authority, "other.internal", "not valid for name"),
+        (&good, &stranger, "app.internal", "invalid peer certificate"),
+        (&expired, &authority, "app.internal", "expired"),
+    ] {
+        let settings = format!(
+            "retry = {{ attempts = 1 }}\ntls = {{ sni = \"{sni}\", ca = \"ca.pem\" }}\n\
+             [log.access]\nformat = '$status $reason $error_detail'"
+        );
+        let gw = in_front_of(app, &settings).file("ca.pem", &ca.pem).start().await;
+        gw.get("/").await.expect_problem(502, "upstream.tls_failed");
+        let line = gw.logged("502 upstream.tls_failed ").await;
+        assert!(line.contains(why), "{why}: {line}");
+        assert_eq!(app.requests(), 0);
+    }
+}
+
+/// Two upstreams at one address: each connection belongs to the one whose rules it was made by.
+#[tokio::test]
+async fn connections_are_not_shared_between_policies() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let app =
+        upstream().mutual_tls(&authority.server(&["app.internal", "app.alias"]), &authority).start().await;
+    let routes = |name: &str| format!("[[routes]]\npath = \"/{name}\"\nupstream = \"{name}\"\n");
+    let upstream = |name: &str, tls: &str| {
+        format!(
+            "[upstreams.{name}]\nservers = [\"{{app}}\"]\nretry = {{ attempts = 1 }}\ntls = {{ {tls} }}\n{}",
+            routes(name)
+        )
+    };
+    let shown = "client_cert = \"gw.pem\", client_key = \"gw-key.pem\"";
+    let config = [
+        upstream("good", &format!("sni = \"app.internal\", ca = \"ca.pem\", {shown}")),
+        upstream("same", &format!("sni = \"app.internal\", ca = \"ca.pem\", {shown}")),
+        upstream("alias", &format!("sni = \"app.alias\", ca = \"ca.pem\", {shown}")),
+        upstream("nobody", "sni = \"app.internal\", ca = \"ca.pem\""),
+        upstream("distrustful", &format!("sni = \"app.internal\", ca = \"stranger.pem\", {shown}")),
+    ]
+    .concat();
+    let gw = gateway(&config)
+        .with("app", &app)
+        .file("ca.pem", &authority.pem)
+        .file("stranger.pem", &stranger.pem)
+        .identity("gw", &authority.client("gateway"))
+        .start()
+        .await;
+    gw.get("/good").await.expect_status(200);
+    gw.get("/good").await.expect_status(200);
+    assert_eq!(app.connections(), 1, "kept");
+    gw.get("/same").await.expect_status(200);
+    assert_eq!(app.connections(), 1, "the same rules: the same connection");
+    gw.get("/alias").await.expect_status(200);
+    assert_eq!(app.connections(), 2);
+    assert_eq!(gw.get("/nobody").await.status, 502);
+    gw.get("/distrustful").await.expect_problem(502, "upstream.tls_failed");
+    assert_eq!(app.requests(), 4, "nothing went out on a connection of another");
+    gw.get("/good").await.expect_status(200);
+    assert_eq!(app.requests(), 5);
+}
+
 /// What the repository brings along for the first minute, as curl and a strict client see it.
 #[tokio::test]
 async fn the_development_certificate_works() {

@@ -9,7 +9,6 @@ pub(super) fn is_pending(table: &str, key: &str) -> bool {
 }
 
 const ROUTE: &[&str] = &[
-    "auth",
     "cors",
     "rate_limits",
     "cache",
@@ -23,12 +22,25 @@ const ROUTE: &[&str] = &[
     "aggregate",
 ];
 
+const AUTH: &[&str] = &["roles", "any_role", "scopes", "plan", "when"];
+
+const IDENTITY: &[&str] = &[
+    "roles_header",
+    "claims_header",
+    "claims_encoding",
+    "consumer_header",
+    "keep_authorization",
+    "api_key",
+    "login",
+    "providers",
+];
+
 const PENDING: &[(&str, &[&str])] = &[
-    ("", &["store", "cluster", "cache", "identity", "brokers", "consumers", "plans", "rate_limits"]),
+    ("", &["store", "cluster", "cache", "brokers", "consumers", "plans", "rate_limits"]),
     ("server", &["watch"]),
     ("admin", &["token"]),
     ("limits", &["connections_per_address", "min_body_rate"]),
-    ("listeners", &["proxy_protocol", "redirect_https", "hsts", "client_auth"]),
+    ("listeners", &["proxy_protocol"]),
     ("log", &["bus"]),
     ("upstreams.*", &["max_requests", "proxy_protocol"]),
     ("upstream_defaults", &["max_requests", "proxy_protocol"]),
@@ -36,4 +48,7 @@ const PENDING: &[(&str, &[&str])] = &[
     ("defaults.response", &["envelope"]),
     ("routes", ROUTE),
     ("defaults", ROUTE),
+    ("routes.auth", AUTH),
+    ("defaults.auth", AUTH),
+    ("identity", IDENTITY),
 ];

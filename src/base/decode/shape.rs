@@ -104,9 +104,9 @@ pub struct TablePlace {
 }
 
 impl Shape {
-    /// Whether tables merge key by key here: those of one form do, a value of several forms is replaced as a whole.
+    /// Whether tables merge key by key here: those of one form do, a table of several forms is replaced as a whole.
     pub fn merges(&self) -> bool {
-        self.is_table() && self.forms() == 1
+        self.forms() == 1
     }
 
     /// Whether a table stands here and nothing else, booleans aside.

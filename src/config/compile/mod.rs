@@ -18,6 +18,7 @@ use super::log::{EscapeRaw, LevelRaw, LogRaw, OutputRaw};
 use super::process::{ListenerRaw, check_listeners};
 use super::raw::ConfigRaw;
 use super::snapshot::{Listener, LogSettings, Snapshot};
+use super::tls::Sessions;
 use super::{Loaded, tls};
 use crate::base::clock;
 use crate::base::decode::{Value, join_key};
@@ -40,6 +41,8 @@ pub struct Runtime {
     pub access_queue: Arc<Queue>,
     /// Knows servers and names from earlier configurations.
     pub live: Arc<Live>,
+    /// Keys of TLS sessions, which clients of earlier configurations hold tickets of.
+    pub sessions: Arc<Sessions>,
     /// Counts configurations of this process, from 1.
     pub generation: u64,
     /// The moment.
@@ -58,6 +61,7 @@ impl Runtime {
             access_queue: Queue::new(metrics.clone()),
             live: Live::new(metrics.clone(), Arc::new(System)),
             metrics,
+            sessions: Arc::default(),
             generation: 1,
             now: clock::now(),
             wall: clock::wall(),
@@ -125,6 +129,7 @@ impl Compiler<'_> {
             limits,
             listeners,
             admin: raw.admin.as_ref().map(|admin| admin.compile(out)),
+            identity: raw.identity.compile(),
             log: log(&raw.log, self.runtime, out),
             table,
             routes: routes.routes,
@@ -156,9 +161,9 @@ impl Compiler<'_> {
         check_listeners(listeners, &paths, self.raw.admin.as_ref().map(|at| &at.value), out);
         let compile = |(path, listener): (&String, &At<ListenerRaw>)| {
             let settings = listener.compile(path, &listener.origin, out);
-            let tls = tls::compile(&settings, path, self.runtime.wall, out);
+            let tls = tls::compile(&settings, path, &self.runtime.sessions, self.runtime.wall, out);
             let (tls, certificates) = match tls {
-                Some(tls) => (Some(tls.config), tls.certificates),
+                Some((tls, certificates)) => (Some(Arc::new(tls)), certificates),
                 None => (None, Vec::new()),
             };
             Arc::new(Listener {
@@ -168,6 +173,7 @@ impl Compiler<'_> {
                 http2: settings.http2,
                 tls,
                 certificates,
+                redirect_https: settings.redirect_https,
             })
         };
         let mut compiled: Vec<_> = paths.iter().zip(listeners.iter()).map(compile).collect();

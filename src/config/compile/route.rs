@@ -12,9 +12,11 @@ use crate::base::diagnostic::Diagnostics;
 use crate::base::names::nearest;
 use crate::base::origin::{At, Origin};
 use crate::config::declared::Declared;
+use crate::config::process::ListenerRaw;
 use crate::config::route::{RedirectRaw, RouteRaw, TimeoutRaw};
 use crate::config::snapshot::{Redirect, Route, RouteTimeout, Target};
 use crate::policy;
+use crate::policy::auth::AuthRaw;
 use crate::policy::body_limit::BodyLimit;
 use crate::policy::transform::{RequestRules, Rules};
 use crate::routing::template::{Scope, Template};
@@ -107,6 +109,7 @@ impl Compiler<'_> {
             timeout: timeout(raw),
             stream: *raw.stream,
             access_log: *raw.access_log,
+            names_listeners: !raw.listeners.is_empty(),
             guard: self.guard(Some(raw), path, out),
             request: request_rules(raw, path, out),
             response: response_rules(raw, path, out),
@@ -132,6 +135,7 @@ impl Compiler<'_> {
             timeout: raw.map_or(RouteTimeout::Default, timeout),
             stream: false,
             access_log: raw.is_none_or(|raw| *raw.access_log),
+            names_listeners: false,
             guard: self.guard(raw, "defaults", out),
             request: None,
             response: raw.and_then(|raw| response_rules(raw, "defaults", out)),
@@ -144,7 +148,36 @@ impl Compiler<'_> {
         let ip = raw.and_then(|raw| raw.ip.as_ref()).and_then(|ip| ip.compile(&format!("{path}.ip"), out));
         let body =
             raw.and_then(|raw| raw.body_bytes.as_ref()).map_or(*self.raw.limits.body_bytes, |at| at.value);
-        policy::Chain { ip, body: Some(BodyLimit::new(body.0)) }
+        let auth = raw.and_then(|raw| raw.auth.as_ref()).and_then(|auth| {
+            let path = format!("{path}.auth");
+            self.check_certificates_asked(auth, raw.map_or(&[], |raw| raw.listeners.as_slice()), &path, out);
+            auth.compile(&path, out)
+        });
+        policy::Chain { ip, auth, body: Some(BodyLimit::new(body.0)) }
+    }
+
+    /// A certificate that nobody asks for cannot be shown: such a route would refuse everybody.
+    fn check_certificates_asked(
+        self,
+        auth: &AuthRaw,
+        names: &[At<String>],
+        path: &str,
+        out: &mut Diagnostics,
+    ) {
+        let listeners = &self.raw.listeners;
+        let Some(wanted) = auth.wants_certificate() else { return };
+        let serves = |listener: &ListenerRaw| {
+            names.is_empty() || names.iter().any(|name| name.value == listener.name.value)
+        };
+        let asks = |listener: &At<ListenerRaw>| serves(listener) && listener.client_auth.is_some();
+        // Of listeners that are broken, or not there at all, other problems tell.
+        let all_known =
+            listeners.len() == self.declared.listeners.len() && listeners.iter().any(|at| serves(at));
+        if all_known && !listeners.iter().any(asks) {
+            let message = "no listener of this route asks clients for certificates";
+            out.error("certificates-not-asked-for", &wanted.origin, format!("{path}.with"), message)
+                .hint("add [listeners.client_auth] to one of them");
+        }
     }
 
     /// The one target of a route.

@@ -264,3 +264,57 @@ proptest! {
         prop_assert_eq!(compiled.snapshot.is_none(), compiled.diagnostics.has_errors());
     }
 }
+
+/// What is behind a file counts, not its name: connections made under the rules of before are not used any more.
+#[test]
+fn changed_files_of_tls_change_the_connections_to_servers() {
+    let directory = tempfile::tempdir().unwrap();
+    let put = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
+    let pair = |cert: &str, key: &str| {
+        let made = rcgen::generate_simple_self_signed(["users.internal".to_owned()]).unwrap();
+        put(cert, &made.cert.pem());
+        put(key, &made.signing_key.serialize_pem());
+    };
+    let text = "[[listeners]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n[upstreams.users]\nservers = [\"127.0.0.1:443\"]\n\
+         tls = { sni = \"users.internal\", ca = \"ca.pem\", client_cert = \"gw.pem\", client_key = \"gw-key.pem\" }\n\
+         [[routes]]\npath = \"/\"\nupstream = \"users\"\n";
+    put("main.toml", text);
+    pair("ca.pem", "ca-key.pem");
+    pair("gw.pem", "gw-key.pem");
+    let runtime = Runtime::detached();
+    let group = || {
+        let compiled = load(&directory.path().join("main.toml"), surroundings()).compile(&runtime);
+        let users = compiled.snapshot.unwrap().upstreams["users"].clone();
+        let attempt = users.attempt(&mut crate::upstream::Tried::default(), 0, None, runtime.now).unwrap();
+        attempt.peer().group_key
+    };
+    let first = group();
+    assert_eq!(group(), first, "nothing changed");
+    pair("ca.pem", "ca-key.pem");
+    let second = group();
+    assert_ne!(second, first, "another authority");
+    pair("gw.pem", "gw-key.pem");
+    assert_ne!(group(), second, "another certificate");
+}
+
+/// By what is in the files and by the mode: connections made under other rules are asked to come again.
+#[test]
+fn policies_for_clients_are_told_apart() {
+    let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs").display().to_string();
+    let policy = |client_auth: &str| {
+        let snapshot = snapshot(&format!(
+            "[[listeners]]\nname = \"secure\"\naddress = \"127.0.0.1:0\"\nhsts = \"1d\"\n{client_auth}\n\
+             [[listeners.certificates]]\ncert = \"{certs}/localhost.pem\"\nkey = \"{certs}/localhost-key.pem\"\n"
+        ));
+        let tls = snapshot.listeners[0].tls.clone().unwrap();
+        assert_eq!(tls.hsts.as_ref().unwrap(), "max-age=86400");
+        tls.client_policy()
+    };
+    let asking = |ca: &str, mode: &str| policy(&format!("client_auth = {{ ca = \"{certs}/{ca}\"{mode} }}"));
+    let required = asking("ca.pem", ", mode = \"required\"");
+    assert!(required.is_some());
+    assert_eq!(required, asking("ca.pem", ""), "who says nothing means it");
+    assert_ne!(required, asking("ca.pem", ", mode = \"optional\""));
+    assert_ne!(required, asking("localhost.pem", ""));
+    assert_eq!(policy(""), None);
+}

@@ -1,32 +1,88 @@
-//! `[[listeners.certificates]]`: from files to what a TLS listener answers with, every mistake a diagnostic.
+//! `[[listeners.certificates]]` and `[listeners.client_auth]`: from files to what a TLS listener answers with and asks
+//! for, every mistake a diagnostic.
 //!
 //! ```text
-//! pairs of files ─► pair (read, parsed, checked against each other) ─► resolver (by the name a client asks for)
+//! pairs of files ─► pair (read, parsed, checked against each other) ─► resolver (by the name a client asks for) ─┐
+//! authorities ────► client_auth (whose certificates clients may show) ───────────────────────────────────────────┼─► config
+//! the process ────► sessions (keys that outlive configurations) ─────────────────────────────────────────────────┘
 //! ```
 
+mod client_auth;
 mod pair;
 mod resolver;
+mod sessions;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::ServerConfig;
+use ::aws_lc_rs::digest::{Context, SHA256};
+use http::HeaderValue;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::version::{TLS12, TLS13};
+use rustls::{HandshakeKind, ServerConfig, ServerConnection};
 
+pub use self::client_auth::PolicyId;
+pub use self::sessions::Sessions;
 use super::process::{CertificateFiles, ListenerSettings};
+use crate::base::client_cert::ClientCert;
 use crate::base::diagnostic::{Diagnostic, Diagnostics};
+use client_auth::ClientAuth;
 use pair::{Fault, Loaded, Side};
 use resolver::Resolver;
+use sessions::Resumption;
 
 /// TLS of one listener.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct ListenerTls {
     /// What handshakes run on.
     pub config: Arc<ServerConfig>,
-    /// The certificates in use, the default first.
-    pub certificates: Vec<CertificateFacts>,
+    /// `Strict-Transport-Security` for every answer of the listener.
+    pub hsts: Option<HeaderValue>,
+    names: Arc<Resolver>,
+    client_auth: Option<ClientAuth>,
+    content: [u8; 32],
+    /// Held so that the next configuration finds it.
+    _resumption: Arc<Resumption>,
+}
+
+impl ListenerTls {
+    /// Tells apart who is let in by which certificates; `None` where clients are not asked for any.
+    pub fn client_policy(&self) -> Option<PolicyId> {
+        self.client_auth.as_ref().map(|client_auth| client_auth.id)
+    }
+
+    /// Differs where certificates or the authorities of clients differ, whatever their files are called.
+    pub fn content(&self) -> [u8; 32] {
+        self.content
+    }
+
+    /// Whether the hosts `one` and `other` (lower case; `None`: a client that sends no name) have the same certificates
+    /// here, so that a connection made for one may serve the other.
+    pub fn shares_certificate(&self, one: Option<&str>, other: Option<&str>) -> bool {
+        self.names.is_same(one, other)
+    }
+
+    /// The certificate that the client of `connection`, whose handshake on [`Self::config`] is done, has proved to own.
+    ///
+    /// # Errors
+    /// The handshake resumed a session whose certificate would not be accepted any more, such as an expired one; or one
+    /// that cannot be read.
+    pub fn client_cert(
+        &self,
+        connection: &ServerConnection,
+        now: SystemTime,
+    ) -> Result<Option<Arc<ClientCert>>, rustls::Error> {
+        let (Some(client_auth), Some(chain)) = (&self.client_auth, connection.peer_certificates()) else {
+            return Ok(None);
+        };
+        if connection.handshake_kind() == Some(HandshakeKind::Resumed) {
+            client_auth.verify(chain, now)?;
+        }
+        let Some(leaf) = chain.first() else { return Ok(None) };
+        let unreadable = || rustls::Error::General("the client's certificate cannot be read".to_owned());
+        ClientCert::read(leaf).map(Arc::new).map(Some).ok_or_else(unreadable)
+    }
 }
 
 /// What is known of a certificate, for metrics and the start-up report.
@@ -40,29 +96,35 @@ pub struct CertificateFacts {
     pub not_after: i64,
 }
 
-/// Loads the certificates of `listener`.
+/// Loads what `listener` needs for TLS: itself, and the certificates in use, the default first.
 ///
 /// `path` is the listener's configuration path, `now` the wall clock. Reads files and nothing else; the crypto provider
 /// is named explicitly and never the process's default. TLS 1.2 and 1.3; ALPN offers `h2` if the listener speaks it;
-/// sessions resume by tickets under keys of this value alone, so that a ticket is worth nothing at a listener with other
+/// sessions resume by tickets under keys from `sessions`, so that a ticket is worth nothing at a listener with other
 /// rules.
 ///
-/// `None` if the listener has no certificates or any of them is unusable; then `out` says why.
+/// `None` if the listener has no certificates or anything is unusable; then `out` says why.
 pub fn compile(
     listener: &ListenerSettings,
     path: &str,
+    sessions: &Sessions,
     now: SystemTime,
     out: &mut Diagnostics,
-) -> Option<ListenerTls> {
+) -> Option<(ListenerTls, Vec<CertificateFacts>)> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut resolver = Resolver::default();
     let mut facts = Vec::new();
+    let mut policy = Context::new(&SHA256);
     for files in &listener.certificates {
         let mut report = Report { files, path, out };
         match pair::load(&files.cert, &files.key, &provider) {
             Err(faults) => faults.iter().for_each(|fault| report.fault(fault)),
             Ok(loaded) => {
                 report.check(&loaded, now, facts.is_empty());
+                for certificate in &loaded.key.cert {
+                    policy.update(&certificate.len().to_be_bytes());
+                    policy.update(certificate);
+                }
                 if let Some(name) = resolver.add(&loaded.names, loaded.key) {
                     report.shadowed(&name);
                 }
@@ -74,11 +136,47 @@ pub fn compile(
             }
         }
     }
+    let client_auth = match &listener.client_auth {
+        None => None,
+        Some(wanted) => match ClientAuth::load(&wanted.ca, wanted.required, &provider) {
+            Ok(client_auth) => {
+                if let Some(subject) = &client_auth.no_authority {
+                    let message = format!(
+                        "\"{subject}\" in {} is not the certificate of an authority",
+                        wanted.ca.display()
+                    );
+                    let path = format!("{path}.client_auth.ca");
+                    out.warning("tls-not-an-authority", &wanted.ca.origin, path, message).hint(
+                        "nothing is signed by it: the certificate of who signs clients' ones is needed",
+                    );
+                }
+                Some(client_auth)
+            }
+            Err(fault) => {
+                let path = format!("{path}.client_auth.ca");
+                let problem = out.error(fault.code, &wanted.ca.origin, path, fault.message);
+                fault.hint.map(|hint| problem.hint(hint));
+                return None;
+            }
+        },
+    };
     if facts.is_empty() || facts.len() < listener.certificates.len() {
         return None;
     }
-    match server_config(provider, resolver, listener.http2) {
-        Ok(config) => Some(ListenerTls { config: Arc::new(config), certificates: facts }),
+    if let Some(client_auth) = &client_auth {
+        policy.update(&client_auth.id);
+    }
+    let mut key = [0; 32];
+    key.iter_mut().zip(policy.finish().as_ref()).for_each(|(to, from)| *to = *from);
+    let built = sessions.of(&listener.name, key).and_then(|resumption| {
+        let names = Arc::new(resolver);
+        let config =
+            server_config(provider, names.clone(), client_auth.as_ref(), &resumption, listener.http2)?;
+        let (config, hsts) = (Arc::new(config), listener.hsts.clone());
+        Ok(ListenerTls { config, hsts, names, client_auth, content: key, _resumption: resumption })
+    });
+    match built {
+        Ok(tls) => Some((tls, facts)),
         Err(error) => {
             out.error("tls-unavailable", &listener.origin, path, format!("TLS cannot be set up: {error}"));
             None
@@ -88,14 +186,19 @@ pub fn compile(
 
 fn server_config(
     provider: Arc<CryptoProvider>,
-    resolver: Resolver,
+    names: Arc<Resolver>,
+    client_auth: Option<&ClientAuth>,
+    resumption: &Resumption,
     http2: bool,
 ) -> Result<ServerConfig, rustls::Error> {
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13, &TLS12])?
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(resolver));
-    config.ticketer = aws_lc_rs::Ticketer::new()?;
+    let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12])?;
+    let builder = match client_auth {
+        Some(client_auth) => builder.with_client_cert_verifier(client_auth.verifier.clone()),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(names);
+    config.ticketer = resumption.ticketer.clone();
+    config.session_storage = resumption.cache.clone();
     if http2 {
         config.alpn_protocols.push(b"h2".to_vec());
     }

@@ -52,11 +52,11 @@ pub(super) struct Fault {
 }
 
 impl Fault {
-    fn new(side: Side, code: &'static str, message: String) -> Self {
+    pub(super) fn new(side: Side, code: &'static str, message: String) -> Self {
         Self { side, code, message, hint: None }
     }
 
-    fn hint(mut self, hint: &'static str) -> Self {
+    pub(super) fn hint(mut self, hint: &'static str) -> Self {
         self.hint = Some(hint);
         self
     }
@@ -82,7 +82,7 @@ fn why_unreadable(error: &io::Error) -> String {
     }
 }
 
-fn read(file: &Path, side: Side) -> Result<Vec<u8>, Fault> {
+pub(super) fn read(file: &Path, side: Side) -> Result<Vec<u8>, Fault> {
     let mut text = Vec::new();
     let outcome = File::open(file).and_then(|open| open.take(FILE_BYTES_MAX + 1).read_to_end(&mut text));
     match outcome {
@@ -268,6 +268,6 @@ fn host_name(name: &str) -> Option<String> {
     is_host(host.as_bytes()).then(|| name.trim_end_matches('.').to_ascii_lowercase())
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
+pub(super) fn contains(text: &[u8], part: &[u8]) -> bool {
     memchr::memmem::find(text, part).is_some()
 }

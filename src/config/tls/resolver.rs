@@ -59,6 +59,14 @@ impl Resolver {
     }
 }
 
+impl Resolver {
+    /// Whether clients that ask for `one` and for `other` (lower case) get the same certificates.
+    pub(super) fn is_same(&self, one: Option<&str>, other: Option<&str>) -> bool {
+        let (one, other) = (self.choices(one), self.choices(other));
+        one.len() == other.len() && one.iter().zip(other).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+}
+
 impl ResolvesServerCert for Resolver {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         pick(self.choices(hello.server_name()), hello.signature_schemes()).cloned()
@@ -103,6 +111,9 @@ mod tests {
             assert!(Arc::ptr_eq(&pick(&[]), &ecdsa));
         }
         assert_eq!(resolver.choices(Some("x.a.example")).len(), 1);
+        assert!(resolver.is_same(Some("a.example"), None) && resolver.is_same(Some("c.example"), None));
+        assert!(!resolver.is_same(Some("a.example"), Some("b.example")));
+        assert!(!resolver.is_same(Some("a.example"), Some("x.a.example")), "the RSA one is not for that");
         assert!(Resolver::default().choices(Some("a.example")).is_empty());
     }
 }

@@ -38,7 +38,14 @@ fn with_values<T>(path: &str, query: &str, header: &[u8], look: impl FnOnce(&Val
     };
     let captures = PathPattern::parse("/a/{id}/*").unwrap().captures(path).unwrap();
     let client = Some(IpAddr::from([192, 0, 2, 1]));
-    look(&Values { request: &request, captures: &captures, scheme: "https", id: "r1", client })
+    look(&Values {
+        request: &request,
+        captures: &captures,
+        scheme: "https",
+        id: "r1",
+        client,
+        client_cert: None,
+    })
 }
 
 /// Each step as `name action value`, `!` where the value was unusable.

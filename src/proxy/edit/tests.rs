@@ -13,10 +13,17 @@ struct Case {
     upgrade: bool,
     host: Option<&'static str>,
     peer: &'static str,
+    identity: Option<(HeaderName, Option<HeaderValue>)>,
 }
 
-const DIRECT: Case =
-    Case { from: Version::HTTP_11, to: Version::HTTP_11, upgrade: false, host: None, peer: "192.0.2.7" };
+const DIRECT: Case = Case {
+    from: Version::HTTP_11,
+    to: Version::HTTP_11,
+    upgrade: false,
+    host: None,
+    peer: "192.0.2.7",
+    identity: None,
+};
 const PROXIED: Case = Case { peer: "10.0.0.1", ..DIRECT };
 
 fn head(target: &str, version: Version, lines: &[(&str, &str)]) -> RequestHeader {
@@ -39,12 +46,14 @@ impl Case {
         let host = self.host.map(HeaderValue::from_static);
         let received = Received::read(&head.headers);
         let (marks, takes_trailers) = (received.marks, received.te.is_some_and(is_trailers));
+        let identity = self.identity.as_ref().map(|(name, value)| Identity { name, value: value.as_ref() });
         let forwarding =
-            Forwarding { peer: &peer, client: &client, request_id: ID, trace_valid: true, marks };
+            Forwarding { peer: &peer, client: &client, request_id: ID, trace_valid: true, marks, identity };
         request(&mut head, &forwarding).unwrap();
         head.set_version(to);
         let (version, upgrade) = (self.from, self.upgrade);
-        let way = Way { version, upgrade, host: host.as_ref(), server: "10.0.0.9:81", takes_trailers, marks };
+        let (host, server) = (host.as_ref(), "10.0.0.9:81");
+        let way = Way { version, upgrade, host, server, takes_trailers, marks, identity };
         attempt(&mut head, &way).unwrap();
         // Panics if the map of spellings and the map of values differ.
         head.header_to_h1_wire(&mut Vec::new());
@@ -228,6 +237,46 @@ fn upgrades_pass_only_as_websocket_handshakes() {
     let mut head = head("/", Version::HTTP_11, &lines);
     ignore_upgrade(&mut head);
     assert_lines(&head.headers, &[("upgrade", &[])]);
+}
+
+/// Who a request is from is for the gateway to say: also with nothing to say, also when the client names the header in
+/// `Connection`, on every way.
+#[test]
+fn nobody_says_himself_who_he_is() {
+    let lines = [
+        ("X-Auth-Subject", "root"),
+        ("x-auth-subject", "admin"),
+        ("X_Auth_Subject", "root"),
+        ("x-auth_subject", "root"),
+        ("Connection", "x-auth-subject"),
+        ("X-Auth-Subjects", "kept"),
+    ];
+    let name = HeaderName::from_static("x-auth-subject");
+    for (from, to) in [(Version::HTTP_11, Version::HTTP_11), (Version::HTTP_2, Version::HTTP_2)] {
+        let head = Case { from, to, identity: Some((name.clone(), None)), ..DIRECT }.lines(&lines);
+        let expected: &[(&str, &[&str])] = &[
+            ("x-auth-subject", &[]),
+            ("x_auth_subject", &[]),
+            ("x-auth_subject", &[]),
+            ("x-auth-subjects", &["kept"]),
+        ];
+        assert_lines(&head.headers, expected);
+        let alice = HeaderValue::from_static("CN=alice");
+        let head = Case { from, to, identity: Some((name.clone(), Some(alice))), ..DIRECT }.lines(&lines);
+        assert_lines(&head.headers, &[("x-auth-subject", &["CN=alice"]), ("x_auth_subject", &[])]);
+    }
+}
+
+#[test]
+fn hsts_is_added_where_there_is_none() {
+    let value = HeaderValue::from_static("max-age=60");
+    let mut head = answer(200, Version::HTTP_11, &[], Version::HTTP_11);
+    strict_transport(&mut head, &value).unwrap();
+    assert_lines(&head.headers, &[("strict-transport-security", &["max-age=60"])]);
+    let theirs = [("Strict-Transport-Security", "max-age=1; preload")];
+    let mut head = answer(200, Version::HTTP_11, &theirs, Version::HTTP_11);
+    strict_transport(&mut head, &value).unwrap();
+    assert_lines(&head.headers, &[("strict-transport-security", &["max-age=1; preload"])]);
 }
 
 #[test]

@@ -78,7 +78,7 @@ fn write(ctx: &mut Context, completed: bool, end: Moment) {
         record.server_port = Some(connection.local_port).filter(|port| *port != 0);
         record.connection = connection.serial;
         record.connection_requests = u32::try_from(exchange.serial).unwrap_or(u32::MAX);
-        record.tls = connection.tls.as_ref().map(|tls| tls.names);
+        connection.note_tls(&mut record);
         record.peer = connection.peer.socket();
         record.request_length = exchange.head_bytes + ctx.request_body_bytes;
         if let Some(listener) = ctx.snapshot.listeners.get(usize::from(connection.listener)) {

@@ -8,6 +8,7 @@ use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::route::View;
+use crate::base::client_cert::ClientCert;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::config::snapshot::Route;
@@ -60,8 +61,15 @@ pub(in crate::proxy) fn request(head: &mut RequestHeader, ctx: &Context) -> Resu
         request_id: ctx.request_id.as_bytes(),
         trace_valid: ctx.trace.as_ref().is_some_and(|trace| trace.parent.is_some()),
         marks: ctx.head.marks,
+        identity: identity(ctx),
     };
     edit::request(head, &forwarding)
+}
+
+/// The header that tells servers who it is from.
+fn identity(ctx: &Context) -> Option<edit::Identity<'_>> {
+    let name = ctx.snapshot.identity.subject_header.as_ref()?;
+    Some(edit::Identity { name, value: ctx.client_cert().and_then(ClientCert::principal) })
 }
 
 /// The head of one attempt.
@@ -79,6 +87,7 @@ pub(in crate::proxy) fn head(
         server: attempt.map_or("", |attempt| &attempt.record().server),
         takes_trailers: ctx.head.takes_trailers,
         marks: ctx.head.marks,
+        identity: identity(ctx),
     };
     edit::attempt(request, &way)?;
     if let Some(target) = &ctx.target {

@@ -76,6 +76,9 @@ pub(in crate::proxy) fn edit(
     }
     edit::response(response, ctx.head.version, ctx.request_id.as_bytes())?;
     edit_by_rules(session, response, ctx)?;
+    if let Some(hsts) = ctx.hsts() {
+        edit::strict_transport(response, hsts)?;
+    }
     collect(ctx, response);
     if is_bodiless(ctx, response) {
         ended(session, ctx);
@@ -283,6 +286,9 @@ fn begin(
     ctx.status = header.status.as_u16();
     edit::local_response(header, ctx.request_id.as_bytes())?;
     edit_by_rules(session, header, ctx)?;
+    if let Some(hsts) = ctx.hsts() {
+        edit::strict_transport(header, hsts)?;
+    }
     if let Some(length) = length {
         header.insert_header(header::CONTENT_LENGTH, length)?;
     }

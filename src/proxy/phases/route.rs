@@ -20,7 +20,8 @@ const HEADER_FIELDS_MAX: usize = 256;
 /// What routing and templates see of a request: its head, read once.
 pub(in crate::proxy) struct View<'s> {
     listener: u16,
-    host: Cow<'s, str>,
+    /// In its one form; empty where none is named.
+    pub(in crate::proxy) host: Cow<'s, str>,
     /// In its one form; owned where that differs from what was sent.
     pub(in crate::proxy) path: Cow<'s, str>,
     /// Without `?`; absent when there is none, or an empty one.
@@ -67,7 +68,7 @@ impl<'s> View<'s> {
         })
     }
 
-    fn request(&self) -> RequestView<'_> {
+    pub(in crate::proxy) fn request(&self) -> RequestView<'_> {
         RequestView {
             listener: self.listener,
             host: &self.host,
@@ -86,16 +87,21 @@ impl<'s> View<'s> {
             scheme: if ctx.client.https { "https" } else { "http" },
             id: ctx.request_id.as_str(),
             client: Some(ctx.client.address),
+            client_cert: ctx.client_cert(),
         })
+    }
+}
+
+/// Keeps for the log what is asked for, in its one form.
+pub(in crate::proxy) fn note(view: &View<'_>, ctx: &mut Context) {
+    if let Some(record) = ctx.record.as_mut() {
+        record.set(Field::Path, view.path.as_bytes());
+        record.set(Field::Host, view.host.as_bytes());
     }
 }
 
 /// Finds the route and enters it.
 pub(in crate::proxy) fn find(view: &View<'_>, ctx: &mut Context) -> Result<(), Problem> {
-    if let Some(record) = ctx.record.as_mut() {
-        record.set(Field::Path, view.path.as_bytes());
-        record.set(Field::Host, view.host.as_bytes());
-    }
     match ctx.snapshot.table.find(&view.request()) {
         Outcome::Found { route, captures } => {
             let route = ctx.snapshot.route(route).clone();

@@ -5,6 +5,7 @@
 //! a header. What the path captured is already encoded, and was already several segments where it is; it lands in a path
 //! as it is.
 
+mod cert;
 mod read;
 mod value;
 
@@ -13,10 +14,12 @@ use std::net::IpAddr;
 
 use http::HeaderName;
 
+use self::cert::CertField;
 use super::escape::{decode_segment, push_escaped, push_query, push_segment};
 use super::path::{BadPath, check_built};
 use super::pattern::{Captures, PathPattern};
 use super::table::RequestView;
+use crate::base::client_cert::ClientCert;
 
 /// What templates read.
 #[derive(Debug, Clone, Copy)]
@@ -31,6 +34,8 @@ pub struct Values<'a> {
     pub id: &'a str,
     /// Where the client is; `None` on a unix socket.
     pub client: Option<IpAddr>,
+    /// The certificate that the client has proved to own.
+    pub client_cert: Option<&'a ClientCert>,
 }
 
 /// Why a template has no value for a request. The client is to blame: 400.
@@ -79,6 +84,7 @@ enum Source {
     Header(HeaderName),
     Cookie(Box<str>),
     ClientIp,
+    ClientCert(CertField),
     RequestId,
     RequestMethod,
     RequestScheme,
@@ -204,6 +210,7 @@ impl fmt::Display for Source {
             Self::Header(name) => write!(f, "header.{name}"),
             Self::Cookie(name) => write!(f, "cookie.{name}"),
             Self::ClientIp => f.write_str("client.ip"),
+            Self::ClientCert(field) => write!(f, "client.cert.{}", field.name()),
             Self::RequestId => f.write_str("request.id"),
             Self::RequestMethod => f.write_str("request.method"),
             Self::RequestScheme => f.write_str("request.scheme"),
@@ -223,8 +230,8 @@ fn push_path(out: &mut String, land: Land, text: Option<&str>) {
     }
 }
 
-/// A query is passed on as it came, but for what a header must not hold.
-fn push_visible(out: &mut String, query: &str) {
+/// Appends a query as it came, but for what a header must not hold.
+pub fn push_visible(out: &mut String, query: &str) {
     for byte in query.bytes() {
         if byte.is_ascii_graphic() { out.push(char::from(byte)) } else { push_escaped(out, byte) }
     }

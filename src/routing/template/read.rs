@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use http::HeaderName;
 
+use super::cert::CertField;
 use super::{Land, Part, Scope, Source, Template};
 use crate::base::authority::is_authority;
 use crate::base::names::nearest;
@@ -258,7 +259,13 @@ fn parse_reference(name: &str, scope: Scope<'_>) -> Result<Source, Mistake> {
             Err(_) => Err(wrong(format!("`{field}` is not a header name"))),
         },
         "client" if field == "ip" => Ok(Source::ClientIp),
-        "client" => Err(wrong(format!("`{field}` is not known of a client")).hint("write {client.ip}")),
+        "client" => match field.strip_prefix("cert.") {
+            Some(name) => CertField::named(name).map(Source::ClientCert).ok_or_else(|| {
+                suggest(wrong(format!("`{name}` is not known of a certificate")), name, &CertField::NAMES)
+            }),
+            None => Err(wrong(format!("`{field}` is not known of a client"))
+                .hint("write {client.ip}, or {client.cert.subject} and the like")),
+        },
         "request" => match field {
             "id" => Ok(Source::RequestId),
             "method" => Ok(Source::RequestMethod),

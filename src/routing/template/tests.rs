@@ -42,7 +42,14 @@ fn expand<T>(sent: &Sent, look: impl FnOnce(&Values<'_>) -> T) -> T {
     };
     let captures = pattern("/a/{id}/*").captures(sent.path).unwrap();
     let client = Some(IpAddr::from([192, 0, 2, 1]));
-    look(&Values { request: &request, captures: &captures, scheme: "https", id: "r1", client })
+    look(&Values {
+        request: &request,
+        captures: &captures,
+        scheme: "https",
+        id: "r1",
+        client,
+        client_cert: None,
+    })
 }
 
 fn to_path(text: &str, sent: &Sent) -> Result<String, ExpandError> {
@@ -133,6 +140,13 @@ fn mistakes_are_pointed_at() {
         ("/x/{1}", 4..5, "names no source", "{path.NAME}"),
         ("/x/{request.hst}", 12..15, "not known of a request", "did you mean `host`?"),
         ("/x/{client.port}", 11..15, "not known of a client", "{client.ip}"),
+        (
+            "/x/{client.cert.subjct}",
+            11..22,
+            "`subjct` is not known of a certificate",
+            "did you mean `subject`?",
+        ),
+        ("/x/{client.cert.}", 11..16, "is not known of a certificate", "one of subject, issuer"),
         ("/x/{header.a b}", 11..14, "not a header name", ""),
         ("/x/{query.}", 4..10, "names no query", ""),
         ("/x/{path.id", 3..4, "is not closed", "{{"),
@@ -186,4 +200,46 @@ proptest! {
             drop(expand(&Sent::default(), |values| template.expand_location(values)));
         }
     }
+}
+
+/// What a certificate says is a value like any other: it cannot add a segment, and where it is missing there is no path.
+#[test]
+fn certificates_of_clients() {
+    let mut params = rcgen::CertificateParams::default();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "a/../b");
+    params.subject_alt_names = vec![rcgen::SanType::URI("spiffe://example/a".try_into().unwrap())];
+    params.serial_number = Some(vec![1, 0xab].into());
+    params.not_after = rcgen::date_time_ymd(2035, 1, 1);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let cert = ClientCert::read(params.self_signed(&key).unwrap().der()).unwrap();
+    let route = pattern("/*");
+    let expand = |text: &str, client_cert: Option<&ClientCert>| {
+        let template = Template::path(text, Scope { pattern: &route, groups: None }).unwrap();
+        let headers = http::HeaderMap::new();
+        let request = RequestView {
+            listener: 0,
+            host: "h",
+            path: "/",
+            query: None,
+            method: &http::Method::GET,
+            headers: &headers,
+        };
+        let (captures, scheme, id) = (Captures::default(), "https", "");
+        let values = Values { request: &request, captures: &captures, scheme, id, client: None, client_cert };
+        template.expand_path(&values, &Captures::default())
+    };
+    for (text, path) in [
+        ("/{client.cert.subject}", "/CN=a%2F..%2Fb"),
+        ("/{client.cert.issuer}", "/CN=a%2F..%2Fb"),
+        ("/{client.cert.serial}", "/01AB"),
+        ("/{client.cert.uri}", "/spiffe:%2F%2Fexample%2Fa"),
+        ("/{client.cert.not_after}", "/2035-01-01T00:00:00Z"),
+    ] {
+        assert_eq!(expand(text, Some(&cert)).as_deref(), Ok(path), "{text}");
+        assert!(matches!(expand(text, None), Err(ExpandError::Missing(_))), "{text}");
+    }
+    assert_eq!(expand("/{client.cert.fingerprint}", Some(&cert)).unwrap().len(), 65);
+    assert!(expand("/{client.cert.email}", Some(&cert)).is_err());
+    assert!(expand("/{client.cert.dns}", Some(&cert)).is_err());
 }

@@ -43,6 +43,13 @@ impl Source {
             Self::Header(name) => request.headers.get(name).map(|value| value.as_bytes().into()),
             Self::Cookie(name) => cookie_values(request.headers, name).next().map(Cow::Borrowed),
             Self::ClientIp => values.client.map(|ip| ip.to_string().into_bytes().into()),
+            Self::ClientCert(field) => {
+                let value = values.client_cert.and_then(|cert| field.of(cert))?;
+                Some(match value {
+                    Cow::Borrowed(text) => text.as_bytes().into(),
+                    Cow::Owned(text) => text.into_bytes().into(),
+                })
+            }
             Self::RequestId => Some(values.id.as_bytes().into()),
             Self::RequestMethod => Some(request.method.as_str().as_bytes().into()),
             Self::RequestScheme => Some(values.scheme.as_bytes().into()),

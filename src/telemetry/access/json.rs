@@ -69,6 +69,8 @@ pub(super) fn write(record: &AccessRecord, slots: &Slots, stamps: &mut Stamps, o
     text(out, key!("cache_status"), record.cache_status.map(str::as_bytes));
     text(out, key!("reason"), record.reason.map(|reason| reason.code().as_bytes()));
     field(out, record, key!("detail"), Field::Detail);
+    field(out, record, key!("tls_client_subject"), Field::ClientDn);
+    field(out, record, key!("tls_client_serial"), Field::ClientSerial);
     out.push(b'}');
 }
 

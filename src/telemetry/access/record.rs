@@ -94,10 +94,16 @@ pub enum Field {
     Detail,
     /// Subject of the client's certificate (RFC 2253 form).
     ClientDn,
+    /// Its issuer.
+    ClientIssuer,
+    /// Its serial number in hexadecimal; there if a certificate was verified.
+    ClientSerial,
+    /// Its SHA-1 in hexadecimal.
+    ClientFingerprint,
 }
 
 impl Field {
-    const COUNT: usize = Self::ClientDn as usize + 1;
+    const COUNT: usize = Self::ClientFingerprint as usize + 1;
 }
 
 /// Some of the texts of a record.

@@ -175,6 +175,7 @@ fn each_variable_is_as_nginx_writes_it() {
         ("$upstream_bytes_received/$upstream_bytes_sent", "0, 1600/0, 300"),
         ("$upstream_cache_status", "-"),
         ("$ssl_protocol $ssl_cipher $ssl_client_s_dn", "TLSv1.2 ECDHE-RSA-AES128-GCM-SHA256 -"),
+        ("$ssl_client_verify $ssl_client_serial $ssl_client_fingerprint $ssl_client_i_dn", "NONE - - -"),
         ("$proxy_add_x_forwarded_for", "203.0.113.9, 192.0.2.60"),
         ("$route_name $upstream_name $listener_name", "users users public"),
         ("$reason $error_detail", "- -"),

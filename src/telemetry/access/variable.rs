@@ -42,6 +42,10 @@ pub(super) enum Variable {
     ServerProtocol,
     SslCipher,
     SslClientDn,
+    SslClientFingerprint,
+    SslClientIssuer,
+    SslClientSerial,
+    SslClientVerify,
     SslProtocol,
     Status,
     TimeIso8601,
@@ -113,6 +117,10 @@ pub(super) const VARIABLES: &[(&str, Variable)] = &[
     ("ssl_protocol", Variable::SslProtocol),
     ("ssl_cipher", Variable::SslCipher),
     ("ssl_client_s_dn", Variable::SslClientDn),
+    ("ssl_client_i_dn", Variable::SslClientIssuer),
+    ("ssl_client_serial", Variable::SslClientSerial),
+    ("ssl_client_fingerprint", Variable::SslClientFingerprint),
+    ("ssl_client_verify", Variable::SslClientVerify),
     ("route_name", Variable::RouteName),
     ("upstream_name", Variable::UpstreamName),
     ("listener_name", Variable::ListenerName),
@@ -132,6 +140,10 @@ impl Variable {
             Self::RequestMethod => &[Field::Method],
             Self::ServerName => &[Field::ServerName, Field::Host],
             Self::SslClientDn => &[Field::ClientDn],
+            Self::SslClientFingerprint => &[Field::ClientFingerprint],
+            Self::SslClientIssuer => &[Field::ClientIssuer],
+            // Without a certificate there is no serial.
+            Self::SslClientSerial | Self::SslClientVerify => &[Field::ClientSerial],
             Self::Uri => &[Field::Path],
             Self::Detail => &[Field::Detail],
             Self::ListenerName => &[Field::Listener],
@@ -231,6 +243,13 @@ impl Line<'_> {
             Variable::ServerProtocol => self.maybe(record.version.map(protocol)),
             Variable::SslCipher => self.maybe(record.tls.map(|tls| tls.cipher.as_bytes())),
             Variable::SslClientDn => self.field(Field::ClientDn),
+            Variable::SslClientFingerprint => self.field(Field::ClientFingerprint),
+            Variable::SslClientIssuer => self.field(Field::ClientIssuer),
+            Variable::SslClientSerial => self.field(Field::ClientSerial),
+            Variable::SslClientVerify => {
+                let verified = record.get(Field::ClientSerial).map(|_| "SUCCESS");
+                self.maybe(verified.or(record.tls.map(|_| "NONE")).map(str::as_bytes));
+            }
             Variable::SslProtocol => self.maybe(record.tls.map(|tls| tls.protocol.as_bytes())),
             Variable::Status => {
                 let status = record.status;

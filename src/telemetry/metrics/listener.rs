@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::cells::{Counter, Gauge, Words};
 
 const REJECT_REASONS: &[&str] = &["connections"];
-const HANDSHAKE_REASONS: &[&str] = &["failed", "timeout"];
+const HANDSHAKE_REASONS: &[&str] = &["failed", "timeout", "client_certificate"];
 const HTTP2_ERRORS: &[&str] = &["PROTOCOL_ERROR", "ENHANCE_YOUR_CALM"];
 
 /// The metrics of one listener.
@@ -49,7 +49,7 @@ impl ListenerMetrics {
         self.rejected.inc(reason);
     }
 
-    /// A TLS handshake did not come about: `failed` or `timeout`.
+    /// A TLS handshake did not come about: `client_certificate` (missing, or not to be believed), `timeout`, or `failed`.
     pub fn handshake_failed(&self, reason: &'static str) {
         self.handshake_failures.inc(reason);
     }

@@ -38,7 +38,7 @@ pub struct Metrics {
     upstreams: Handles<UpstreamMetrics>,
     listeners: Handles<ListenerMetrics>,
     /// By position in [`Reason::ALL`].
-    rejected: [Counter; Reason::ALL.len()],
+    rejected: Rejected,
     access_log: AccessLogCounters,
     reloads_succeeded: Counter,
     reloads_failed: Counter,
@@ -46,6 +46,16 @@ pub struct Metrics {
     /// Bits of an `f64`: seconds since the epoch; 0.0 before the first configuration.
     last_reload_success: AtomicU64,
     certificates: Mutex<Vec<(String, f64)>>,
+}
+
+/// One counter a reason. (Arrays this long have no `Default` of their own.)
+#[derive(Debug)]
+struct Rejected([Counter; Reason::ALL.len()]);
+
+impl Default for Rejected {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| Counter::default()))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -80,7 +90,7 @@ impl Metrics {
     /// The gateway itself ended a request: it was malformed, too large, too slow, or nothing could answer it.
     pub fn request_rejected(&self, reason: Reason) {
         if let Some(index) = Reason::ALL.iter().position(|known| *known == reason)
-            && let Some(counter) = self.rejected.get(index)
+            && let Some(counter) = self.rejected.0.get(index)
         {
             counter.inc();
         }

@@ -112,7 +112,7 @@ impl Metrics {
             "edgeward_http_requests_rejected",
             "Requests that the gateway itself ended, by the code of the problem",
         )?;
-        for (reason, count) in Reason::ALL.iter().zip(&self.rejected) {
+        for (reason, count) in Reason::ALL.iter().zip(&self.rejected.0) {
             // Known from the start: what makes a request one that nobody can serve. Others show up when they happen.
             if count.get() > 0 || reason.code().starts_with("request.") {
                 counter(&mut family, &[("reason", reason.code())], count.get())?;

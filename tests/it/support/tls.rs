@@ -47,6 +47,14 @@ impl Authority {
         self.issue(&[name], ExtendedKeyUsagePurpose::ClientAuth)
     }
 
+    /// A certificate for clients, made to measure.
+    pub fn issue_with(&self, change: impl FnOnce(&mut CertificateParams)) -> Identity {
+        let mut params = CertificateParams::default();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        change(&mut params);
+        self.sign(&params)
+    }
+
     fn issue(&self, names: &[&str], usage: ExtendedKeyUsagePurpose) -> Identity {
         let mut params = CertificateParams::default();
         params.subject_alt_names = names
@@ -58,6 +66,10 @@ impl Authority {
             .collect();
         params.extended_key_usages = vec![usage];
         params.distinguished_name.push(DnType::CommonName, names[0]);
+        self.sign(&params)
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Identity {
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
         Identity { cert_pem: cert.pem(), key_pem: key.serialize_pem() }

@@ -1,4 +1,7 @@
+mod clients;
+
 use std::fs;
+use std::ops::Deref;
 use std::path::Path;
 use std::time::Duration;
 
@@ -47,11 +50,9 @@ impl Files {
         self.dir.path().join(name)
     }
 
-    fn compile(&self, pairs: &[(&str, &str)]) -> (Option<ListenerTls>, Diagnostics) {
+    fn compile(&self, pairs: &[(&str, &str)]) -> (Option<Served>, Diagnostics) {
         let pairs = pairs.iter().map(|(cert, key)| (self.path(cert), self.path(key)));
-        let mut out = Diagnostics::default();
-        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
-        (compile(&listener(pairs, true), "listeners[0]", now, &mut out), out)
+        serve(&listener(pairs, true), &Sessions::default())
     }
 
     /// The one problem of these pairs, the directory taken out of its texts.
@@ -71,6 +72,28 @@ impl Files {
     }
 }
 
+/// What a listener is served with.
+#[derive(Debug)]
+struct Served {
+    tls: ListenerTls,
+    certificates: Vec<CertificateFacts>,
+}
+
+impl Deref for Served {
+    type Target = ListenerTls;
+
+    fn deref(&self) -> &ListenerTls {
+        &self.tls
+    }
+}
+
+fn serve(listener: &ListenerSettings, sessions: &Sessions) -> (Option<Served>, Diagnostics) {
+    let mut out = Diagnostics::default();
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600);
+    let compiled = compile(listener, "listeners[0]", sessions, now, &mut out);
+    (compiled.map(|(tls, certificates)| Served { tls, certificates }), out)
+}
+
 /// A listener with these certificate and key files. Origins tell the two apart.
 fn listener(pairs: impl IntoIterator<Item = (PathBuf, PathBuf)>, http2: bool) -> ListenerSettings {
     let certificates = pairs
@@ -85,6 +108,9 @@ fn listener(pairs: impl IntoIterator<Item = (PathBuf, PathBuf)>, http2: bool) ->
         address: BindAddress::Tcp("127.0.0.1:0".parse().unwrap()),
         http2,
         certificates,
+        client_auth: None,
+        hsts: None,
+        redirect_https: None,
         origin: Origin::Default,
     }
 }
@@ -127,12 +153,20 @@ fn client(roots: &[CertificateDer<'static>]) -> ClientConfig {
     config
 }
 
-/// A finished handshake for `name`, and an exchange of bytes after it, as tickets come with those.
 fn handshake(
     server: &ListenerTls,
     client: &Arc<ClientConfig>,
     name: &str,
 ) -> Result<ClientConnection, rustls::Error> {
+    meet(server, client, name).map(|(client, _)| client)
+}
+
+/// A finished handshake for `name`, and an exchange of bytes after it, as tickets come with those.
+fn meet(
+    server: &ListenerTls,
+    client: &Arc<ClientConfig>,
+    name: &str,
+) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut client = ClientConnection::new(client.clone(), name)?;
     let mut server = ServerConnection::new(server.config.clone())?;
@@ -156,7 +190,7 @@ fn handshake(
             client.process_new_packets()?;
         }
     }
-    Ok(client)
+    Ok((client, server))
 }
 
 /// Exact names win, then wildcards for one label, then the first certificate.
@@ -212,8 +246,7 @@ fn http2_is_offered_only_if_wanted() {
     let files = Files::new();
     files.pair("a", &["a.example"]);
     let listener = listener([(files.path("a.pem"), files.path("a-key.pem"))], false);
-    let tls =
-        compile(&listener, "listeners[0]", SystemTime::UNIX_EPOCH, &mut Diagnostics::default()).unwrap();
+    let tls = serve(&listener, &Sessions::default()).0.unwrap();
     assert_eq!(tls.config.alpn_protocols, [b"http/1.1".to_vec()]);
 }
 
@@ -221,8 +254,8 @@ fn http2_is_offered_only_if_wanted() {
 fn the_development_certificates_are_fine() {
     let file = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("certs").join(name);
     let listener = listener([(file("localhost.pem"), file("localhost-key.pem"))], true);
-    let mut out = Diagnostics::default();
-    let tls = compile(&listener, "listeners[0]", crate::base::clock::wall(), &mut out).unwrap();
+    let (tls, out) = serve(&listener, &Sessions::default());
+    let tls = tls.unwrap();
     assert!(out.is_empty(), "{out:?}");
     assert_eq!(tls.certificates[0].names, ["*.localhost", "localhost"]);
 }
