@@ -1,5 +1,6 @@
 //! The sockets of the process: bound, or taken over from the process that it replaces.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,11 +34,11 @@ impl Bindings {
     ) -> Result<Self, StartError> {
         let sockets = Sockets::default();
         let mut bind = |role: Role, name: &str, address: &BindAddress| -> Result<Bound, StartError> {
-            let described = Described { role, name: name.to_owned(), address: address.to_string() };
+            let described = Described { role, name: name.to_owned(), address: known_as(address) };
             let inherited = predecessor.as_mut().and_then(|from| from.take(role, name, &described.address));
             let bound = match inherited {
                 Some(socket) => Bound::inherit(address, socket)?,
-                None => Bound::bind(address)?,
+                None => Bound::bind(address).map_err(|error| explain(error, predecessor.is_some()))?,
             };
             let failed = |source| BindError { address: address.to_string(), source };
             if let BindAddress::Unix(path) = address {
@@ -68,15 +69,41 @@ fn control(
     account: &Account,
     sockets: &Sockets,
 ) -> Result<Control, StartError> {
-    let described =
-        Described { role: Role::Control, name: String::new(), address: path.display().to_string() };
-    let failed = |source| StartError::Control { path: described.address.clone(), source };
+    let address = known_as(&BindAddress::Unix(path.to_owned()));
+    let described = Described { role: Role::Control, name: String::new(), address };
+    let failed = |source| StartError::Control { path: path.display().to_string(), source };
     let inherited = predecessor.and_then(|from| from.take(Role::Control, "", &described.address));
     let control = match inherited {
-        Some(socket) => Control::inherit(path, socket),
+        Some(socket) => Control::inherit(path, socket, account),
         None => Control::bind(path, account),
     }
     .map_err(failed)?;
     sockets.hold(described.clone(), control.socket(), control.handed_over()).map_err(failed)?;
     Ok(control)
+}
+
+/// `address` as two processes with different working directories call it.
+fn known_as(address: &BindAddress) -> String {
+    match address {
+        BindAddress::Tcp(address) => address.to_string(),
+        BindAddress::Unix(path) => {
+            let whole = std::path::absolute(path).unwrap_or_else(|_| path.clone());
+            // The directory is there, where a process listens in it; the socket itself must not be followed.
+            let directory = whole.parent().and_then(|directory| directory.canonicalize().ok());
+            let whole = directory
+                .zip(whole.file_name())
+                .map_or(whole.clone(), |(directory, name)| directory.join(name));
+            format!("unix:{}", whole.display())
+        }
+    }
+}
+
+/// Says what an address in use means in an upgrade.
+fn explain(error: BindError, upgrading: bool) -> BindError {
+    if !upgrading || error.source.kind() != io::ErrorKind::AddrInUse {
+        return error;
+    }
+    let why =
+        "it is in use; if by the process to be replaced, under another address or role, that needs a restart";
+    BindError { source: io::Error::new(io::ErrorKind::AddrInUse, why), ..error }
 }

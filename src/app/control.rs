@@ -6,9 +6,9 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::lifecycle::{Command, Order};
 use super::user::Account;
 use crate::base::task;
+use crate::ingress::listen::SocketFile;
 
 /// Longest command line.
 const LINE_BYTES_MAX: u64 = 4096;
@@ -28,12 +29,11 @@ const PEER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest that carrying out a command may take: an upgrade waits for the new process.
 const OUTCOME_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// A bound control socket; its file is removed when dropped, unless another process has it.
+/// A bound control socket, with its file.
 #[derive(Debug)]
 pub struct Control {
     listener: std::os::unix::net::UnixListener,
-    path: PathBuf,
-    handed_over: Arc<AtomicBool>,
+    file: SocketFile,
 }
 
 /// What the process tells of itself.
@@ -50,7 +50,7 @@ impl Control {
             std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
             account.own(directory)?;
         }
-        check_directory(directory)?;
+        check_directory(directory, account)?;
         if let Ok(found) = std::fs::symlink_metadata(path) {
             if !found.file_type().is_socket() {
                 return Err(io::Error::new(
@@ -67,18 +67,23 @@ impl Control {
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
         account.own(path)?;
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, path: path.to_owned(), handed_over: Arc::default() })
+        Ok(Self { listener, file: SocketFile::of(path)? })
     }
 
-    /// Takes over the socket of another process, which was bound to `path`.
+    /// Takes over the socket of another process, which was bound to `path`; as a listener's: see
+    /// [`crate::ingress::listen::Bound::inherit`].
     ///
     /// # Errors
     /// The directory has been opened to others since.
-    pub(super) fn inherit(path: &Path, socket: OwnedFd) -> io::Result<Self> {
-        check_directory(directory_of(path))?;
+    pub(super) fn inherit(path: &Path, socket: OwnedFd, account: &Account) -> io::Result<Self> {
+        check_directory(directory_of(path), account)?;
+        let file = match SocketFile::of_another(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Self::bind(path, account),
+            file => file?,
+        };
         let listener = std::os::unix::net::UnixListener::from(socket);
         listener.set_nonblocking(true)?;
-        Ok(Self { listener, path: path.to_owned(), handed_over: Arc::default() })
+        Ok(Self { listener, file })
     }
 
     /// The socket.
@@ -86,9 +91,9 @@ impl Control {
         self.listener.as_fd()
     }
 
-    /// Set when another process has the socket, and with it the file.
+    /// True while another process has the socket, and with it the file.
     pub(super) fn handed_over(&self) -> Arc<AtomicBool> {
-        self.handed_over.clone()
+        self.file.handed_over()
     }
 
     /// Answers commands for as long as the returned future is polled, or until `stop` turns true.
@@ -123,24 +128,18 @@ impl Control {
     }
 }
 
-impl Drop for Control {
-    fn drop(&mut self) {
-        if self.handed_over.load(Ordering::Relaxed) {
-            return;
-        }
-        if let Err(error) = std::fs::remove_file(&self.path) {
-            tracing::debug!(path = %self.path.display(), %error, "cannot remove the control socket");
-        }
-    }
-}
-
 fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Others who can write there could put their own socket in place of ours.
-fn check_directory(directory: &Path) -> io::Result<()> {
+/// Others who can write there, or whose it is, could put their own socket in place of ours.
+fn check_directory(directory: &Path, account: &Account) -> io::Result<()> {
     let found = std::fs::metadata(directory)?;
+    let is_ours = |uid: u32| uid == 0 || uid == rustix::process::geteuid().as_raw() || account.is(uid);
+    if !is_ours(found.uid()) {
+        let message = format!("{} belongs to user {}", directory.display(), found.uid());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, message));
+    }
     if found.mode() & 0o022 != 0 && found.mode() & 0o1000 == 0 {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
@@ -191,7 +190,7 @@ async fn carry_out(command: Command, orders: &mpsc::Sender<Order>) -> serde_json
     match tokio::time::timeout(OUTCOME_TIMEOUT, outcome).await {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(_)) => refused("the process is ending"),
-        Err(_) => refused("it is still under way; the log will say what came of it"),
+        Err(_) => serde_json::json!({ "ok": false, "pending": true }),
     }
 }
 

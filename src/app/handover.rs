@@ -5,13 +5,15 @@
 //! with sockets carry them as `SCM_RIGHTS`.
 //!
 //! ```text
-//! old ─► new   {"sockets": [{"role", "name", "address"}, …]} with as many descriptors, repeated; then {"end": true}
+//! old ─► new   {"sockets": [{"role", "name", "address"}, …]} with as many descriptors, repeated; then {"end": PID}
 //! new ─► old   {"ready": PID}  or  {"failed": "why"}; the end of the connection without either is a crash
 //! ```
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -35,8 +37,8 @@ const PACKET_SOCKETS_MAX: usize = 64;
 const PACKET_BYTES_MAX: usize = 128 * 1024;
 /// Sockets in all: more listeners than any configuration has.
 const SOCKETS_MAX: usize = 4096;
-/// Longest reason sent.
-const REASON_BYTES_MAX: usize = 64 * 1024;
+/// Longest reason sent: in JSON a byte may take six.
+const REASON_BYTES_MAX: usize = 16 * 1024;
 /// Time for the other side to take or send a packet, once it is there at all.
 const PACKET_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -66,16 +68,16 @@ pub(super) struct Described {
 #[serde(rename_all = "lowercase")]
 enum Packet {
     Sockets(Vec<Described>),
-    End(bool),
+    End(u32),
     Ready(u32),
     Failed(String),
 }
 
 /// A socket kept for the next process.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Held {
     described: Described,
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     /// Its file, if it has one, is the next process's from the hand-over on.
     handed_over: Arc<AtomicBool>,
 }
@@ -92,7 +94,7 @@ impl Sockets {
         socket: BorrowedFd<'_>,
         handed_over: Arc<AtomicBool>,
     ) -> io::Result<()> {
-        let socket = socket.try_clone_to_owned()?;
+        let socket = Arc::new(socket.try_clone_to_owned()?);
         self.0.lock().push(Held { described, socket, handed_over });
         Ok(())
     }
@@ -102,19 +104,19 @@ impl Sockets {
         self.0.lock().clear();
     }
 
-    /// Their files are the next process's.
-    pub(super) fn handed_over(&self) {
-        self.0.lock().iter().for_each(|held| held.handed_over.store(true, Ordering::Relaxed));
+    /// Whether their files are another process's, the next one's or the one's that is replaced, or this one's.
+    pub(super) fn set_handed_over(&self, handed_over: bool) {
+        self.0.lock().iter().for_each(|held| held.handed_over.store(handed_over, Ordering::Relaxed));
     }
 
     fn send(&self, to: &OwnedFd) -> io::Result<()> {
-        let held = self.0.lock();
+        let held = self.0.lock().clone();
         for chunk in held.chunks(PACKET_SOCKETS_MAX) {
             let described = chunk.iter().map(|held| held.described.clone()).collect();
             let sockets: Vec<_> = chunk.iter().map(|held| held.socket.as_fd()).collect();
             send(to, &Packet::Sockets(described), &sockets)?;
         }
-        send(to, &Packet::End(true), &[])
+        send(to, &Packet::End(std::process::id()), &[])
     }
 }
 
@@ -163,7 +165,10 @@ impl ToSuccessor {
 #[derive(Debug)]
 pub struct Predecessor {
     connection: OwnedFd,
+    pid: u32,
     sockets: Vec<(Described, OwnedFd)>,
+    /// What it listens on and this process does not.
+    left: Vec<Described>,
 }
 
 impl Predecessor {
@@ -191,7 +196,14 @@ impl Predecessor {
                 Some((Packet::Sockets(described), received)) if described.len() == received.len() => {
                     sockets.extend(described.into_iter().zip(received));
                 }
-                Some((Packet::End(_), _)) => return Ok(Self { connection, sockets }),
+                Some((Packet::Sockets(_), _)) => {
+                    return Err(io::Error::other(
+                        "not all sockets arrived: the limit on open files may be too low",
+                    ));
+                }
+                Some((Packet::End(pid), _)) => {
+                    return Ok(Self { connection, pid, sockets, left: Vec::new() });
+                }
                 Some(_) => {
                     return Err(io::Error::other("the process to be replaced speaks another language"));
                 }
@@ -211,16 +223,35 @@ impl Predecessor {
         Some(self.sockets.swap_remove(position).1)
     }
 
-    /// Closes what was not taken: this process does not listen there any more.
+    /// Its process id.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Closes what was not taken: this process does not listen there.
     pub(super) fn let_go(&mut self) {
-        self.sockets.clear();
+        self.left.extend(self.sockets.drain(..).map(|(described, _)| described));
     }
 
     /// This process serves: the old one may leave. If it is gone already, nothing is lost.
-    pub(super) fn ready(self) {
+    ///
+    /// # Errors
+    /// It lives and has given up waiting: it goes on, so this process must not.
+    pub(super) fn ready(self) -> io::Result<()> {
         if let Err(error) = send(&self.connection, &Packet::Ready(std::process::id()), &[]) {
+            if Path::new("/proc").join(self.pid.to_string()).exists() {
+                return Err(io::Error::other(format!("process {} did not wait to be replaced", self.pid)));
+            }
             tracing::warn!(%error, "the process that was to be replaced is gone");
         }
+        // Files of sockets that nobody listens on from now on.
+        for path in self.left.iter().filter_map(|left| left.address.strip_prefix("unix:")) {
+            let is_socket = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket());
+            if is_socket && let Err(error) = std::fs::remove_file(path) {
+                tracing::warn!(path, %error, "cannot remove the socket");
+            }
+        }
+        Ok(())
     }
 
     /// This process will not serve: the old one goes on.
@@ -297,7 +328,7 @@ mod tests {
             assert_eq!(listener.local_addr().unwrap().port(), *port);
         }
         assert!(predecessor.take(Role::Listener, "l0", "127.0.0.1:0").is_none());
-        predecessor.ready();
+        predecessor.ready().unwrap();
         assert_eq!(old.join().unwrap(), Ok(std::process::id()));
     }
 

@@ -66,7 +66,7 @@ const ORDERS_MAX: usize = 16;
 const WAITING_MAX: usize = 64;
 /// How long an idle connection is still answered on when the process quits: a request that is on its way gets its
 /// answer instead of a reset.
-const QUIT_LINGER: Duration = Duration::from_secs(1);
+pub(super) const QUIT_LINGER: Duration = Duration::from_secs(1);
 
 /// The course of the process, told to everybody who has to act on it.
 #[derive(Debug)]
@@ -124,12 +124,18 @@ impl Lifecycle {
     /// One reload or upgrade at a time; neither keeps the end waiting. Reloads asked for meanwhile are one reload after it.
     pub async fn run(&mut self, house: &House<'_>) -> Ending {
         let mut work: Option<Work<'_>> = None;
-        let mut upgrading: Option<Order> = None;
+        // The upgrade under way, and the one to follow the reload under way.
+        let (mut upgrading, mut upgrade_due): (Option<Order>, Option<Order>) = (None, None);
         // Whom the reload under way, and the one after it, are told to.
         let (mut told, mut waiting) = (Vec::new(), Vec::new());
         let mut reload_due = false;
         loop {
-            if work.is_none() && reload_due {
+            if work.is_none()
+                && let Some(order) = upgrade_due.take()
+            {
+                upgrading = Some(order);
+                work = Some(Box::pin(async { Finished::Upgrade(house.upgrader.upgrade().await) }));
+            } else if work.is_none() && reload_due {
                 reload_due = false;
                 told = std::mem::take(&mut waiting);
                 work = Some(Box::pin(async { Finished::Reload(house.reloader.reload().await) }));
@@ -144,11 +150,18 @@ impl Lifecycle {
                             std::mem::take(&mut told).into_iter().for_each(|answer| tell(answer, outcome.clone()));
                         }
                         Finished::Upgrade(Ok(successor)) => {
-                            waiting.into_iter().for_each(|answer| tell(answer, refusal("the process was replaced: reload the new one")));
+                            if reload_due {
+                                // It may have read the files before they were changed.
+                                successor.reload();
+                            }
+                            let moved = refusal("the process was replaced, and the new one told to reload");
+                            waiting.into_iter().for_each(|answer| tell(answer, moved.clone()));
                             return self.hand_over(house, successor, upgrading).await;
                         }
                         Finished::Upgrade(Err(why)) => {
-                            tracing::error!("upgrade failed, this process goes on: {why}");
+                            // All of it is for whoever asked; in the log one line says it.
+                            let first = why.lines().next().unwrap_or_default();
+                            tracing::error!("upgrade failed, this process goes on: {first}");
                             if let Some(order) = upgrading.take() {
                                 order.done(refusal(&why));
                             }
@@ -170,16 +183,17 @@ impl Lifecycle {
                         waiting.push(order.answer);
                     }
                 }
-                Command::Upgrade if upgrading.is_some() => {
+                Command::Upgrade if upgrading.is_some() || upgrade_due.is_some() => {
                     tracing::warn!("an upgrade is under way already");
                     order.done(refusal("an upgrade is under way already"));
                 }
-                Command::Upgrade if work.is_some() => order.done(refusal("a reload is under way: try again")),
-                Command::Upgrade => {
-                    upgrading = Some(order);
-                    work = Some(Box::pin(async { Finished::Upgrade(house.upgrader.upgrade().await) }));
-                }
+                Command::Upgrade => upgrade_due = Some(order),
                 Command::Quit => {
+                    // A new process that does not serve yet is not going to.
+                    drop(work);
+                    let others = told.into_iter().chain(waiting);
+                    let upgrades = [upgrading, upgrade_due].into_iter().flatten().map(|order| order.answer);
+                    others.chain(upgrades).for_each(|answer| tell(answer, refusal("the process is ending")));
                     order.done(serde_json::json!({ "ok": true }));
                     return self.quit(house).await;
                 }

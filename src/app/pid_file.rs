@@ -1,28 +1,38 @@
 //! The pid file: written once the sockets are bound, removed at the end if it is still ours.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-/// A written pid file.
+/// A pid file: prepared, then written.
 #[derive(Debug)]
 pub(super) struct PidFile {
     path: PathBuf,
     content: String,
-    /// What stood in it, while this process may still fail to replace the one that wrote it.
-    before: Option<String>,
+    way: Way,
+}
+
+/// How the file is written.
+#[derive(Debug)]
+enum Way {
+    /// By renaming this neighbour: a reader never sees half a number.
+    Rename(PathBuf),
+    /// In place, where the directory may not be changed: root gave the file away, but not what it is in.
+    InPlace(File),
+    /// It is written.
+    Done,
 }
 
 impl PidFile {
-    /// Writes this process's id to `path`. `replaces` says that this process replaces another one, whose id may stand
-    /// there: until [`PidFile::settle`] it is put back when this is dropped.
+    /// Makes sure that this process's id can be written to `path`, without writing it. `replaces` is the process that
+    /// this one replaces, whose id may stand there.
     ///
     /// # Errors
     /// The file system says no, or the file names another process of this program that is alive.
-    pub(super) fn write(path: &Path, replaces: bool) -> io::Result<Self> {
-        let before = std::fs::read_to_string(path).ok();
-        if let Some(pid) = before.as_ref().and_then(|text| text.trim().parse::<u32>().ok())
-            && !replaces
+    pub(super) fn prepare(path: &Path, replaces: Option<u32>) -> io::Result<Self> {
+        if let Some(pid) = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse::<u32>().ok())
             && pid != std::process::id()
+            && Some(pid) != replaces
             && is_of_this_program(pid)
         {
             let message = format!("process {pid} is running with it");
@@ -32,27 +42,43 @@ impl PidFile {
             std::fs::create_dir_all(parent)?;
         }
         let content = format!("{}\n", std::process::id());
-        put(path, &content)?;
-        Ok(Self { path: path.to_owned(), content, before: before.filter(|_| replaces) })
+        let way = match draft(path, &content) {
+            Ok(draft) => Way::Rename(draft),
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied && path.exists() => {
+                Way::InPlace(File::options().write(true).open(path)?)
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Self { path: path.to_owned(), content, way })
     }
 
-    /// The file stays this process's to its end.
-    pub(super) fn settle(&mut self) {
-        self.before = None;
+    /// Writes it; from now on it is removed with this value. What could go wrong has been tried.
+    ///
+    /// # Errors
+    /// The file system says no after all.
+    pub(super) fn put(&mut self) -> io::Result<()> {
+        match std::mem::replace(&mut self.way, Way::Done) {
+            Way::Rename(draft) => std::fs::rename(draft, &self.path),
+            Way::InPlace(mut file) => file.set_len(0).and_then(|()| file.write_all(self.content.as_bytes())),
+            Way::Done => Ok(()),
+        }
+    }
+
+    /// Writes the id of the process that was to be replaced, and goes on.
+    pub(super) fn give_back(&self, pid: u32) -> io::Result<()> {
+        draft(&self.path, &format!("{pid}\n")).and_then(|draft| std::fs::rename(draft, &self.path))
     }
 }
 
-/// Writes through a neighbour and a rename: a reader never sees half a number. Where only the file itself may be changed,
-/// as after root has given it away in a directory of its own, it is written in place.
-fn put(path: &Path, content: &str) -> io::Result<()> {
+/// A neighbour of `path` with `content`. It must be new: as root nothing is written through somebody's link.
+fn draft(path: &Path, content: &str) -> io::Result<PathBuf> {
     let draft = path.with_extension(format!("pid.{}", std::process::id()));
-    let placed = std::fs::write(&draft, content).and_then(|()| std::fs::rename(&draft, path));
-    match placed {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied && path.exists() => {
-            std::fs::write(path, content)
-        }
-        placed => placed,
+    match std::fs::remove_file(&draft) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
     }
+    File::options().write(true).create_new(true).open(&draft)?.write_all(content.as_bytes())?;
+    Ok(draft)
 }
 
 /// Whether `pid` is alive and runs what this process runs: ids are used again, and a crash leaves its file behind.
@@ -63,15 +89,16 @@ fn is_of_this_program(pid: u32) -> bool {
 
 impl Drop for PidFile {
     fn drop(&mut self) {
-        // A successor may have written its own by now.
-        if !std::fs::read_to_string(&self.path).is_ok_and(|found| found == self.content) {
-            return;
-        }
-        let done = match &self.before {
-            Some(before) => put(&self.path, before),
-            None => std::fs::remove_file(&self.path),
+        let removed = match &self.way {
+            Way::Rename(draft) => std::fs::remove_file(draft),
+            Way::InPlace(_) => Ok(()),
+            // A successor may have written its own by now.
+            Way::Done if std::fs::read_to_string(&self.path).is_ok_and(|found| found == self.content) => {
+                std::fs::remove_file(&self.path)
+            }
+            Way::Done => Ok(()),
         };
-        if let Err(error) = done {
+        if let Err(error) = removed {
             tracing::warn!(path = %self.path.display(), %error, "cannot remove the pid file");
         }
     }
@@ -81,16 +108,22 @@ impl Drop for PidFile {
 mod tests {
     use super::*;
 
+    fn written(path: &Path, replaces: Option<u32>) -> PidFile {
+        let mut file = PidFile::prepare(path, replaces).unwrap();
+        file.put().unwrap();
+        file
+    }
+
     #[test]
     fn a_successors_file_is_left_alone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run/edgeward.pid");
-        let first = PidFile::write(&path, false).unwrap();
+        let first = written(&path, None);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), format!("{}\n", std::process::id()));
         std::fs::write(&path, "1\n").unwrap();
         drop(first);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n");
-        drop(PidFile::write(&path, false).unwrap());
+        drop(written(&path, None));
         assert!(!path.exists());
     }
 
@@ -101,20 +134,17 @@ mod tests {
         let path = dir.path().join("edgeward.pid");
         // No process has this id: it is above the kernel's limit.
         std::fs::write(&path, "4194305\n").unwrap();
-        drop(PidFile::write(&path, false).unwrap());
+        drop(written(&path, None));
     }
 
-    /// A process that fails to replace another one leaves that one's file as it was.
+    /// A process that fails to replace another one leaves that one's file as it was, and nothing beside it.
     #[test]
-    fn a_failed_replacement_puts_the_file_back() {
+    fn what_was_only_prepared_leaves_no_trace() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("edgeward.pid");
         std::fs::write(&path, "1\n").unwrap();
-        drop(PidFile::write(&path, true).unwrap());
+        drop(PidFile::prepare(&path, Some(1)).unwrap());
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "1\n");
-        let mut settled = PidFile::write(&path, true).unwrap();
-        settled.settle();
-        drop(settled);
-        assert!(!path.exists());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }

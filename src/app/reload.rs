@@ -1,9 +1,11 @@
 //! A new configuration for a running process: read, compile, warm, swap; or nothing at all.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::join_all;
+use indexmap::IndexSet;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -69,7 +71,18 @@ pub struct Reloader {
     origins: Origins,
     current: Arc<Current>,
     last: Mutex<Option<Last>>,
-    generation: watch::Sender<u64>,
+    watched: watch::Sender<Watched>,
+}
+
+/// What a watch over the files of the configuration has to know.
+#[derive(Debug, Clone)]
+pub(super) struct Watched {
+    /// Whether the configuration in force wants one.
+    pub(super) wanted: bool,
+    /// The files of the configuration in force, and of one that was not taken: repairing it is a change.
+    pub(super) files: Arc<[PathBuf]>,
+    /// When they began to be read: what is younger was perhaps not seen.
+    pub(super) read: SystemTime,
 }
 
 /// How the last reload went.
@@ -94,8 +107,10 @@ struct Refused {
 impl Reloader {
     /// Reloads what `origins` read, in place of what is `current`.
     pub fn new(origins: Origins, current: Arc<Current>) -> Self {
-        let generation = watch::Sender::new(current.load().generation);
-        Self { origins, current, last: Mutex::default(), generation }
+        let loaded = current.load();
+        let watched =
+            Watched { wanted: loaded.server.watch, files: loaded.files.clone(), read: clock::wall() };
+        Self { origins, current, last: Mutex::default(), watched: watch::Sender::new(watched) }
     }
 
     /// How the last reload went; `None` before the first.
@@ -103,16 +118,18 @@ impl Reloader {
         self.last.lock().clone()
     }
 
-    /// Changes with each configuration that is taken.
-    pub fn generation(&self) -> watch::Receiver<u64> {
-        self.generation.subscribe()
+    /// What there is to be watched, anew after each reload.
+    pub(super) fn watched(&self) -> watch::Receiver<Watched> {
+        self.watched.subscribe()
     }
 
     /// Reads, compiles, warms and swaps. On any problem nothing has changed. Returns the outcome as the control socket
     /// tells it; the log and the metrics have it, too.
     pub async fn reload(&self) -> serde_json::Value {
-        let began = clock::now();
-        let taken = self.take().await;
+        let (began, read) = (clock::now(), clock::wall());
+        let mut attempted = Arc::default();
+        let taken = self.take(&mut attempted).await;
+        self.watch(taken.is_ok(), &attempted, read);
         let at = clock::wall();
         let ms = u64::try_from(clock::now().saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX);
         self.origins.metrics.reloaded(taken.is_ok(), at);
@@ -144,9 +161,29 @@ impl Reloader {
         answer
     }
 
-    async fn take(&self) -> Result<(u64, Changes, String), Refused> {
+    /// Has the files watched that the next reload is about.
+    fn watch(&self, taken: bool, attempted: &Arc<[PathBuf]>, read: SystemTime) {
+        let current = self.current.load();
+        let files = if taken {
+            current.files.clone()
+        } else {
+            current
+                .files
+                .iter()
+                .chain(attempted.iter())
+                .collect::<IndexSet<_>>()
+                .into_iter()
+                .cloned()
+                .collect()
+        };
+        self.watched.send_replace(Watched { wanted: current.server.watch, files, read });
+    }
+
+    async fn take(&self, attempted: &mut Arc<[PathBuf]>) -> Result<(u64, Changes, String), Refused> {
         let old = self.current.load();
-        let (snapshot, changes, warnings) = self.compile(old.clone()).await?;
+        let (files, compiled) = self.compile(old.clone()).await;
+        *attempted = files;
+        let (snapshot, changes, warnings) = compiled?;
         warm(&snapshot).await;
         let (snapshot, generation) = (Arc::new(snapshot), old.generation + 1);
         self.origins.log.set_level(snapshot.log.level);
@@ -157,19 +194,21 @@ impl Reloader {
             log.open();
         }
         self.origins.access.reopen();
-        self.generation.send_replace(generation);
         // The last holder of a large configuration takes some time to drop it: not here, where signals wait.
         drop(task::blocking(move || drop(old)));
         Ok((generation, changes, warnings))
     }
 
     /// Beside the runtime: ten thousand routes take a fraction of a second.
-    async fn compile(&self, old: Arc<Snapshot>) -> Result<(Snapshot, Changes, String), Refused> {
+    async fn compile(
+        &self,
+        old: Arc<Snapshot>,
+    ) -> (Arc<[PathBuf]>, Result<(Snapshot, Changes, String), Refused>) {
         let bound = old.listeners.iter().map(|listener| listener.name.clone()).collect();
         let runtime = self.origins.runtime(old.generation + 1, bound);
         let read = self.origins.read.clone();
         let compiled = task::blocking(move || {
-            let Compiled { sources, mut diagnostics, snapshot } = read().compile(&runtime);
+            let Compiled { sources, mut diagnostics, files, snapshot } = read().compile(&runtime);
             if let Some(new) = &snapshot {
                 diff::needs_upgrade(&old, new, &mut diagnostics);
             }
@@ -178,7 +217,7 @@ impl Reloader {
             } else {
                 render::text(&diagnostics, &sources, false)
             };
-            match snapshot.filter(|_| !diagnostics.has_errors()) {
+            let compiled = match snapshot.filter(|_| !diagnostics.has_errors()) {
                 Some(new) => {
                     let changes = Changes::between(&old, &new);
                     Ok((new, changes, text))
@@ -186,11 +225,12 @@ impl Reloader {
                 None => {
                     Err(Refused { errors: errors(&diagnostics), first: first(&diagnostics, &sources), text })
                 }
-            }
+            };
+            (files, compiled)
         });
         compiled.await.unwrap_or_else(|error| {
             let first = format!("reading it failed: {error}");
-            Err(Refused { errors: 1, text: format!("error: {first}\n"), first })
+            (Arc::default(), Err(Refused { errors: 1, text: format!("error: {first}\n"), first }))
         })
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,10 +138,9 @@ impl Server {
         let (user, group) = (snapshot.server.user.as_deref(), snapshot.server.group.as_deref());
         let account = Account::find(user, group).map_err(StartError::User)?;
         let bindings = Bindings::new(snapshot, process.predecessor.as_mut(), &account)?;
-        let replaces = process.predecessor.is_some();
         let pid_file = snapshot.server.pid_file.as_ref().map(|path| {
-            let written = PidFile::write(path, replaces).and_then(|file| account.own(path).map(|()| file));
-            written.map_err(|source| StartError::PidFile { path: path.display().to_string(), source })
+            let prepared = pid_file(path, process.predecessor.as_ref(), &account);
+            prepared.map_err(|source| StartError::PidFile { path: path.display().to_string(), source })
         });
         let pid_file = pid_file.transpose()?;
         if let Some(Output::File(path)) = snapshot.log.access.as_ref().map(|log| log.output())
@@ -209,6 +209,20 @@ impl Server {
     /// # Errors
     /// Threads or signal handlers cannot be had.
     pub fn run(mut self, ready: impl FnOnce(&str)) -> Result<Ending, StartError> {
+        let mut predecessor = self.process.predecessor.take();
+        let ended = self.run_after(&mut predecessor, ready);
+        if let (Err(error), Some(predecessor)) = (&ended, predecessor) {
+            predecessor.failed(&error.to_string());
+        }
+        ended
+    }
+
+    /// Takes `predecessor` once it serves.
+    fn run_after(
+        mut self,
+        predecessor: &mut Option<Predecessor>,
+        ready: impl FnOnce(&str),
+    ) -> Result<Ending, StartError> {
         let announcement = self.announcement();
         let data = data_plane(&self.snapshot)?;
         let control_plane = Builder::new_current_thread().enable_all().build()?;
@@ -261,22 +275,28 @@ impl Server {
                     }
                 }));
             }
-            drop(task::spawn(
-                "watch",
-                watch::run(current.clone(), reloader.generation(), lifecycle.sender()),
-            ));
+            drop(task::spawn("watch", watch::run(reloader.watched(), lifecycle.sender())));
             metrics.configured(clock::wall());
             metrics.set_certificates(self.snapshot.certificates());
             // The snapshot of the start is not kept beyond its successors.
             drop(self.snapshot);
+            match predecessor.take() {
+                // It told the service manager long ago that it is ready, and tells it who serves now.
+                Some(predecessor) => {
+                    if let Some(pid_file) = &mut self.pid_file {
+                        pid_file.put()?;
+                    }
+                    let pid = predecessor.pid();
+                    if let Err(error) = predecessor.ready() {
+                        let given = self.pid_file.as_ref().map_or(Ok(()), |file| file.give_back(pid));
+                        given.unwrap_or_else(|error| tracing::error!(%error, "the pid file names nobody"));
+                        return Err(error);
+                    }
+                    upgrader.keep_files();
+                }
+                None => service_manager::ready(),
+            }
             ready(&announcement);
-            service_manager::ready();
-            if let Some(predecessor) = self.process.predecessor {
-                predecessor.ready();
-            }
-            if let Some(pid_file) = &mut self.pid_file {
-                pid_file.settle();
-            }
 
             let house = House {
                 current: &current,
@@ -297,6 +317,16 @@ impl Server {
         drop(self.pid_file);
         Ok(ending)
     }
+}
+
+/// The pid file, written already unless another process is still to be replaced.
+fn pid_file(path: &Path, predecessor: Option<&Predecessor>, account: &Account) -> io::Result<PidFile> {
+    let mut file = PidFile::prepare(path, predecessor.map(Predecessor::pid))?;
+    if predecessor.is_none() {
+        file.put()?;
+        account.own(path)?;
+    }
+    Ok(file)
 }
 
 /// Root could read everything; whoever the process is now must be able to as well, or no reload would ever succeed.
@@ -353,11 +383,13 @@ fn serve_plain(
         redirect_https: None,
         metrics: metrics.listener(name),
     });
+    let connections = Arc::new(Connections::default());
+    connections.linger_for(lifecycle::QUIT_LINGER);
     let edge = Arc::new(Edge {
         app: Arc::new(Plain::new(service)),
         rules: Rules::Fixed(listener, plain_limits()),
         metrics: metrics.clone(),
-        connections: Arc::new(Connections::default()),
+        connections,
         draining: draining.clone(),
     });
     let stop = handed_over.clone();

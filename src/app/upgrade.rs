@@ -8,6 +8,8 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use super::handover::{STDIN, Sockets, ToSuccessor, VARIABLE};
 use super::service_manager;
 use crate::base::task;
@@ -78,20 +80,25 @@ impl Upgrader {
             .stdin(Stdio::from(theirs))
             .spawn()
             .map_err(|error| format!("cannot start {}: {error}", invocation.program.display()))?;
-        let successor = Successor { child: Some(child) };
+        let mut successor = Successor { pid: child.id(), child: Some(child) };
         let sockets = self.sockets.clone();
         let handed = task::blocking(move || connection.hand_over(&sockets, READY_TIMEOUT)).await;
         match handed {
-            Ok(Ok(pid)) if pid == successor.pid() => {
-                self.sockets.handed_over();
+            Ok(Ok(pid)) => {
+                self.sockets.set_handed_over(true);
                 // systemd takes this from its main process, which the new one is only from here on.
                 service_manager::main_pid(pid);
+                // Not always the child's: a script may stand between, and only who has the socket can have said so.
+                successor.pid = pid;
                 Ok(successor)
             }
-            Ok(Ok(pid)) => Err(format!("process {pid} answered in place of {}", successor.pid())),
-            Ok(Err(Some(why))) => Err(format!("the new process {}: {}", successor.pid(), why.trim_end())),
+            Ok(Err(Some(why))) => {
+                let pid = successor.pid;
+                drop(task::blocking(move || successor.end()));
+                Err(format!("the new process {pid}: {}", why.trim_end()))
+            }
             Ok(Err(None)) => {
-                let pid = successor.pid();
+                let pid = successor.pid;
                 let ended = task::blocking(move || successor.end()).await;
                 let how = ended
                     .ok()
@@ -103,6 +110,11 @@ impl Upgrader {
         }
     }
 
+    /// The files of all sockets are this process's: the one before has left them to it.
+    pub(super) fn keep_files(&self) {
+        self.sockets.set_handed_over(false);
+    }
+
     /// Closes the sockets kept for a next process: there will be none.
     pub(super) fn let_go(&self) {
         self.sockets.let_go();
@@ -112,19 +124,24 @@ impl Upgrader {
 /// The process that replaces this one. Killed when dropped: a process that is not waited for must not serve.
 #[derive(Debug)]
 pub struct Successor {
+    pid: u32,
     child: Option<Child>,
 }
 
 impl Successor {
-    fn pid(&self) -> u32 {
-        self.child.as_ref().map_or(0, Child::id)
-    }
-
     /// Lets it live, and returns its id.
     pub(super) fn release(mut self) -> u32 {
-        let pid = self.pid();
         self.child = None;
-        pid
+        self.pid
+    }
+
+    /// Tells it to reload, which it can: it serves.
+    pub(super) fn reload(&self) {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw);
+        let told = pid.map_or(Ok(()), |pid| kill_process(pid, Signal::HUP));
+        if let Err(error) = told {
+            tracing::warn!(pid = self.pid, %error, "the new process cannot be told to reload");
+        }
     }
 
     /// Its end, which has begun: killing it again changes nothing, and if it only closed its side it goes now.
@@ -136,10 +153,13 @@ impl Successor {
 
 impl Drop for Successor {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take()
-            && child.kill().and_then(|()| child.wait()).is_err()
-        {
-            tracing::warn!(pid = child.id(), "the new process could not be ended");
+        let Some(mut child) = self.child.take() else { return };
+        if let Err(error) = child.kill() {
+            tracing::warn!(pid = child.id(), %error, "the new process could not be ended");
+        }
+        // It may take its time to go, which must not hold up signals. At the end of this process somebody else waits for it.
+        if tokio::runtime::Handle::try_current().is_ok() {
+            drop(task::blocking(move || child.wait()));
         }
     }
 }

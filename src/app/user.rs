@@ -35,6 +35,11 @@ impl Account {
         })
     }
 
+    /// Whether `uid` is the account's.
+    pub(super) fn is(&self, uid: u32) -> bool {
+        self.user.is_some_and(|user| user.as_raw() == uid)
+    }
+
     /// Gives `path` to the account: what root made, the account must be able to replace.
     pub(super) fn own(&self, path: &Path) -> io::Result<()> {
         if !Uid::effective().is_root() || (self.user.is_none() && self.group.is_none()) {

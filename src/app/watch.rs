@@ -7,36 +7,31 @@ use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
 use super::lifecycle::{Command, Order};
+use super::reload::Watched;
 use crate::base::task;
-use crate::config::snapshot::Current;
 
 /// How often files are looked at. A change is acted on when they were the same twice: not half way through a copy.
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What tells a file's contents apart without reading them; `None` = not there.
-type Look = Option<(u64, u64, u64, i64, i64)>;
+type Look = Option<(u64, u64, u64, SystemTime)>;
 
-/// Orders reloads for as long as it is polled, while the configuration of the moment wants them. `generation` changes
-/// with each configuration.
-pub(super) async fn run(
-    current: Arc<Current>,
-    mut generation: watch::Receiver<u64>,
-    orders: mpsc::Sender<Order>,
-) {
-    let mut seen = HashMap::new();
+/// How each file was when it counted last; `None` = it is not known, and counts as changed.
+type Seen = HashMap<PathBuf, Option<Look>>;
+
+/// Orders reloads for as long as it is polled, while the configuration of the moment wants them.
+pub(super) async fn run(mut watched: watch::Receiver<Watched>, orders: mpsc::Sender<Order>) {
+    let mut seen = Seen::new();
     loop {
-        generation.borrow_and_update();
-        let snapshot = current.load();
-        let (wanted, files) = (snapshot.server.watch, snapshot.files.clone());
-        drop(snapshot);
+        let Watched { wanted, files, read } = watched.borrow_and_update().clone();
         tokio::select! {
-            changed = generation.changed() => if changed.is_err() { return },
-            () = changes(&files, &mut seen), if wanted => {
+            changed = watched.changed() => if changed.is_err() { return },
+            () = changes(&files, read, &mut seen), if wanted => {
                 if orders.send(Order::unanswered(Command::Reload)).await.is_err() {
                     return;
                 }
@@ -47,18 +42,22 @@ pub(super) async fn run(
 
 /// Returns when `files` are not as they were `seen`, and have come to rest. They count as seen then, whatever comes of it:
 /// a broken configuration is not reported every second, and a change made while it is read is another one.
-async fn changes(files: &Arc<[PathBuf]>, seen: &mut HashMap<PathBuf, Look>) {
-    seen.retain(|file, _| files.contains(file));
+async fn changes(files: &Arc<[PathBuf]>, read: SystemTime, seen: &mut Seen) {
     let mut before = look(files).await;
+    let mut known = Seen::with_capacity(files.len());
     for (file, look) in files.iter().zip(&before) {
-        seen.entry(file.clone()).or_insert(*look);
+        // What is older than the last reading was seen by it, by whomever it was asked for.
+        let was_read = look.is_none_or(|(.., modified)| modified < read);
+        let last = if was_read { Some(*look) } else { seen.remove(file).flatten() };
+        known.insert(file.clone(), last);
     }
+    *seen = known;
     loop {
         tokio::time::sleep(INTERVAL).await;
         let now = look(files).await;
-        let changed = files.iter().zip(&now).any(|(file, look)| seen.get(file) != Some(look));
+        let changed = files.iter().zip(&now).any(|(file, look)| seen.get(file) != Some(&Some(*look)));
         if changed && now == before {
-            seen.extend(files.iter().cloned().zip(now));
+            seen.extend(files.iter().cloned().zip(now.into_iter().map(Some)));
             return;
         }
         before = now;
@@ -70,7 +69,7 @@ async fn look(files: &Arc<[PathBuf]>) -> Vec<Look> {
     let looked = task::blocking(move || {
         let one = |file: &PathBuf| {
             let found = std::fs::metadata(file).ok()?;
-            Some((found.dev(), found.ino(), found.size(), found.mtime(), found.mtime_nsec()))
+            Some((found.dev(), found.ino(), found.size(), found.modified().ok()?))
         };
         files.iter().map(one).collect()
     });

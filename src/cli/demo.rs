@@ -56,7 +56,7 @@ pub(super) fn run(config: Option<&Path>, free_ports: bool) -> u8 {
         let text = fs::read_to_string(&config).unwrap_or_else(|_| built_in.clone());
         config::load_text(&config, &exchange_ports(&text, exchange), config::surroundings())
     };
-    let prepared = match Prepared::load(Arc::new(read)) {
+    let prepared = match Prepared::load(Arc::new(read), out::complaints_are_read()) {
         Ok(prepared) => prepared,
         Err(why) => {
             out::complain(&why);

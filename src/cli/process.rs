@@ -54,7 +54,7 @@ pub(super) fn run(config: Option<&Path>, order: Order) -> u8 {
         file.as_ref().map(|at| at.value.0.clone())
     };
     match (file(&raw.server.control_socket), file(&raw.server.pid_file)) {
-        (Some(socket), _) => over_socket(&socket, order),
+        (Some(socket), pid_file) => over_socket(&socket, pid_file.as_deref(), order),
         (None, Some(pid_file)) => by_signal(&pid_file, order),
         (None, None) => {
             if loaded.diagnostics.has_errors() {
@@ -70,13 +70,24 @@ pub(super) fn run(config: Option<&Path>, order: Order) -> u8 {
     }
 }
 
-fn over_socket(socket: &Path, order: Order) -> u8 {
+fn over_socket(socket: &Path, pid_file: Option<&Path>, order: Order) -> u8 {
     let reply = match control::ask(socket, order.word()) {
         Ok(reply) => reply,
+        // The process may still have the socket of the configuration it started with.
+        Err(error) if is_nobody(&error) && pid_file.is_some_and(is_running) && order.signal().is_some() => {
+            out::complain(&format!("edgeward: nobody answers on {}: {error}\n", socket.display()));
+            return pid_file.map_or(PROBLEMS, |file| by_signal(file, order));
+        }
         Err(error) => return fail(&format!("nobody answers on {}: {error}", socket.display())),
     };
     let text = |key: &str| reply.get(key).and_then(Value::as_str).unwrap_or_default();
     if reply.get("ok").and_then(Value::as_bool) != Some(true) {
+        if reply.get("pending").and_then(Value::as_bool) == Some(true) {
+            out::complain(
+                "edgeward: it is still under way; the log of the process will say what came of it\n",
+            );
+            return OUTCOME_UNKNOWN;
+        }
         out::complain(text("problems"));
         return match order {
             Order::Reload => fail(&format!("not reloaded, nothing has changed: {}", text("error"))),
@@ -116,6 +127,10 @@ fn by_signal(pid_file: &Path, order: Order) -> u8 {
     let Some(pid) = text.trim().parse().ok().filter(|pid| *pid > 1).and_then(Pid::from_raw) else {
         return fail(&format!("{} does not hold a process id", pid_file.display()));
     };
+    if !is_running(pid_file) {
+        let pid = pid.as_raw_nonzero();
+        return fail(&format!("process {pid} of {} is not edgeward, or not there", pid_file.display()));
+    }
     match kill_process(pid, signal) {
         Ok(()) => {
             out::complain(
@@ -125,4 +140,16 @@ fn by_signal(pid_file: &Path, order: Order) -> u8 {
         }
         Err(error) => fail(&format!("process {}: {error}", pid.as_raw_nonzero())),
     }
+}
+
+/// Whether nobody listens there.
+fn is_nobody(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused)
+}
+
+/// Whether the process that the file names runs what this process runs: ids are used again.
+fn is_running(pid_file: &Path) -> bool {
+    let name = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/comm")).ok();
+    let pid = std::fs::read_to_string(pid_file).unwrap_or_default();
+    name(pid.trim()).is_some_and(|other| Some(other) == name("self"))
 }

@@ -31,7 +31,9 @@ pub(super) fn run(config: Option<&Path>) -> u8 {
         }
     };
     let read = move || config::load(&path, config::surroundings());
-    match Prepared::load(Arc::new(read)) {
+    // Another process passes on what it hears, and has no use for colours.
+    let colour = predecessor.is_none() && out::complaints_are_read();
+    match Prepared::load(Arc::new(read), colour) {
         Ok(prepared) => {
             prepared.serve(Ok(Invocation::of_this_process()), predecessor, |_| Ok(()), str::to_owned)
         }
@@ -69,7 +71,7 @@ impl Prepared {
     ///
     /// # Errors
     /// What is wrong, to be printed as it is. Warnings are printed here.
-    pub(super) fn load(read: Read) -> Result<Self, String> {
+    pub(super) fn load(read: Read, colour: bool) -> Result<Self, String> {
         install_provider();
         let log = ProcessLog::install(tracing::level_filters::LevelFilter::INFO)
             .map_err(|error| format!("edgeward: {error}\n"))?;
@@ -79,12 +81,9 @@ impl Prepared {
         let sessions = Arc::default();
         let origins = Origins { read, live, sessions, metrics, access, log };
         let runtime = origins.runtime(1, Vec::new());
-        let Compiled { sources, diagnostics, snapshot } = (origins.read)().compile(&runtime);
-        let text = if diagnostics.is_empty() {
-            String::new()
-        } else {
-            render::text(&diagnostics, &sources, out::complaints_are_read())
-        };
+        let Compiled { sources, diagnostics, snapshot, .. } = (origins.read)().compile(&runtime);
+        let text =
+            if diagnostics.is_empty() { String::new() } else { render::text(&diagnostics, &sources, colour) };
         let Some(snapshot) = snapshot else { return Err(text) };
         out::complain(&text);
         origins.log.set_level(snapshot.log.level);

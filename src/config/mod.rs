@@ -83,6 +83,12 @@ fn finish(
     let declared = root.as_ref().map(Declared::of).unwrap_or_default();
     if let Some(raw) = &raw {
         files.retain(|file| !raw.server.is_own(file));
+        // Of a pattern the directory counts, which changes when a file comes or goes; the files are found when compiled.
+        let patterns = files.extract_if(.., |file| file.to_string_lossy().contains('*'));
+        let directories: Vec<_> = patterns.filter_map(|file| file.parent().map(Path::to_owned)).collect();
+        // Others are what a route serves, not what it is made from.
+        files.retain(|file| !file.is_dir());
+        files.extend(directories);
         files.extend(included_directories(raw, &sources));
     }
     files.extend(sources.iter().map(|(_, source)| source.path.clone()));

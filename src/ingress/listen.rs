@@ -35,10 +35,29 @@ pub struct SocketFile {
 }
 
 impl SocketFile {
-    fn of(path: &Path) -> io::Result<Self> {
+    /// The socket at `path`, which is this process's from now on.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn of(path: &Path) -> io::Result<Self> {
         let made = std::fs::symlink_metadata(path)?;
         let identity = (made.dev(), made.ino());
         Ok(Self { path: path.to_owned(), identity, handed_over: Arc::default() })
+    }
+
+    /// The same, of a socket that another process serves until [`SocketFile::handed_over`] is taken back.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn of_another(path: &Path) -> io::Result<Self> {
+        let file = Self::of(path)?;
+        file.handed_over.store(true, Ordering::Relaxed);
+        Ok(file)
+    }
+
+    /// True while another process has the socket, and with it the file.
+    pub fn handed_over(&self) -> Arc<AtomicBool> {
+        self.handed_over.clone()
     }
 }
 
@@ -77,7 +96,8 @@ impl Bound {
         .map_err(|source| BindError { address: address.to_string(), source })
     }
 
-    /// Takes over the listening `socket` of another process, which was bound to `address`.
+    /// Takes over the listening `socket` of another process, which was bound to `address`. A file stays that process's until
+    /// [`Bound::handed_over`] is taken back. A unix socket whose file is gone is bound anew: nobody can connect to it.
     pub fn inherit(address: &BindAddress, socket: OwnedFd) -> Result<Self, BindError> {
         let failed = |source| BindError { address: address.to_string(), source };
         let socket = Socket::from(socket);
@@ -87,7 +107,11 @@ impl Bound {
         socket.set_nonblocking(true).map_err(failed)?;
         match address {
             BindAddress::Tcp(_) => Ok(Self::Tcp(socket.into())),
-            BindAddress::Unix(path) => Ok(Self::Unix(socket.into(), SocketFile::of(path).map_err(failed)?)),
+            BindAddress::Unix(path) => match SocketFile::of_another(path) {
+                Ok(file) => Ok(Self::Unix(socket.into(), file)),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Self::bind(address),
+                Err(error) => Err(failed(error)),
+            },
         }
     }
 
@@ -99,11 +123,11 @@ impl Bound {
         }
     }
 
-    /// Set when another process has the socket, and with it the file.
+    /// True while another process has the socket, and with it the file.
     pub fn handed_over(&self) -> Arc<AtomicBool> {
         match self {
             Self::Tcp(_) => Arc::default(),
-            Self::Unix(_, file) => file.handed_over.clone(),
+            Self::Unix(_, file) => file.handed_over(),
         }
     }
 

@@ -91,16 +91,21 @@ impl Name {
         }
     }
 
-    /// Has `user` told of changes, and keeps the name up to date from now on. Needs a runtime.
-    pub(super) fn start(self: &Arc<Self>, user: Weak<Upstream>, resolver: &Arc<dyn Resolve>) {
+    /// Has `user` told of changes, and keeps the name up to date from now on. Needs a runtime. Returns whether `user` is
+    /// new to it.
+    pub(super) fn start(self: &Arc<Self>, user: Weak<Upstream>, resolver: &Arc<dyn Resolve>) -> bool {
         let mut users = self.users.lock();
         users.retain(|user| user.strong_count() > 0);
-        users.push(user);
+        let is_new = !users.iter().any(|known| known.ptr_eq(&user));
+        if is_new {
+            users.push(user);
+        }
         let mut task = self.task.lock();
         if task.is_none() {
             let work = keep(Arc::downgrade(self), self.host.clone(), resolver.clone());
             *task = Some(AbortOnDrop::new(task::spawn("dns", work)));
         }
+        is_new
     }
 
     fn publish(&self, result: Result<Vec<IpAddr>, String>) {

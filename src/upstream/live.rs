@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::address::Address;
 use super::discovery::{Name, Resolve};
 use super::server::ServerState;
-use super::{Settings, Upstream};
+use super::{Fallback, Settings, Upstream};
 use crate::telemetry::metrics::Metrics;
 
 /// What makes a server the same server in two configurations.
@@ -54,7 +54,7 @@ impl Live {
     /// The upstream that `settings` describe: the one there is, if it was `written` alike and its files still contain the
     /// same. So a new configuration keeps what it does not change, budgets and running checks included.
     pub fn upstream(self: &Arc<Self>, settings: Settings, written: &str, now: Instant) -> Arc<Upstream> {
-        if settings.fallback.is_some() {
+        if matches!(settings.fallback, Some(Fallback::Upstream(_))) {
             // What it falls back to may have changed, and stands elsewhere. Its servers' state is kept all the same.
             return Upstream::new(settings, self, now);
         }

@@ -31,6 +31,7 @@ pub mod tunnel;
 mod tests;
 
 use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
@@ -91,7 +92,12 @@ pub struct Settings {
 impl Settings {
     /// Tells apart what the files named by the settings contain.
     pub fn content(&self) -> u64 {
-        self.tls.as_ref().map_or(0, TlsPolicy::fingerprint)
+        let mut hasher = DefaultHasher::new();
+        self.tls.as_ref().map(TlsPolicy::fingerprint).hash(&mut hasher);
+        if let Some(Fallback::Answer(answer)) = &self.fallback {
+            answer.body().hash(&mut hasher);
+        }
+        hasher.finish()
     }
 }
 
@@ -291,10 +297,11 @@ impl Upstream {
             *before.task.lock() = None;
         }
         let names: Vec<_> = self.servers.iter().filter_map(|entry| entry.name.as_ref()).collect();
+        let mut is_new = false;
         for name in &names {
-            name.start(Arc::downgrade(self), self.live.resolver());
+            is_new |= name.start(Arc::downgrade(self), self.live.resolver());
         }
-        if !names.is_empty() {
+        if is_new {
             // What changed since the pool was made was told to nobody.
             self.rebuild();
         }

@@ -160,6 +160,23 @@ async fn drain_delay_keeps_accepting_while_not_ready() {
     assert!(began.elapsed() >= Duration::from_millis(1400), "{:?}", began.elapsed());
 }
 
+/// Probes are answered to the end, on new connections and kept ones.
+#[tokio::test]
+async fn readyz_answers_while_it_drains() {
+    let (gate, _app, mut gw, held) = with_one_held("").await;
+    let kept = gw.admin().connect().await;
+    kept.get("/livez").await.expect_status(200);
+    gw.signal(Signal::TERM);
+    refuses_connections(&gw).await;
+    for _ in 0..20 {
+        gw.admin().get("/readyz").await.expect_status(503);
+        gw.admin().get("/livez").await.expect_status(200);
+    }
+    gate.open();
+    held.await.unwrap().expect_status(200);
+    assert!(gw.exit().await.success());
+}
+
 #[tokio::test]
 async fn the_pid_file_comes_and_goes() {
     let mut gw = gateway(

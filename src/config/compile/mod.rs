@@ -7,6 +7,7 @@ mod route;
 #[cfg(test)]
 mod tests;
 
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
@@ -77,6 +78,8 @@ pub struct Compiled {
     pub sources: Sources,
     /// All that is wrong or doubtful.
     pub diagnostics: Diagnostics,
+    /// Every file it depends on, and the directories in which more are looked for: also beside errors.
+    pub files: Arc<[PathBuf]>,
     /// What requests can run on; `None` if there is any error.
     pub snapshot: Option<Snapshot>,
 }
@@ -87,17 +90,13 @@ impl Loaded {
         let Self { sources, mut diagnostics, raw, mut files, declared } = self;
         let snapshot = raw.map(|raw| {
             let compiler = Compiler { raw: &raw, declared: &declared, runtime };
-            let mut snapshot = compiler.snapshot(sources.clone(), &mut diagnostics);
-            // Patterns of certificates stand for files that only compiling found.
-            files.extend(
-                snapshot.listeners.iter().flat_map(|l| &l.certificates).map(|found| found.file.clone()),
-            );
-            snapshot.files = files.into();
-            snapshot
+            compiler.snapshot(sources.clone(), &mut files, &mut diagnostics)
         });
+        let files: Arc<[PathBuf]> = files.into();
         let snapshot = snapshot.filter(|_| !diagnostics.has_errors());
+        let snapshot = snapshot.map(|snapshot| Snapshot { files: files.clone(), ..snapshot });
         diagnostics.sort();
-        Compiled { sources, diagnostics, snapshot }
+        Compiled { sources, diagnostics, files, snapshot }
     }
 }
 
@@ -110,12 +109,12 @@ struct Compiler<'a> {
 
 impl Compiler<'_> {
     /// Beside errors the result is incomplete and must not be served.
-    fn snapshot(self, sources: Sources, out: &mut Diagnostics) -> Snapshot {
+    fn snapshot(self, sources: Sources, files: &mut Vec<PathBuf>, out: &mut Diagnostics) -> Snapshot {
         let raw = self.raw;
         let server = raw.server.compile(out);
         let limits = raw.limits.compile(out);
         let mut outline = Outline::of(raw);
-        let listeners = self.listeners(out);
+        let listeners = self.listeners(files, out);
         listeners.iter().for_each(|listener| outline.listener_content(listener));
         let upstreams = self.upstreams(&mut outline, out);
         let routes = self.routes(&upstreams, out);
@@ -148,7 +147,7 @@ impl Compiler<'_> {
         self.runtime.bound.iter().position(|bound| bound == name).or_else(written)
     }
 
-    fn listeners(self, out: &mut Diagnostics) -> Vec<Arc<Listener>> {
+    fn listeners(self, files: &mut Vec<PathBuf>, out: &mut Diagnostics) -> Vec<Arc<Listener>> {
         let listeners = &self.raw.listeners;
         // None that can be used is another matter than none, and so is one that an error keeps from being seen.
         if self.declared.listeners.is_empty() && !out.has_errors() {
@@ -161,6 +160,13 @@ impl Compiler<'_> {
         check_listeners(listeners, &paths, self.raw.admin.as_ref().map(|at| &at.value), out);
         let compile = |(path, listener): (&String, &At<ListenerRaw>)| {
             let settings = listener.compile(path, &listener.origin, out);
+            // Patterns stand for files that only now are known.
+            files.extend(
+                settings
+                    .certificates
+                    .iter()
+                    .flat_map(|pair| [pair.cert.value.clone(), pair.key.value.clone()]),
+            );
             let tls = tls::compile(&settings, path, &self.runtime.sessions, self.runtime.wall, out);
             let (tls, certificates) = match tls {
                 Some((tls, certificates)) => (Some(Arc::new(tls)), certificates),
