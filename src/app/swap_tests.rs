@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http_body_util::Empty;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -196,7 +197,7 @@ async fn connections_do_not_outlive_the_rules_they_were_let_in_by() {
     let h2 = shake(served.connect().await, &served.alice(b"h2")).await;
     let (mut two, connection) =
         hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(h2)).await.unwrap();
-    let connection = tokio::task::spawn(connection);
+    let connection = crate::base::task::spawn("client", async move { connection.await.unwrap() });
     let mut ask = async || {
         two.ready().await.unwrap();
         let request = http::Request::get("https://localhost/").body(Empty::<bytes::Bytes>::new()).unwrap();
@@ -207,8 +208,8 @@ async fn connections_do_not_outlive_the_rules_they_were_let_in_by() {
     assert_eq!(get(&mut one).await, 421);
     assert_eq!(one.read(&mut [0; 16]).await.unwrap_or(0), 0, "closed behind the answer");
     assert_eq!(ask().await, 421);
-    drop(ask);
-    drop(two);
-    connection.await.unwrap().unwrap();
+    // The server ends it (GOAWAY): the client would go on, its handle is held.
+    tokio::time::timeout(Duration::from_secs(10), connection).await.unwrap().unwrap();
+    assert!(two.ready().await.is_err());
     assert_eq!(get(&mut shake(served.connect().await, &client).await).await, 200);
 }

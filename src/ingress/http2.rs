@@ -81,12 +81,12 @@ where
                 goaway_sent = true;
                 continue;
             }
-            event = events.next() => event,
             () = connection.retirement(), if !goaway_sent => {
                 events.h2.graceful_shutdown();
                 goaway_sent = true;
                 continue;
             }
+            event = events.next() => event,
             () = streams.idle_for(idle_timeout) => {
                 if goaway_sent {
                     return;
@@ -173,12 +173,15 @@ fn answer_malformed<A>(
     let request_id = RequestId::random();
     let body = Bytes::from(Problem::new(reason).body(Form::Json, request_id.as_str()));
     let length = body.len();
-    let response = http::Response::builder()
+    let mut response = http::Response::builder()
         .status(reason.status())
         .header(header::CONTENT_TYPE, Problem::content_type(Form::Json))
         .header(header::CONTENT_LENGTH, length)
         .header(header::CACHE_CONTROL, "no-store")
         .header("x-request-id", request_id.as_str());
+    if let Some(hsts) = refuse::hsts(edge, connection) {
+        response = response.header(header::STRICT_TRANSPORT_SECURITY, hsts);
+    }
     // It fails where the client has left meanwhile.
     let sent = response.body(()).ok().and_then(|response| {
         let mut stream = answer.send_response(response, false).ok()?;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use http::{Method, Version};
+use http::{HeaderValue, Method, Version};
 
 use super::connection::Connection;
 use super::edge::Edge;
@@ -34,8 +34,8 @@ pub(super) async fn answer<A>(
     // What the client can read is unknown: the head that would say so is what is broken.
     let body = Problem::new(reason).body(Form::Json, request_id.as_str());
     let status = reason.status();
-    let listener = edge.rules.listener(connection.listener);
-    let hsts = listener.as_ref().and_then(|listener| listener.tls.as_ref()?.hsts.as_ref()?.to_str().ok());
+    let hsts = hsts(edge, connection);
+    let hsts = hsts.as_ref().and_then(|value| value.to_str().ok());
     let hsts = hsts.map(|value| format!("Strict-Transport-Security: {value}\r\n")).unwrap_or_default();
     let head = format!(
         "HTTP/1.1 {status} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nCache-Control: no-store\r\n\
@@ -55,6 +55,11 @@ pub(super) async fn answer<A>(
     record.completed = sent as usize == head.len() + body.len();
     record.request_id = Some(request_id);
     note(edge, connection, reason, rule, began, &method_of(line), record);
+}
+
+/// The listener's `Strict-Transport-Security`: every answer says it.
+pub(super) fn hsts<A>(edge: &Edge<A>, connection: &Connection) -> Option<HeaderValue> {
+    edge.rules.listener(connection.listener)?.tls.as_ref()?.hsts.clone()
 }
 
 /// Records an HTTP/1 head whose client left before it was complete; `line` is what came of its request line.
