@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use super::Site;
 use super::path::is_below;
-use crate::base::decode::{ConfigPath, Decoder, Kind, Node, Shape, Value, quote};
+use crate::base::decode::{Decoder, Kind, Node, ServedDirectory, Shape, Value, quote};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::At;
 use crate::keys;
@@ -14,7 +14,7 @@ keys! {
     /// Files below a directory: the root, then the path after `rewrite`.
     pub struct FilesRaw {
         /// The directory. Links in it may lead to other places in it, not out of it.
-        root: required ConfigPath,
+        root: required ServedDirectory,
         /// What is sent for a directory: a name, or several of which the first that is there counts; `[]` = none.
         index: IndexRaw = IndexRaw(vec!["index.html".to_owned()]),
         /// A file of the root that is sent, with 200, for a path that names none: `"index.html"` of a single-page app.
@@ -64,7 +64,7 @@ impl FilesRaw {
         }
         let fallback = self.fallback.as_ref().and_then(|fallback| self.fallback(fallback, path, out));
         Some(Site {
-            root: self.root.to_path_buf(),
+            root: self.root.0.clone(),
             index,
             fallback: fallback.map(|name| name.as_bytes().into()),
             listing: *self.listing,
@@ -85,8 +85,8 @@ impl FilesRaw {
 
     /// A root that is not there may be mounted later; one that is a file will never be a directory.
     fn check_root(&self, path: &str, out: &mut Diagnostics) {
-        let shown = self.root.display();
-        match std::fs::metadata(&*self.root.value) {
+        let shown = self.root.0.display();
+        match std::fs::metadata(&self.root.0) {
             Ok(found) if found.is_dir() => {}
             Ok(_) => {
                 out.error("not-a-directory", &self.root.origin, path, format!("{shown} is not a directory"))

@@ -318,3 +318,52 @@ fn policies_for_clients_are_told_apart() {
     assert_ne!(required, asking("localhost.pem", ""));
     assert_eq!(policy(""), None);
 }
+
+/// What is served may change every second; reading the configuration again for that would be for nothing.
+#[test]
+fn served_directories_are_no_part_of_the_configuration() {
+    let text = format!(
+        "{LISTENER}
+        [[routes]]
+        path = \"/*\"
+        files = {{ root = \"www\" }}
+        [[routes]]
+        path = \"/page\"
+        respond = {{ file = \"page.html\" }}
+        "
+    );
+    let compiled = compile_files(&[("main.toml", &text), ("page.html", "page")]);
+    let files = compiled.snapshot.unwrap().files;
+    assert!(files.iter().any(|file| file.ends_with("page.html")), "{files:?}");
+    assert!(!files.iter().any(|file| file.ends_with("www")), "{files:?}");
+}
+
+/// Header names are the same in any case, also where a route takes an inherited one away.
+#[test]
+fn inherited_header_rules_merge_in_any_case() {
+    let text = format!(
+        "{LISTENER}
+        [defaults.response]
+        set = {{ \"X-Frame-Options\" = \"DENY\", \"X-Other\" = \"1\" }}
+        [defaults.request.query]
+        set = {{ Lang = \"en\" }}
+        [upstreams.app]
+        servers = [\"127.0.0.1:3001\"]
+        [[routes]]
+        path = \"/*\"
+        upstream = \"app\"
+        response = {{ set = {{ x-frame-options = false, x-other = \"2\" }} }}
+        request = {{ query = {{ set = {{ lang = \"de\" }} }} }}
+        "
+    );
+    let snapshot = snapshot(&text);
+    let route = &snapshot.routes[0];
+    let written = |prefix: &str| -> Vec<&str> {
+        let keys = route.settings.iter().map(|setting| setting.key.as_str());
+        keys.filter(|key| key.starts_with(prefix)).collect()
+    };
+    assert_eq!(written("response.set."), ["response.set.x-other"]);
+    assert_eq!(setting(route, "response.set.x-other").0, "\"2\"");
+    // Parameters are told apart by case.
+    assert_eq!(written("request.query.set.").len(), 2);
+}

@@ -9,7 +9,7 @@ mod units;
 use std::fmt::Display;
 
 pub use collections::MapKey;
-pub use scalars::ConfigPath;
+pub use scalars::{ConfigPath, ServedDirectory};
 pub use units::{Percentage, Rate, Size};
 
 use super::{Decoder, Node};

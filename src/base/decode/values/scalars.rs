@@ -141,16 +141,39 @@ impl Value for ConfigPath {
     }
 
     fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
-        let Some(text) = node.as_str() else { return cx.expected(node, "a path") };
-        if text.is_empty() {
-            return cx.invalid(node, "is no path");
-        }
-        if text.contains('\0') {
-            return cx.invalid(node, "holds a NUL, which no path can");
-        }
-        let path = cx.resolve(&node.origin, text);
+        let path = path(node, cx)?;
         cx.names_file(&path);
         Some(Self(path))
+    }
+
+    fn render(&self) -> String {
+        quote(&self.0.to_string_lossy())
+    }
+}
+
+fn path(node: &Node, cx: &mut Decoder<'_>) -> Option<PathBuf> {
+    let Some(text) = node.as_str() else { return cx.expected(node, "a path") };
+    if text.is_empty() {
+        return cx.invalid(node, "is no path");
+    }
+    if text.contains('\0') {
+        return cx.invalid(node, "holds a NUL, which no path can");
+    }
+    Some(cx.resolve(&node.origin, text))
+}
+
+/// A path like [`ConfigPath`], of a directory that is served: what is in it is no part of the configuration, and a change
+/// there no reason to read that again.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServedDirectory(pub PathBuf);
+
+impl Value for ServedDirectory {
+    fn shape() -> Shape {
+        Shape::Text { pattern: None, examples: &["/srv/www"] }
+    }
+
+    fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
+        path(node, cx).map(Self)
     }
 
     fn render(&self) -> String {
