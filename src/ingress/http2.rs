@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
-use http::header;
+use http::{Method, header};
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::handshake;
@@ -18,7 +18,7 @@ use super::cut_off::CutOff;
 use super::edge::Edge;
 use super::frames::FrameWatch;
 use super::head::Rule;
-use super::http2_events::{Event, Events, end_of};
+use super::http2_events::{Event, Events, FLOOD, end_of};
 use super::http2_stream::Http2Stream;
 use super::stream::EdgeStream;
 use super::{http2_head, refuse};
@@ -107,7 +107,8 @@ where
                     let exchange = Arc::new(Exchange::new(connection.clone(), clock::now(), 0, false));
                     let open = streams.open();
                     if streams.count() > STREAMS_SERVED_MAX {
-                        events.h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                        let rule = "the connection was ended: too many requests at once";
+                        events.give_up(&mut ours, Reason::Overloaded, rule);
                     }
                     let session = Http2Stream::new(head, body, answer, digest.clone(), exchange.clone());
                     let edge = edge.clone();
@@ -123,29 +124,28 @@ where
             }
             Event::Flooded(kind) => {
                 tracing::debug!(client = %connection.peer.ip(), frames = kind, "HTTP/2 flood");
-                ours = Some((Reason::RequestMalformed, "the connection was ended: a flood of HTTP/2 frames"));
-                events.h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                events.give_up(&mut ours, Reason::RequestMalformed, FLOOD);
             }
             Event::HeadTimeout => {
                 let rule = "limits.header_timeout passed before the header block was complete";
-                ours = Some((Reason::HeaderTimeout, rule));
-                events.h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+                events.give_up(&mut ours, Reason::HeaderTimeout, rule);
             }
             // Closed, or broken beyond repair: the library has sent what there is to say.
             Event::Closed => {
-                let (code, left) = events.frames.end();
-                if let Some(code) = code {
+                let end = events.frames.end();
+                if let Some(code) = end.error {
                     note_error(edge, &connection, h2_error(code));
                 }
-                let (reason, rule) = ours.unwrap_or_else(|| end_of(code));
-                for _ in 0..left {
+                let (reason, rule) = ours.unwrap_or_else(|| end_of(&end));
+                for _ in 0..end.undecided {
                     refuse::unseen(edge, &connection, reason, rule);
                 }
                 return;
             }
         }
         if malformed >= MALFORMED_MAX {
-            events.h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+            let rule = "the connection was ended: too many malformed requests";
+            events.give_up(&mut ours, Reason::RequestMalformed, rule);
         }
     }
 }
@@ -183,11 +183,14 @@ fn answer_malformed<A>(
         response = response.header(header::STRICT_TRANSPORT_SECURITY, hsts);
     }
     // It fails where the client has left meanwhile.
+    let bodiless = head.method == Method::HEAD;
     let sent = response.body(()).ok().and_then(|response| {
-        let mut stream = answer.send_response(response, false).ok()?;
-        stream.send_data(body, true).ok()
+        let mut stream = answer.send_response(response, bodiless).ok()?;
+        if bodiless {
+            return Some(0);
+        }
+        stream.send_data(body, true).ok().map(|()| length as u64)
     });
-    let sent = sent.map(|()| length as u64);
     refuse::seen(edge, connection, head, (reason, rule.text()), request_id, sent);
 }
 

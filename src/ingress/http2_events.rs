@@ -11,7 +11,7 @@ use h2::server::SendResponse;
 use http::Request;
 use pingora::protocols::Stream;
 
-use super::frames::{Ended, EndedBy, FrameWatch};
+use super::frames::{End, Ended, EndedBy, FrameWatch};
 use super::refuse::LEFT_IN_HEAD;
 use crate::base::reason::Reason;
 
@@ -50,6 +50,20 @@ impl Events {
         header_timeout: Duration,
     ) -> Self {
         Self { h2, frames, header_timeout, block: None, told_flood: false, told_timeout: false }
+    }
+
+    /// Ends the connection, with a word to its client, and leaves in `why` what the log says of requests that it takes
+    /// along. Once: what comes of that is no second reason.
+    pub(super) fn give_up(
+        &mut self,
+        why: &mut Option<(Reason, &'static str)>,
+        reason: Reason,
+        rule: &'static str,
+    ) {
+        if why.is_none() {
+            *why = Some((reason, rule));
+            self.h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
+        }
     }
 
     /// Drives the connection until something happens. Loses nothing when it is dropped before.
@@ -103,6 +117,9 @@ impl Events {
     }
 }
 
+/// Resets by a client that are nothing special. The library gives up after twenty at once.
+const RESETS_COMMON: u32 = 16;
+
 /// What the log says of a stream that the library ended.
 fn refused(ended: Ended) -> Event {
     let (reason, rule) = match ended.by {
@@ -120,14 +137,21 @@ fn refused(ended: Ended) -> Event {
     Event::Refused(reason, rule)
 }
 
-/// What the log says of a request that was being sent when the connection ended; `code` is the error that it ended with.
-pub(super) fn end_of(code: Option<u32>) -> (Reason, &'static str) {
-    match code.map(h2::Reason::from) {
+/// What the log says of requests that a flood took along.
+pub(super) const FLOOD: &str = "the connection was ended: a flood of HTTP/2 frames";
+
+/// What the log says of a request that was being sent when the connection came to its `end`.
+pub(super) fn end_of(end: &End) -> (Reason, &'static str) {
+    match end.error.map(h2::Reason::from) {
         None => (Reason::ClientClosed, LEFT_IN_HEAD),
         Some(h2::Reason::COMPRESSION_ERROR) => {
             (Reason::RequestMalformed, "the header block cannot be decompressed")
         }
-        // The library's bounds on header blocks: their size, and the pieces they come in.
+        // The library's bound on streams that are reset before they were looked at.
+        Some(h2::Reason::ENHANCE_YOUR_CALM) if end.resets > RESETS_COMMON => {
+            (Reason::RequestMalformed, FLOOD)
+        }
+        // Its bounds on header blocks: their size, and the pieces they come in.
         Some(h2::Reason::ENHANCE_YOUR_CALM) => {
             (Reason::HeaderTooLarge, "the header block is far larger than limits.header_bytes")
         }

@@ -71,6 +71,17 @@ pub enum EndedBy {
     Reset(u32),
 }
 
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct End {
+    /// The error that the client was told.
+    pub error: Option<u32>,
+    /// Opened streams of which nothing came.
+    pub undecided: usize,
+    /// Streams that the client reset.
+    pub resets: u32,
+}
+
 /// What there is to do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Glance {
@@ -115,10 +126,11 @@ impl FrameWatch {
         self.flooded.load(Ordering::Relaxed)
     }
 
-    /// What was left when the connection ended: the error that ended it, and streams of which nothing came.
-    pub fn end(&self) -> (Option<u32>, usize) {
+    /// How the connection ended.
+    pub fn end(&self) -> End {
         let watch = self.watch.lock();
-        (watch.error, watch.undecided.len())
+        let resets = watch.received.get(Kind::RstStream as usize).copied().unwrap_or(0);
+        End { error: watch.error, undecided: watch.undecided.len(), resets }
     }
 
     /// The kind of frames that came most often: what a flood consists of.
