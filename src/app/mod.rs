@@ -12,7 +12,7 @@
 
 mod bind;
 pub mod control;
-mod descriptors;
+pub mod descriptors;
 mod handover;
 mod lifecycle;
 mod pid_file;

@@ -129,7 +129,7 @@ impl Server {
         process: &mut Process,
     ) -> Result<(Bindings, Writer, Option<PidFile>), StartError> {
         if let Some(limit) = descriptors::raise_limit() {
-            let wanted = descriptors_wanted(&snapshot.limits);
+            let wanted = descriptors::wanted(snapshot.limits.connections, snapshot.limits.upstream_idle);
             if limit < wanted {
                 tracing::warn!(limit, wanted, "the limit on open files is too low for limits.connections");
             }
@@ -311,11 +311,6 @@ fn check_readable(snapshot: &Snapshot) -> Result<(), StartError> {
     Err(StartError::User(io::Error::new(error.kind(), message)))
 }
 
-/// Descriptors a full house needs: both sides of every connection, idle upstream connections, and some for the house.
-fn descriptors_wanted(limits: &Limits) -> u64 {
-    (2 * limits.connections + limits.upstream_idle + 64) as u64
-}
-
 fn data_plane(snapshot: &Snapshot) -> io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
     if snapshot.server.threads > 0 {
@@ -348,6 +343,7 @@ fn serve_plain(
         name: name.to_owned(),
         address: BindAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], 0))),
         http2: false,
+        proxy_protocol: false,
         tls: None,
         certificates: Vec::new(),
         redirect_https: None,
@@ -371,10 +367,12 @@ fn serve_plain(
 fn plain_limits() -> Limits {
     Limits {
         connections: PLAIN_CONNECTIONS_MAX,
+        connections_per_address: 0,
         header_bytes: 16 * 1024,
         header_timeout: Duration::from_secs(10),
         idle_timeout: Duration::from_secs(75),
         body_timeout: Duration::from_secs(20),
+        min_body_rate: 1024,
         request_timeout: Duration::from_secs(60),
         stream_idle: Duration::from_secs(60),
         upstream_idle: 0,

@@ -13,6 +13,7 @@ pub mod problem;
 pub mod reason;
 pub mod respond;
 pub mod secret;
+pub mod seldom;
 pub mod service;
 pub mod task;
 pub mod units;

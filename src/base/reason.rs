@@ -14,6 +14,8 @@ pub enum Reason {
     HeaderTimeout,
     /// The client fell silent in the body for longer than `limits.body_timeout`.
     BodyTimeout,
+    /// The client sent its body more slowly than `limits.min_body_rate`.
+    BodyTooSlow,
     /// The request target is longer than the head may be.
     UriTooLong,
     /// The head is larger than `limits.header_bytes`.
@@ -66,6 +68,8 @@ pub enum Reason {
     DeadlineExceeded,
     /// The client went away.
     ClientClosed,
+    /// The client took nothing of the answer in for `limits.body_timeout`, or more slowly than `limits.min_body_rate`.
+    ClientTooSlow,
     /// A limit of the process is reached.
     Overloaded,
     /// A defect of the gateway; the log says more.
@@ -80,6 +84,7 @@ impl Reason {
         Self::BadPath,
         Self::HeaderTimeout,
         Self::BodyTimeout,
+        Self::BodyTooSlow,
         Self::UriTooLong,
         Self::HeaderTooLarge,
         Self::BodyTooLarge,
@@ -106,11 +111,12 @@ impl Reason {
         Self::UpstreamTimeout,
         Self::DeadlineExceeded,
         Self::ClientClosed,
+        Self::ClientTooSlow,
         Self::Overloaded,
         Self::Internal,
     ];
 
-    /// The HTTP status. 499 is never sent, only logged: nobody is there to read it.
+    /// The HTTP status. 499 is never sent, only logged: nobody is there to read it, or the answer has begun.
     pub const fn status(self) -> u16 {
         self.row().0
     }
@@ -136,6 +142,7 @@ impl Reason {
             Self::RouteNotFound | Self::MethodNotAllowed | Self::MethodUnsupported => 12,
             Self::HeaderTimeout
             | Self::BodyTimeout
+            | Self::BodyTooSlow
             | Self::ConnectTimeout
             | Self::UpstreamTimeout
             | Self::DeadlineExceeded => 4,
@@ -148,7 +155,7 @@ impl Reason {
             | Self::UpstreamReset
             | Self::BadResponse
             | Self::Overloaded => 14,
-            Self::ClientClosed => 1,
+            Self::ClientClosed | Self::ClientTooSlow => 1,
             Self::RequestMalformed
             | Self::BadHost
             | Self::BadPath
@@ -173,6 +180,7 @@ impl Reason {
                 (408, "request.header_timeout", "The request header did not arrive in time.")
             }
             Self::BodyTimeout => (408, "request.body_timeout", "The request body did not arrive in time."),
+            Self::BodyTooSlow => (408, "request.body_too_slow", "The request body arrived too slowly."),
             Self::UriTooLong => (414, "request.uri_too_long", "The request target is too long."),
             Self::HeaderTooLarge => (431, "request.header_too_large", "The request header is too large."),
             Self::BodyTooLarge => (413, "request.body_too_large", "The request body is too large."),
@@ -215,6 +223,7 @@ impl Reason {
                 (504, "request.deadline_exceeded", "The answer was not complete in time.")
             }
             Self::ClientClosed => (499, "client.closed", "The client closed the connection."),
+            Self::ClientTooSlow => (499, "client.too_slow", "The client took the answer in too slowly."),
             Self::Overloaded => (503, "gateway.overloaded", "Too much is going on at the moment."),
             Self::Internal => (500, "gateway.internal", "Something went wrong on our side."),
         }

@@ -10,6 +10,9 @@ pub enum UnitError {
     /// A bare number.
     #[error("has no unit")]
     NoUnit,
+    /// A size where a size in a time is due.
+    #[error("has no `/s`")]
+    NoPeriod,
     /// Digits are missing, or something that is not a digit stands in their place.
     #[error("is not a number with a unit")]
     NotANumber,
@@ -76,6 +79,19 @@ pub fn parse_size(text: &str) -> Result<u64, UnitError> {
     let scale = scale_of(unit, SIZE_UNITS, "B, KiB, MiB, GiB, KB, MB, GB")?;
     // Kept below 2^62, so that sums of two never overflow.
     number.checked_mul(scale).filter(|bytes| *bytes < 1 << 62).ok_or(UnitError::TooLarge)
+}
+
+/// Parses `1KiB/s` or `500B/s` into bytes a second. A lone `0` is zero.
+pub fn parse_byte_rate(text: &str) -> Result<u64, UnitError> {
+    match text.strip_suffix("/s") {
+        Some(size) if size != "0" => parse_size(size),
+        None if text == "0" => Ok(0),
+        Some(_) => Err(UnitError::NoUnit),
+        None => match parse_size(text) {
+            Ok(_) => Err(UnitError::NoPeriod),
+            Err(why) => Err(why),
+        },
+    }
 }
 
 /// Parses `20%` or `12.5%` into a ratio between 0 and 1.
@@ -200,6 +216,12 @@ mod tests {
         assert_eq!(parse_size("10MB"), Ok(10_000_000));
         assert_eq!(parse_size("5"), Err(UnitError::NoUnit));
         assert_eq!(parse_size("1KiB1B"), Err(UnitError::NotANumber));
+        assert_eq!(parse_byte_rate("1KiB/s"), Ok(1024));
+        assert_eq!(parse_byte_rate("0"), Ok(0));
+        assert_eq!(parse_byte_rate("5/s"), Err(UnitError::NoUnit));
+        assert_eq!(parse_byte_rate("0/s"), Err(UnitError::NoUnit));
+        assert_eq!(parse_byte_rate("5KiB"), Err(UnitError::NoPeriod));
+        assert_eq!(parse_byte_rate("5"), Err(UnitError::NoUnit));
         assert_eq!(parse_percentage("20%"), Ok(0.2));
         assert_eq!(parse_percentage("101%"), Err(UnitError::TooLarge));
         assert_eq!(parse_percentage("x%"), Err(UnitError::NotANumber));
@@ -219,7 +241,7 @@ mod tests {
 
         #[test]
         fn no_text_panics(text in ".{0,40}") {
-            drop((parse_duration(&text), parse_size(&text), parse_percentage(&text)));
+            drop((parse_duration(&text), parse_size(&text), parse_percentage(&text), parse_byte_rate(&text)));
         }
     }
 }

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::compile::check_name;
 use super::pairs;
 use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
-use crate::base::decode::{ConfigPath, Decoder, Node, Shape, Size, Value, quote};
+use crate::base::decode::{ByteRate, ConfigPath, Decoder, Node, Shape, Size, Value, quote};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::{At, Origin};
 use crate::policy::trusted::TrustedProxies;
@@ -35,7 +35,7 @@ keys! {
         drain_delay: Duration = Duration::ZERO,
         /// Whether the configuration is reloaded when one of its files, or of those it names, changes.
         watch: bool = false,
-        /// Networks whose `Forwarded` and `X-Forwarded-*` headers are believed; empty = nobody's.
+        /// Networks whose `Forwarded`, `X-Forwarded-*` and PROXY headers are believed; empty = nobody's.
         trusted_proxies: Vec<At<IpNet>> = Vec::new(),
     }
 }
@@ -45,6 +45,8 @@ keys! {
     pub struct LimitsRaw {
         /// Open connections in all.
         connections: usize = 20_000,
+        /// Open connections of one address, IPv6 by /56; 0 = no limit. Trusted proxies have none.
+        connections_per_address: usize = 0,
         /// Size of a request head.
         header_bytes: Size = Size(32 << 10),
         /// Time for a whole request head, however it drips.
@@ -55,6 +57,8 @@ keys! {
         body_bytes: Size = Size(10 << 20),
         /// Longest silence of a client in a body (408); must be below every upstream's `read`.
         body_timeout: Duration = Duration::from_secs(20),
+        /// Slower bodies are ended, in both directions, streams excepted; 0 = no limit.
+        min_body_rate: ByteRate = ByteRate(1 << 10),
         /// First byte of the request to first byte of the answer; after it bodies must keep moving.
         request_timeout: Duration = Duration::from_secs(60),
         /// Silence that ends a stream: WebSocket, gRPC, event stream, or a route with `stream = true`.
@@ -73,6 +77,9 @@ keys! {
         address: upgrade required BindAddress,
         /// Whether HTTP/2 is spoken: by prior knowledge in cleartext, by ALPN over TLS.
         http2: upgrade bool = true,
+        /// Whether every connection begins with a header of the PROXY protocol, version 1 or 2, sent by one of
+        /// `server.trusted_proxies`. Others are closed.
+        proxy_protocol: upgrade bool = false,
         /// Certificates, chosen by SNI from the names in them; the first is the default. Any makes this a TLS listener.
         certificates: Vec<At<CertificateRaw>> = Vec::new(),
         /// Asks clients for certificates; absent = none is asked for.
@@ -131,6 +138,8 @@ pub struct ListenerSettings {
     pub address: BindAddress,
     /// Whether HTTP/2 is spoken.
     pub http2: bool,
+    /// Whether every connection begins with a PROXY header.
+    pub proxy_protocol: bool,
     /// Certificate and key files, in the order written; empty = cleartext.
     pub certificates: Vec<CertificateFiles>,
     /// Whose certificates clients may show.
@@ -224,10 +233,12 @@ impl LimitsRaw {
         }
         Limits {
             connections: *self.connections,
+            connections_per_address: *self.connections_per_address,
             header_bytes: usize::try_from(self.header_bytes.0).unwrap_or(usize::MAX),
             header_timeout: *self.header_timeout,
             idle_timeout: *self.idle_timeout,
             body_timeout: *self.body_timeout,
+            min_body_rate: self.min_body_rate.0,
             request_timeout: *self.request_timeout,
             stream_idle: *self.stream_idle,
             upstream_idle: *self.upstream_idle,
@@ -256,6 +267,7 @@ impl ListenerRaw {
             name: self.name.value.clone(),
             address: self.address.value.clone(),
             http2: *self.http2,
+            proxy_protocol: *self.proxy_protocol,
             certificates,
             client_auth: self.client_auth.as_ref().map(|raw| ClientAuthSettings {
                 ca: At::new(raw.ca.value.0.clone(), raw.ca.origin.clone()),

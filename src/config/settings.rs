@@ -34,6 +34,8 @@ pub struct ServerSettings {
 pub struct Limits {
     /// Open connections in all.
     pub connections: usize,
+    /// Open connections of one address; 0 = no limit.
+    pub connections_per_address: usize,
     /// Size of a request head.
     pub header_bytes: usize,
     /// Time for a whole request head.
@@ -42,6 +44,8 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Longest silence of a client in a body.
     pub body_timeout: Duration,
+    /// Bytes a second that a body must move at least, in both directions; 0 = any.
+    pub min_body_rate: u64,
     /// First byte of the request to first byte of the answer.
     pub request_timeout: Duration,
     /// Silence that ends a stream.

@@ -149,6 +149,8 @@ pub struct Listener {
     pub address: BindAddress,
     /// Whether HTTP/2 is spoken.
     pub http2: bool,
+    /// Whether every connection begins with a PROXY header.
+    pub proxy_protocol: bool,
     /// TLS, if there are certificates.
     pub tls: Option<Arc<ListenerTls>>,
     /// The certificates in use, the default first.

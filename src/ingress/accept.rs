@@ -14,9 +14,11 @@ use tokio_rustls::server::TlsStream;
 
 use super::connection::{Connection, OpenGuard, Peer, TlsFacts};
 use super::edge::Edge;
+use super::ends::Ends;
 use super::listen::Bound;
 use super::stream::EdgeStream;
 use super::transport::Transport;
+use super::turned_away::TurnedAway;
 use super::{http1, http2};
 use crate::base::{clock, task};
 use crate::config::snapshot::{Listener, ListenerTls};
@@ -72,10 +74,14 @@ where
             }
         };
         let Some(listener) = edge.rules.listener(index) else { return Ok(()) };
-        let Some(open) = edge.connections.admit(edge.rules.limits().connections, &listener.metrics) else {
-            // Shed before anything is spent on it; the client sees a closed connection.
-            drop(transport);
-            continue;
+        let open = match admit(&edge, &listener, &peer) {
+            Ok(open) => open,
+            Err(why) => {
+                // Shed before anything is spent on it; the client sees a closed connection.
+                drop(transport);
+                edge.connections.turned_away(why, &listener.metrics, &peer);
+                continue;
+            }
         };
         let edge = edge.clone();
         drop(task::spawn("connection", async move {
@@ -92,11 +98,60 @@ struct Accepted {
     open: OpenGuard,
 }
 
+/// Counts a connection, unless that is one too many: of all, or of its address. Behind a PROXY header the client's
+/// address is not known yet.
+fn admit<A>(edge: &Edge<A>, listener: &Listener, peer: &Peer) -> Result<OpenGuard, TurnedAway> {
+    let limits = edge.rules.limits();
+    let mut open = edge.connections.admit(limits.connections, &listener.metrics)?;
+    if !listener.proxy_protocol {
+        count(edge, &mut open, peer, limits.connections_per_address)?;
+    }
+    Ok(open)
+}
+
+/// Counts a connection for its client's address. A unix socket has none, and a trusted proxy brings the connections of
+/// many.
+fn count<A>(edge: &Edge<A>, open: &mut OpenGuard, peer: &Peer, most: usize) -> Result<(), TurnedAway> {
+    match peer {
+        Peer::Tcp(_) if !edge.rules.trusted_proxies().contains(peer.ip()) => open.count_for(peer.ip(), most),
+        _ => Ok(()),
+    }
+}
+
+/// Learns whose connection it is; `None` if it is to be closed.
+async fn ends<A>(
+    edge: &Edge<A>,
+    listener: &Listener,
+    transport: &Transport,
+    peer: Peer,
+    open: &mut OpenGuard,
+) -> Option<Ends> {
+    if !listener.proxy_protocol {
+        return Some(Ends::direct(peer, transport));
+    }
+    let (limits, trusted) = (edge.rules.limits(), edge.rules.trusted_proxies());
+    let found = Ends::introduced(peer, transport, &trusted, limits.header_timeout).await;
+    let counted = found.and_then(|ends| {
+        count(edge, open, &ends.client, limits.connections_per_address)?;
+        Ok(ends)
+    });
+    match counted {
+        Ok(ends) => Some(ends),
+        Err(why) => {
+            if let Some(why) = why {
+                edge.connections.turned_away(why, &listener.metrics, &peer);
+            }
+            None
+        }
+    }
+}
+
 async fn connection<A>(edge: Arc<Edge<A>>, listener: Arc<Listener>, accepted: Accepted)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let Accepted { index, local_port, transport, peer, open } = accepted;
+    let Accepted { index, local_port, transport, peer, mut open } = accepted;
+    let Some(ends) = ends(&edge, &listener, &transport, peer, &mut open).await else { return };
     let (transport, tls, http2) = match &listener.tls {
         None => (transport, None, false),
         Some(_) => {
@@ -108,7 +163,7 @@ where
                 Ok(Ok((transport, facts, http2))) => (transport, Some(facts), http2),
                 Ok(Err(error)) => {
                     listener.metrics.handshake_failed(why_failed(&error));
-                    tracing::debug!(client = %peer.ip(), %error, "TLS handshake failed");
+                    tracing::debug!(client = %ends.client.ip(), %error, "TLS handshake failed");
                     return;
                 }
                 Err(_) => {
@@ -118,7 +173,7 @@ where
             }
         }
     };
-    let connection = Connection::new(index, local_port, peer, tls, open);
+    let connection = Connection::new(index, local_port, ends, tls, open);
     let stream = Box::new(EdgeStream::new(transport, connection.clone(), edge.rules.limits().body_timeout));
     if http2 {
         http2::serve(&edge, stream, connection).await;
@@ -238,6 +293,7 @@ mod tests {
             name: "test".to_owned(),
             address,
             http2: false,
+            proxy_protocol: false,
             tls: None,
             certificates: Vec::new(),
             redirect_https: None,
@@ -245,10 +301,12 @@ mod tests {
         };
         let limits = Limits {
             connections: 8,
+            connections_per_address: 0,
             header_bytes: 4096,
             header_timeout: second,
             idle_timeout: second,
             body_timeout: second,
+            min_body_rate: 0,
             request_timeout: second,
             stream_idle: second,
             upstream_idle: 0,

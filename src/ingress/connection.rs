@@ -13,7 +13,10 @@ use pingora::protocols::Stream;
 use tokio::sync::Notify;
 
 use super::alarm::{Alarm, Alarms};
+use super::ends::{Ends, ProxyAddresses};
+use super::per_address::{PerAddress, Place};
 use super::silence::Silence;
+use super::turned_away::{Mentions, TurnedAway};
 use crate::base::client_cert::ClientCert;
 use crate::base::clock;
 use crate::base::peer::PeerValues;
@@ -30,8 +33,17 @@ pub struct Connection {
     pub listener: u16,
     /// The listener's port; 0 on a unix socket.
     pub local_port: u16,
-    /// Who connected.
+    /// The client: who connected, or for whom the PROXY header says.
     pub peer: Peer,
+    /// Who is at the other end of the socket: the client, or the proxy that sent a PROXY header.
+    pub socket_peer: Peer,
+    /// Our end of the socket; absent on a unix socket.
+    pub local: Option<SocketAddr>,
+    /// What the PROXY header says.
+    pub proxy_header: Option<ProxyAddresses>,
+    /// The PROXY header says that this is somebody's connection, but not whose. Then `peer` is the proxy, whose word
+    /// counts, and what stands in the request is the client's, whose word does not.
+    pub is_peer_unnamed: bool,
     /// The peer as forwarding headers name it.
     pub peer_values: PeerValues,
     /// What TLS agreed on; absent on a cleartext connection.
@@ -103,16 +115,23 @@ impl Connection {
     pub(crate) fn new(
         listener: u16,
         local_port: u16,
-        peer: Peer,
+        ends: Ends,
         tls: Option<TlsFacts>,
         open: OpenGuard,
     ) -> Arc<Self> {
+        let peer = ends.client;
+        // The port that the client connected to is the proxy's.
+        let seen_port = ends.header.map_or(local_port, |header| header.destination.port());
         Arc::new(Self {
             serial: open.serial,
             listener,
             local_port,
             peer,
-            peer_values: PeerValues::new(peer.ip(), local_port, tls.is_some()),
+            socket_peer: ends.socket,
+            local: ends.local,
+            proxy_header: ends.header,
+            is_peer_unnamed: ends.is_unnamed,
+            peer_values: PeerValues::new(peer.ip(), seen_port, tls.is_some()),
             tls,
             accepted: clock::now(),
             bytes_read: AtomicU64::new(0),
@@ -174,6 +193,8 @@ pub struct Connections {
     linger_ms: AtomicU64,
     idle: Notify,
     alarms: Arc<Alarms>,
+    addresses: Arc<PerAddress>,
+    mentions: Mentions,
 }
 
 impl Connections {
@@ -204,14 +225,22 @@ impl Connections {
     }
 
     /// Counts a new connection, unless `most` are open already.
-    pub(crate) fn admit(self: &Arc<Self>, most: usize, metrics: &Arc<ListenerMetrics>) -> Option<OpenGuard> {
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        most: usize,
+        metrics: &Arc<ListenerMetrics>,
+    ) -> Result<OpenGuard, TurnedAway> {
         if self.open.fetch_add(1, Ordering::Relaxed) >= most {
             self.release();
-            metrics.rejected("connections");
-            return None;
+            return Err(TurnedAway::Connections);
         }
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
-        Some(OpenGuard { all: self.clone(), serial, _metrics: metrics.open() })
+        Ok(OpenGuard { all: self.clone(), serial, place: None, _metrics: metrics.open() })
+    }
+
+    /// Counts a connection that is closed unheard, and says so if it was not said lately.
+    pub(crate) fn turned_away(&self, why: TurnedAway, metrics: &Arc<ListenerMetrics>, peer: &Peer) {
+        self.mentions.turned_away(why, metrics, peer);
     }
 
     /// Connections may come from now on, until the guard is dropped.
@@ -232,7 +261,17 @@ impl Connections {
 pub(crate) struct OpenGuard {
     all: Arc<Connections>,
     serial: u64,
+    /// Among those of its client's address.
+    place: Option<Place>,
     _metrics: OpenConnection,
+}
+
+impl OpenGuard {
+    /// Counts it among the connections of `address`, unless there are `most` already; 0 is no limit.
+    pub(crate) fn count_for(&mut self, address: IpAddr, most: usize) -> Result<(), TurnedAway> {
+        self.place = Some(self.all.addresses.take(address, most).ok_or(TurnedAway::Address)?);
+        Ok(())
+    }
 }
 
 impl Drop for OpenGuard {
@@ -269,7 +308,11 @@ pub struct Exchange {
     /// The moment of [`Connection::alarms`] at which it is cut off; 0 = never. See [`Exchange::cut_off_at`].
     cut_off: AtomicU64,
     silence: Silence,
+    /// Bytes a second that a body must move at least; 0 = any. See [`Exchange::demand`].
+    body_rate: AtomicU64,
     pub(crate) body_malformed: AtomicBool,
+    body_too_slow: AtomicBool,
+    reader_too_slow: AtomicBool,
     /// Set when the client asked for an upgrade: bytes flow unframed.
     pub upgrade: bool,
     /// Whether the client wants the connection closed after it.
@@ -301,7 +344,10 @@ impl Exchange {
             bytes_written_before: written,
             cut_off: AtomicU64::new(0),
             silence: Silence::default(),
+            body_rate: AtomicU64::new(0),
             body_malformed: AtomicBool::new(false),
+            body_too_slow: AtomicBool::new(false),
+            reader_too_slow: AtomicBool::new(false),
             upgrade,
             last: false,
             keep: AtomicBool::new(false),
@@ -332,6 +378,34 @@ impl Exchange {
     /// Whether the server was silent for too long. Asking ends the watch.
     pub fn take_silence(&self) -> bool {
         self.silence.take()
+    }
+
+    /// Says how fast bodies must move in both directions, in bytes a second; 0 = as they like, for streams.
+    pub fn demand(&self, rate: u64) {
+        self.body_rate.store(rate, Ordering::Relaxed);
+    }
+
+    /// What was demanded.
+    pub(crate) fn body_rate(&self) -> u64 {
+        self.body_rate.load(Ordering::Relaxed)
+    }
+
+    /// The client sent its body more slowly than was demanded, and was given up.
+    pub fn is_body_too_slow(&self) -> bool {
+        self.body_too_slow.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_body_too_slow(&self) {
+        self.body_too_slow.store(true, Ordering::Relaxed);
+    }
+
+    /// The client took the answer in too slowly, or not at all, and was given up.
+    pub fn is_reader_too_slow(&self) -> bool {
+        self.reader_too_slow.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn note_reader_too_slow(&self) {
+        self.reader_too_slow.store(true, Ordering::Relaxed);
     }
 
     /// The request was read to its end and answered whole: the connection is in a known state. Pingora closes it after

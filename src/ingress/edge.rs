@@ -6,6 +6,7 @@ use tokio::sync::watch;
 
 use super::connection::Connections;
 use crate::config::snapshot::{Current, Limits, Listener};
+use crate::policy::trusted::TrustedProxies;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{Metrics, RouteMetrics};
 
@@ -47,6 +48,14 @@ impl Rules {
         match self {
             Self::Current(current) => current.load().limits.clone(),
             Self::Fixed(_, limits) => limits.clone(),
+        }
+    }
+
+    /// Whose word about the client counts at this moment; nobody's where the rules are fixed.
+    pub(super) fn trusted_proxies(&self) -> TrustedProxies {
+        match self {
+            Self::Current(current) => current.load().server.trusted_proxies.clone(),
+            Self::Fixed(..) => TrustedProxies::default(),
         }
     }
 

@@ -32,11 +32,13 @@ pub(super) async fn serve<A>(
         tokio::time::sleep(edge.connections.linger()).await;
     });
     loop {
-        let limits = head_limits(&edge.rules.limits(), preface);
+        let rules = edge.rules.limits();
+        let limits = head_limits(&rules, preface);
         match stream.next_head(&limits, idle_ends.as_mut()).await {
             Next::Head(head, began) => {
                 let mut exchange = Exchange::new(connection.clone(), began, head.len as u64, head.upgrade);
                 exchange.last = !head.keep_alive;
+                exchange.demand(if head.upgrade { 0 } else { rules.min_body_rate });
                 let exchange = Arc::new(exchange);
                 stream.serve(exchange.clone());
                 match request(edge, stream, exchange).await {

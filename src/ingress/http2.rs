@@ -105,11 +105,14 @@ where
                     malformed += 1;
                 } else {
                     let exchange = Arc::new(Exchange::new(connection.clone(), clock::now(), 0, false));
+                    exchange.demand(limits.min_body_rate);
                     let open = streams.open();
                     if streams.count() > STREAMS_SERVED_MAX {
                         events.h2.abrupt_shutdown(h2::Reason::ENHANCE_YOUR_CALM);
                     }
-                    let session = Http2Stream::new(head, body, answer, digest.clone(), exchange.clone());
+                    let silence = limits.body_timeout;
+                    let session =
+                        Http2Stream::new(head, body, answer, digest.clone(), exchange.clone(), silence);
                     let edge = edge.clone();
                     drop(task::spawn("http/2 stream", async move {
                         let _open = open;

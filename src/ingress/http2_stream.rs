@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, OrErr, Result};
 
 use super::connection::Exchange;
+use super::pace::Pace;
 use crate::base::clock;
 
 /// Bytes of a body that are kept to be sent again; Pingora's own bound.
@@ -49,16 +50,24 @@ pub(super) struct Http2Stream {
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
     drain_timeout: Option<Duration>,
+    /// Since when the client's body is waited for: a wait may be broken off and taken up again.
+    awaited: Option<Instant>,
+    /// How the client's body keeps up.
+    reading: Pace,
+    /// How the client keeps up with the answer.
+    writing: Pace,
 }
 
 impl Http2Stream {
-    /// The stream on which `head` and `body` came and `answer` is expected.
+    /// The stream on which `head` and `body` came and `answer` is expected. `silence`: the longest time in which a client
+    /// may let nothing move.
     pub(super) fn new(
         head: http::request::Parts,
         body: RecvStream,
         answer: SendResponse<Bytes>,
         digest: Arc<Digest>,
         exchange: Arc<Exchange>,
+        silence: Duration,
     ) -> Self {
         Self {
             head: head.into(),
@@ -75,7 +84,35 @@ impl Http2Stream {
             read_timeout: None,
             write_timeout: None,
             drain_timeout: None,
+            awaited: None,
+            reading: Pace::new(silence),
+            writing: Pace::new(silence),
         }
+    }
+
+    /// Waits for the next piece of the body, for as long as the client may take.
+    async fn read_paced(&mut self) -> Result<Option<Bytes>> {
+        let rate = self.exchange.body_rate();
+        let behind = (rate > 0).then(|| self.reading.left());
+        let silence = self.read_timeout;
+        let now = clock::now();
+        let began = *self.awaited.get_or_insert(now);
+        let is_pace = behind.is_some_and(|behind| silence.is_none_or(|silence| behind < silence));
+        let most = if is_pace { behind } else { silence };
+        let most = most.map(|most| most.saturating_sub(now.saturating_duration_since(began)));
+        let limit = Limit::of(&self.exchange, most, now);
+        let Some(read) = limit.bound(self.read()).await else {
+            if is_pace && !limit.is_cut_off {
+                self.exchange.note_body_too_slow();
+            }
+            return time_over();
+        };
+        self.awaited = None;
+        if rate > 0 {
+            let bytes = read.as_ref().map_or(0, |piece| piece.as_ref().map_or(0, Bytes::len)) as u64;
+            self.reading.moved(clock::now().saturating_duration_since(began), bytes, rate);
+        }
+        read
     }
 
     async fn read(&mut self) -> Result<Option<Bytes>> {
@@ -137,7 +174,8 @@ impl Http2Stream {
         self.answer.send_informational(interim).or_err(ErrorType::WriteError, "sending an interim answer")
     }
 
-    /// Sends `data` as the client has room for it; each wait for room ends after the write time-out.
+    /// Sends `data` as the client has room for it: no wait for room is longer than the write time-out, and all of them
+    /// together keep the pace.
     async fn send_body(&mut self, mut data: Bytes, end: bool) -> Result<()> {
         if self.ended {
             return Ok(());
@@ -145,11 +183,28 @@ impl Http2Stream {
         let Some(body) = self.answer_body.as_mut() else {
             return Error::e_explain(ErrorType::H2Error, "a body before its head");
         };
+        // Whoever is waited for to read is not waited for to send.
+        self.awaited = None;
+        let rate = self.exchange.body_rate();
         loop {
             let mut here = 0;
             while here == 0 && !data.is_empty() {
                 body.reserve_capacity(data.len());
-                here = room(body, self.write_timeout).await?;
+                let began = clock::now();
+                let behind = (rate > 0).then(|| self.writing.left());
+                let most =
+                    self.write_timeout.map_or(behind, |most| Some(behind.map_or(most, |b| b.min(most))));
+                let limit = Limit::of(&self.exchange, most, began);
+                let Some(room) = limit.bound(room(body)).await else {
+                    if !limit.is_cut_off {
+                        self.exchange.note_reader_too_slow();
+                    }
+                    return Error::e_explain(ErrorType::WriteTimedout, "the client does not read");
+                };
+                here = room?;
+                if rate > 0 {
+                    self.writing.moved(clock::now().saturating_duration_since(began), here as u64, rate);
+                }
             }
             let piece = data.split_to(here.min(data.len()));
             self.body_sent += piece.len();
@@ -226,37 +281,42 @@ fn remove_connection_fields(headers: &mut HeaderMap) {
 }
 
 /// Waits until the client has room for something.
-async fn room(body: &mut SendStream<Bytes>, limit: Option<Duration>) -> Result<usize> {
-    let wait = std::future::poll_fn(|cx| body.poll_capacity(cx));
-    let room = match limit {
-        Some(limit) => match pingora::time::timeout(limit, wait).await {
-            Ok(room) => room,
-            Err(_) => return Error::e_explain(ErrorType::WriteTimedout, "the client does not read"),
-        },
-        None => wait.await,
-    };
-    match room {
+async fn room(body: &mut SendStream<Bytes>) -> Result<usize> {
+    match std::future::poll_fn(|cx| body.poll_capacity(cx)).await {
         Some(room) => room.or_err(ErrorType::H2Error, "waiting for room"),
         None => Error::e_explain(ErrorType::H2Error, "the client gave the stream up"),
     }
 }
 
-/// Ends `read` at the request's cut-off, and after `silence` if that is sooner.
-async fn bounded<T>(
-    exchange: &Exchange,
-    silence: Option<Duration>,
-    read: impl Future<Output = Result<T>>,
-) -> Result<T> {
-    // Hooks move the cut-off while no read is under way.
-    let left = exchange.cut_off().map(|at| at.saturating_duration_since(clock::now()));
-    let limit = match (left, silence) {
-        (Some(left), Some(silence)) => left.min(silence),
-        (Some(limit), None) | (None, Some(limit)) => limit,
-        (None, None) => return read.await,
-    };
-    match pingora::time::timeout(limit, read).await {
-        Ok(read) => read,
-        Err(_) => Error::e_explain(ErrorType::ReadTimedout, "the client's time is over"),
+fn time_over<T>() -> Result<T> {
+    Error::e_explain(ErrorType::ReadTimedout, "the client's time is over")
+}
+
+/// How long something may take.
+struct Limit {
+    time: Option<Duration>,
+    /// Because the request is cut off then.
+    is_cut_off: bool,
+}
+
+impl Limit {
+    /// Until the request's cut-off, or for `most` if that is sooner. Hooks move the cut-off while nothing is under way.
+    fn of(exchange: &Exchange, most: Option<Duration>, now: Instant) -> Self {
+        let left = exchange.cut_off().map(|at| at.saturating_duration_since(now));
+        match (left, most) {
+            (Some(left), most) if most.is_none_or(|most| left <= most) => {
+                Self { time: Some(left), is_cut_off: true }
+            }
+            _ => Self { time: most, is_cut_off: false },
+        }
+    }
+
+    /// `None` when `work` took longer.
+    async fn bound<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        match self.time {
+            Some(time) => pingora::time::timeout(time, work).await.ok(),
+            None => Some(work.await),
+        }
     }
 }
 
@@ -271,17 +331,16 @@ impl Session for Http2Stream {
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        let (exchange, silence) = (self.exchange.clone(), self.read_timeout);
-        bounded(&exchange, silence, self.read()).await
+        self.read_paced().await
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
-        let exchange = self.exchange.clone();
         if no_body_expected || self.body_is_done() {
             // Once the body is complete it is the client that waits.
-            return bounded(&exchange, None, self.given_up()).await;
+            let limit = Limit::of(&self.exchange, None, clock::now());
+            return limit.bound(self.given_up()).await.unwrap_or_else(time_over);
         }
-        bounded(&exchange, self.read_timeout, self.read()).await
+        self.read_paced().await
     }
 
     async fn drain_request_body(&mut self) -> Result<()> {

@@ -1,9 +1,9 @@
 //! Connections, from accept(2) to the proxy: sockets, TLS, deadlines, strict heads, keep-alive.
 //!
 //! ```text
-//! listen (bind) ─► accept ─► TLS ─► http1 ─► head scanned ─┬─► HttpProxy::process_new_http
-//!                     │         └─► http2 ─► streams ──────┘         (the proxy's hooks)
-//!                     └─ over the cap: closed              └─► refuse: 4xx, logged, counted
+//! listen (bind) ─► accept ─► PROXY header ─► TLS ─► http1 ─► head scanned ─┬─► HttpProxy::process_new_http
+//!                     │                        └─► http2 ─► streams ──────┘         (the proxy's hooks)
+//!                     └─ over a cap: closed                               └─► refuse: 4xx, logged, counted
 //! ```
 //! Nothing outside may know how far this goes: the proxy sees [`connection::Exchange`] and Pingora's session.
 
@@ -18,16 +18,22 @@ mod accept;
 mod alarm;
 mod cut_off;
 mod edge;
+mod ends;
 mod http1;
 mod http2;
 mod http2_events;
 mod http2_head;
 mod http2_stream;
 mod octets;
+mod pace;
+mod per_address;
+mod proxy_header;
 mod refuse;
 mod silence;
 mod stream;
 mod transport;
+mod turned_away;
 
 pub use accept::serve;
 pub use edge::{Edge, Rules};
+pub use ends::ProxyAddresses;

@@ -130,7 +130,9 @@ fn note<A>(
     record.request_time = time;
     record.client = Some(connection.peer.ip());
     record.client_port = Some(connection.peer.port());
-    record.peer = connection.peer.socket();
+    record.peer = connection.socket_peer.socket();
+    record.local = connection.local;
+    record.proxy_header = connection.proxy_header.map(|header| (header.source, header.destination));
     record.server_port = Some(connection.local_port).filter(|port| *port != 0);
     record.connection = connection.serial;
     record.connection_requests = u32::try_from(serial).unwrap_or(u32::MAX);

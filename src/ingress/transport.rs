@@ -1,9 +1,12 @@
 //! The socket under a connection: TCP or unix, with or without TLS.
 
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
+use pingora::protocols::l4::ext::get_tcp_info;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
@@ -16,6 +19,26 @@ pub(crate) enum Transport {
     // Boxed: the TLS state is a kilobyte, and cleartext connections should not carry it.
     TlsTcp(Box<TlsStream<TcpStream>>),
     TlsUnix(Box<TlsStream<UnixStream>>),
+}
+
+impl Transport {
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(io) => Some(io),
+            Self::TlsTcp(io) => Some(io.get_ref().0),
+            Self::Unix(_) | Self::TlsUnix(_) => None,
+        }
+    }
+
+    /// Our end; `None` on a unix socket.
+    pub(super) fn local(&self) -> Option<SocketAddr> {
+        self.tcp()?.local_addr().ok()
+    }
+
+    /// How many bytes the other side's system has taken of what was written; `None` where nobody knows.
+    pub(super) fn acknowledged(&self) -> Option<u64> {
+        get_tcp_info(self.tcp()?.as_raw_fd()).ok().map(|info| info.tcpi_bytes_acked)
+    }
 }
 
 impl AsyncRead for Transport {

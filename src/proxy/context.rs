@@ -304,6 +304,13 @@ impl Context {
         exchange.cut_off_at(exchange.cut_off().map_or(at, |before| at.map(|at| at.min(before))));
     }
 
+    /// Bodies may move as slowly as they like: it is a stream.
+    pub(super) fn lift_pace(&self) {
+        if let Some(exchange) = &self.exchange {
+            exchange.demand(0);
+        }
+    }
+
     /// Whether the deadline for what is waited for now has passed.
     pub(super) fn is_late(&self) -> bool {
         let deadline = if self.status == 0 { self.deadlines.first_byte } else { self.deadlines.whole };

@@ -110,6 +110,7 @@ impl ProxyHttp for Gateway {
                 forward::request(session.req_header_mut(), ctx)?;
                 if ctx.is_silence_normal() {
                     session.set_read_timeout(Some(ctx.snapshot.limits.stream_idle));
+                    ctx.lift_pace();
                 }
                 return Ok(false);
             }

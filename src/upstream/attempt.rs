@@ -11,7 +11,8 @@ use http::HeaderValue;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::breaker::Verdict;
-use super::peer::Timeouts;
+use super::introduction::Introduction;
+use super::peer::{self, Timeouts};
 use super::retry::Failure;
 use super::server::{Report, Server, Ticket};
 use crate::base::clock;
@@ -173,6 +174,17 @@ impl Attempt {
         let mut peer = Box::new(self.server.peer.clone());
         self.timeouts.apply(&mut peer);
         peer
+    }
+
+    /// Whether the server is to be told whose connection it gets: then a peer without [`Attempt::introduce`] is for
+    /// the gateway's own business.
+    pub fn introduces(&self) -> bool {
+        self.server.common.proxy_protocol
+    }
+
+    /// Has the server of `peer`, made by this attempt, told for whom the connection is.
+    pub fn introduce(&self, peer: &mut HttpPeer, introduction: Introduction) {
+        peer::introduce(peer, introduction);
     }
 
     /// This attempt's time-outs: the upstream's, cut short by the request's deadline.

@@ -4,7 +4,7 @@
 //! each upstream, which ends with it.
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, stream};
@@ -17,6 +17,7 @@ use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHeal
 
 use super::Upstream;
 use super::health::Thresholds;
+use super::introduction::Introduction;
 use super::peer::Timeouts;
 use super::server::Server;
 use crate::base::clock;
@@ -73,6 +74,7 @@ impl Probe {
     /// Checks `server` once. The error is a few words for the log.
     async fn run(&self, server: &Server, timeout: Duration) -> Result<(), String> {
         let check: &(dyn HealthCheck + Sync) = match &self.request {
+            None if server.common.proxy_protocol => introduced_tcp(),
             None => tcp(),
             Some(request) => self.http.get_or_init(|| Box::new(http(request, server, timeout))).as_ref(),
         };
@@ -92,11 +94,23 @@ const USER_AGENT: &str = concat!("edgeward/", env!("CARGO_PKG_VERSION"), " (heal
 /// One for the whole process: it holds nothing but settings, and ours apply around it.
 fn tcp() -> &'static TcpHealthCheck {
     static TCP: OnceLock<Box<TcpHealthCheck>> = OnceLock::new();
+    TCP.get_or_init(connecting)
+}
+
+/// Likewise, for servers that expect a PROXY header: this one says that no client is behind it.
+fn introduced_tcp() -> &'static TcpHealthCheck {
+    static TCP: OnceLock<Box<TcpHealthCheck>> = OnceLock::new();
     TCP.get_or_init(|| {
-        let mut check = TcpHealthCheck::new();
-        check.peer_template.options.connection_timeout = None;
+        let mut check = connecting();
+        check.peer_template.options.custom_l4 = Some(Arc::new(Introduction::Local));
         check
     })
+}
+
+fn connecting() -> Box<TcpHealthCheck> {
+    let mut check = TcpHealthCheck::new();
+    check.peer_template.options.connection_timeout = None;
+    check
 }
 
 fn http(request: &RequestHeader, server: &Server, timeout: Duration) -> HttpHealthCheck {

@@ -16,6 +16,7 @@ pub mod discovery;
 pub mod ejection;
 pub mod fallback;
 pub mod health;
+pub mod introduction;
 pub mod live;
 pub mod peer;
 pub mod pool;
@@ -43,6 +44,7 @@ use tokio::sync::watch;
 
 pub use self::attempt::{Attempt, AttemptRecord, Outcome};
 pub use self::fallback::Fallback;
+pub use self::introduction::Introduction;
 pub use self::live::Live;
 pub use self::peer::Timeouts;
 pub use self::pool::{Balance, HashSource, NoServer, Tried};
@@ -76,6 +78,8 @@ pub struct Settings {
     pub http2: bool,
     /// The `Host` sent.
     pub host: HostSent,
+    /// Whether every connection begins with a PROXY header that names its client.
+    pub proxy_protocol: bool,
     /// Time-outs.
     pub timeouts: Timeouts,
     /// Active checks; `None` = passive ones only.
@@ -157,6 +161,7 @@ impl Upstream {
         let common = Common {
             name: settings.name.clone(),
             timeouts: settings.timeouts,
+            proxy_protocol: settings.proxy_protocol,
             breaker: settings.breaker,
             thresholds: settings.check.as_ref().map(|check| check.thresholds),
             metrics,
@@ -367,13 +372,13 @@ impl Upstream {
         let key = ServerKey {
             upstream: self.name.clone(),
             address,
-            policy: peer::connection_policy(tls, self.http2),
+            policy: peer::connection_policy(tls, self.http2, self.common.proxy_protocol),
         };
         let server = Server {
             weight,
             backup: entry.settings.backup,
             host: entry.host.clone(),
-            peer: peer::template(&socket, tls, self.http2, &self.common.timeouts),
+            peer: peer::template(&socket, tls, self.http2, self.common.proxy_protocol, &self.common.timeouts),
             backend: Backend {
                 addr: socket,
                 weight: usize::try_from(weight).unwrap_or(1),

@@ -1,12 +1,14 @@
 //! How to connect: the prebuilt peer of one address, and the time-outs of one attempt.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use pingora::protocols::TcpKeepalive;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::upstreams::peer::HttpPeer;
 
+use super::introduction::Introduction;
 use super::tls::TlsPolicy;
 
 /// An upstream's time-outs.
@@ -74,11 +76,13 @@ const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
     user_timeout: Duration::ZERO,
 };
 
-/// The peer at `address`; `tls` comes with the name the server must prove.
+/// The peer at `address`; `tls` comes with the name the server must prove. With `proxy_protocol` connections are the
+/// gateway's own until an attempt says for whom: see [`introduce`].
 pub(super) fn template(
     address: &SocketAddr,
     tls: Option<(&TlsPolicy, &str)>,
     http2: bool,
+    proxy_protocol: bool,
     timeouts: &Timeouts,
 ) -> HttpPeer {
     // Only ever from an address: given a name, this resolves it on the spot and panics where that fails.
@@ -86,7 +90,7 @@ pub(super) fn template(
     let sni = tls.map_or_else(String::new, |(_, sni)| sni.to_owned());
     let mut peer = HttpPeer::new(placeholder, tls.is_some(), sni);
     peer._address = address.clone();
-    peer.group_key = connection_policy(tls, http2);
+    peer.group_key = connection_policy(tls, http2, proxy_protocol);
     if let Some((policy, _)) = tls {
         peer.options.ca.clone_from(&policy.ca);
         peer.client_cert_key.clone_from(&policy.client);
@@ -105,16 +109,25 @@ pub(super) fn template(
     if matches!(address, SocketAddr::Inet(_)) {
         peer.options.tcp_keepalive = Some(TCP_KEEPALIVE);
     }
+    if proxy_protocol {
+        introduce(&mut peer, Introduction::Local);
+    }
     timeouts.apply(&mut peer);
     peer
 }
 
+/// Has connections to `peer` begin with a PROXY header for `introduction`, and used again only under the same.
+pub(super) fn introduce(peer: &mut HttpPeer, introduction: Introduction) {
+    peer.group_key = introduction.group(peer.group_key);
+    peer.options.custom_l4 = Some(Arc::new(introduction));
+}
+
 /// Tells apart what must not share connections or health although the address is the same. Pingora's own key leaves
 /// out the trusted roots and the protocol.
-pub(super) fn connection_policy(tls: Option<(&TlsPolicy, &str)>, http2: bool) -> u64 {
+pub(super) fn connection_policy(tls: Option<(&TlsPolicy, &str)>, http2: bool, proxy_protocol: bool) -> u64 {
     let mut hasher = DefaultHasher::new();
     tls.map(|(policy, sni)| (policy.fingerprint(), sni)).hash(&mut hasher);
-    http2.hash(&mut hasher);
+    (http2, proxy_protocol).hash(&mut hasher);
     hasher.finish()
 }
 
@@ -143,12 +156,13 @@ mod tests {
         let address = SocketAddr::Inet(([127, 0, 0, 1], 443).into());
         let (one, other) = (TlsPolicy::new(None, None, None), TlsPolicy::new(Some("x".into()), None, None));
         let peers = [
-            template(&address, None, false, &Timeouts::default()),
-            template(&address, None, true, &Timeouts::default()),
-            template(&address, Some((&one, "a")), false, &Timeouts::default()),
-            template(&address, Some((&one, "b")), false, &Timeouts::default()),
-            template(&address, Some((&one, "a")), true, &Timeouts::default()),
-            template(&address, Some((&other, "a")), false, &Timeouts::default()),
+            template(&address, None, false, false, &Timeouts::default()),
+            template(&address, None, true, false, &Timeouts::default()),
+            template(&address, Some((&one, "a")), false, false, &Timeouts::default()),
+            template(&address, Some((&one, "b")), false, false, &Timeouts::default()),
+            template(&address, Some((&one, "a")), true, false, &Timeouts::default()),
+            template(&address, Some((&other, "a")), false, false, &Timeouts::default()),
+            template(&address, None, false, true, &Timeouts::default()),
         ];
         let hashes: std::collections::HashSet<_> = peers.iter().map(Peer::reuse_hash).collect();
         assert_eq!(hashes.len(), peers.len());
@@ -158,7 +172,7 @@ mod tests {
     fn protocol_follows_the_configuration() {
         let address = SocketAddr::Inet(([127, 0, 0, 1], 443).into());
         let (timeouts, tls) = (Timeouts::default(), TlsPolicy::new(None, None, None));
-        let alpn = |tls, http2| template(&address, tls, http2, &timeouts).options.alpn;
+        let alpn = |tls, http2| template(&address, tls, http2, false, &timeouts).options.alpn;
         assert_eq!(alpn(None, false), ALPN::H1);
         assert_eq!(alpn(None, true), ALPN::H2);
         assert_eq!(alpn(Some((&tls, "a")), true), ALPN::H2H1);

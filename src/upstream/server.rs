@@ -29,6 +29,8 @@ pub struct Common {
     pub name: Arc<str>,
     /// Its time-outs.
     pub timeouts: Timeouts,
+    /// Whether connections begin with a PROXY header.
+    pub proxy_protocol: bool,
     /// Its circuit breaker, if it has one.
     pub breaker: Option<BreakerSettings>,
     /// How many active checks change the mind; `None` without active checks.

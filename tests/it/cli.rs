@@ -204,7 +204,7 @@ async fn init_writes_what_runs() {
     let ran = run(command(directory.path(), &["init", "new/place"])).await;
     assert_eq!(ran.status, 0, "{}", ran.stderr);
     let checked = run(command(directory.path(), &["check", "-c", "new/place/edgeward.toml"])).await;
-    assert_eq!((checked.status, checked.stderr.as_str()), (0, ""));
+    assert_eq!((checked.status, checked.complaints()), (0, ""));
     let again = run(command(directory.path(), &["init", "new/place"])).await;
     assert_eq!(again.status, 1);
     assert!(again.stderr.contains("exists"), "{}", again.stderr);
@@ -350,4 +350,22 @@ async fn what_we_ship_is_ok() {
         }
     }
     assert!(seen >= 2, "only {seen} files");
+}
+
+/// Where the system would not let so many files be open, a start could not hold what it promises.
+#[tokio::test]
+async fn check_warns_of_too_few_descriptors() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = "[[listeners]]\nname = \"main\"\naddress = \"127.0.0.1:0\"\n[limits]\nconnections = 500\nupstream_idle = 10\n";
+    std::fs::write(directory.path().join("edgeward.toml"), config).unwrap();
+    for (allowed, warned) in [(1073, true), (1074, false)] {
+        let mut shell = std::process::Command::new("sh");
+        let binary = env!("CARGO_BIN_EXE_edgeward");
+        shell.arg("-c").arg(format!("ulimit -n {allowed} && exec {binary} check -c edgeward.toml"));
+        shell.current_dir(directory.path()).env("NO_COLOR", "1");
+        let ran = run(shell).await;
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        let warning = "warning[descriptor-limit]: 500 connections may need 1074 open files";
+        assert_eq!(ran.stderr.contains(warning), warned, "{allowed}: {}", ran.stderr);
+    }
 }

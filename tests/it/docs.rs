@@ -135,7 +135,7 @@ impl Session {
                 self.start(&command).await
             } else {
                 let ran = run(self.shell(&command)).await;
-                self.ports.back(&(ran.stdout + &ran.stderr))
+                self.ports.back(&format!("{}{}", ran.stdout, ran.complaints()))
             };
             assert!(matches(&expected, &got), "$ {command}\n--- expected\n{expected}--- got\n{got}");
         }

@@ -38,9 +38,11 @@ mod mtls;
 mod nothing_dropped;
 #[path = "../../examples/process_life/harness/mod.rs"]
 mod process_life;
+mod proxy_protocol;
 mod reload;
 mod retries;
 mod routing;
+mod slow;
 mod support;
 mod tidy;
 mod timeouts;

@@ -160,6 +160,13 @@ impl Compiler<'_> {
         let paths: Vec<_> = positions.iter().map(|position| format!("listeners[{position}]")).collect();
         check_listeners(listeners, &paths, self.raw.admin.as_ref().map(|at| &at.value), out);
         let compile = |(path, listener): (&String, &At<ListenerRaw>)| {
+            let nobody_is_trusted = self.raw.server.trusted_proxies.is_empty();
+            if *listener.proxy_protocol && nobody_is_trusted {
+                let message = "nobody is trusted to send a PROXY header: every connection would be closed";
+                let (origin, path) = (&listener.proxy_protocol.origin, format!("{path}.proxy_protocol"));
+                out.error("no-trusted-proxies", origin, path, message)
+                    .hint("name the proxies in front in `server.trusted_proxies`");
+            }
             let settings = listener.compile(path, &listener.origin, out);
             let tls = tls::compile(&settings, path, &self.runtime.sessions, self.runtime.wall, out);
             let (tls, certificates) = match tls {
@@ -171,6 +178,7 @@ impl Compiler<'_> {
                 name: settings.name,
                 address: settings.address,
                 http2: settings.http2,
+                proxy_protocol: settings.proxy_protocol,
                 tls,
                 certificates,
                 redirect_https: settings.redirect_https,

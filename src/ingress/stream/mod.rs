@@ -23,7 +23,9 @@ use crate::ingress::chunked::ChunkScanner;
 use crate::ingress::connection::{Connection, Exchange};
 use crate::ingress::frames::FrameWatch;
 use crate::ingress::head::{Framing, Head, HeadScanner, Status};
+use crate::ingress::pace::Pace;
 use crate::ingress::transport::Transport;
+use write::Stall;
 
 /// Bytes asked of the socket at once while a head or a chunked body is read.
 const READ_BYTES: usize = 8 * 1024;
@@ -55,26 +57,14 @@ pub(crate) struct EdgeStream {
     alarm_set: u64,
     /// Longest time a write may make no progress at all.
     write_timeout: Duration,
-    /// Runs while a write makes no progress.
-    stalled: Option<Timer>,
-}
-
-struct Timer {
-    at: Instant,
-    sleep: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
-}
-
-impl Timer {
-    fn until(at: Instant) -> Self {
-        let left = at.saturating_duration_since(clock::now());
-        Self { at, sleep: Box::pin(pingora::time::sleep(left)) }
-    }
-}
-
-impl std::fmt::Debug for Timer {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Timer({:?})", self.at)
-    }
+    /// Set while a write makes no progress.
+    stalled: Option<Stall>,
+    /// How the client keeps up with what is written to it in this exchange.
+    writing: Pace,
+    /// Since when the client's body is waited for.
+    body_awaited: Option<Instant>,
+    /// How the client's body of this exchange keeps up.
+    reading: Pace,
 }
 
 /// How much of the current message is still to be handed out.
@@ -117,7 +107,7 @@ pub(crate) struct HeadLimits {
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl EdgeStream {
-    /// `write_timeout`: how long a client may leave what is written to it untouched.
+    /// `write_timeout`: how long a client may leave what is written to it untouched, or be silent in a body.
     pub(crate) fn new(transport: Transport, connection: Arc<Connection>, write_timeout: Duration) -> Self {
         Self {
             transport: Some(transport),
@@ -133,6 +123,9 @@ impl EdgeStream {
             alarm_set: 0,
             write_timeout,
             stalled: None,
+            writing: Pace::new(write_timeout),
+            body_awaited: None,
+            reading: Pace::new(write_timeout),
         }
     }
 
@@ -142,8 +135,11 @@ impl EdgeStream {
         self.frames = Some(frames);
     }
 
-    /// Ties the stream to the request it now serves: its deadline cuts reads off.
+    /// Ties the stream to the request it now serves: its deadline cuts reads off, and its bodies must keep its pace.
     pub(crate) fn serve(&mut self, exchange: Arc<Exchange>) {
+        self.writing = Pace::new(self.write_timeout);
+        self.reading = Pace::new(self.write_timeout);
+        self.body_awaited = None;
         self.exchange = Some(exchange);
     }
 
@@ -156,13 +152,17 @@ impl EdgeStream {
         limits: &HeadLimits,
         idle_ends: impl Future<Output = ()>,
     ) -> Next {
-        self.exchange = None;
-        self.stalled = None;
         self.message = Message::Done;
-        // Nothing is left unsaid while the next request is waited for.
+        if let Some(exchange) = &self.exchange {
+            exchange.cut_off_at(None);
+        }
+        // Nothing is left unsaid while the next request is waited for. It still belongs to the last one, whose pace the
+        // client has to keep.
         if std::future::poll_fn(|cx| self.poll_send(cx)).await.is_err() {
             return Next::Closed;
         }
+        self.exchange = None;
+        self.stalled = None;
         let mut scanner = HeadScanner::new(limits.header_bytes);
         if self.pending_input().is_empty() {
             self.input = Vec::new();
@@ -383,9 +383,12 @@ impl EdgeStream {
             if unscanned.is_empty() {
                 match self.poll_fill(cx) {
                     Poll::Ready(Ok(0)) => return Poll::Ready(Ok(())),
-                    Poll::Ready(Ok(_)) => continue,
+                    Poll::Ready(Ok(count)) => {
+                        self.body_moved(count);
+                        continue;
+                    }
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                    Poll::Pending => return self.pend(cx),
+                    Poll::Pending => return self.pend_for_body(cx),
                 }
             }
             match scanner.advance(unscanned) {
@@ -425,7 +428,42 @@ impl EdgeStream {
         Poll::Ready(Ok(()))
     }
 
-    /// Pending, unless the request's time is over or its server silent for too long. Whatever waits to be written leaves first: a head must not sit in
+    /// Takes in that so much of the body arrived.
+    fn body_moved(&mut self, count: usize) {
+        let waited = self.body_awaited.take().map(|since| clock::now().saturating_duration_since(since));
+        if waited.is_some() || self.reading.left() < self.reading.most() {
+            let rate = self.exchange.as_ref().map_or(0, |exchange| exchange.body_rate());
+            self.reading.moved(waited.unwrap_or_default(), count as u64, rate);
+        }
+    }
+
+    /// Pending, unless the request's time is over, or the client is too far behind with its body.
+    fn pend_for_body(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(exchange) = self.exchange.clone().filter(|exchange| exchange.body_rate() > 0) else {
+            return self.pend(cx);
+        };
+        let since = *self.body_awaited.get_or_insert_with(clock::now);
+        let behind = self.connection.alarms().moment(since + self.reading.left());
+        if let Poll::Ready(Err(error)) = self.poll_send(cx) {
+            return Poll::Ready(Err(error));
+        }
+        loop {
+            let others = exchange.wait_ends().filter(|moment| *moment <= behind);
+            ready!(self.poll_alarm(others.unwrap_or(behind), cx));
+            let why = match others {
+                None => {
+                    exchange.note_body_too_slow();
+                    "the body is slower than limits.min_body_rate"
+                }
+                Some(moment) if exchange.is_wait_over(moment) => "waited for too long",
+                Some(_) => continue,
+            };
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+        }
+    }
+
+    /// Pending, unless the request's time is over or its server silent for too long. Whatever waits to be written leaves
+    /// first: a head must not sit in
     /// the buffer while its body is waited for.
     fn pend(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Poll::Ready(Err(error)) = self.poll_send(cx) {
@@ -459,10 +497,11 @@ impl AsyncRead for EdgeStream {
                     match this.poll_transport_read(cx, buf, Some(left)) {
                         Poll::Ready(Ok(())) => {}
                         Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                        Poll::Pending => return this.pend(cx),
+                        Poll::Pending => return this.pend_for_body(cx),
                     }
                     count = buf.filled().len() - before;
                 }
+                this.body_moved(count);
                 this.message = Message::Bytes(left - count as u64);
                 Poll::Ready(Ok(()))
             }

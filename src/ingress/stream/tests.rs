@@ -4,6 +4,7 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::ingress::connection::{Connections, Peer};
+use crate::ingress::ends::Ends;
 use crate::telemetry::metrics::Metrics;
 
 /// A stream and the client's end of it.
@@ -12,8 +13,9 @@ fn pair() -> (EdgeStream, UnixStream) {
     let metrics = Metrics::new();
     let open = Arc::new(Connections::default()).admit(10, &metrics.listener("test")).unwrap();
     let peer = Peer::Tcp(SocketAddr::from(([127, 0, 0, 1], 4711)));
-    let connection = Connection::new(0, 80, peer, None, open);
-    (EdgeStream::new(Transport::Unix(ours), connection, Duration::from_secs(5)), theirs)
+    let transport = Transport::Unix(ours);
+    let connection = Connection::new(0, 80, Ends::direct(peer, &transport), None, open);
+    (EdgeStream::new(transport, connection, Duration::from_secs(5)), theirs)
 }
 
 fn limits() -> HeadLimits {

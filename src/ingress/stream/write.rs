@@ -4,10 +4,11 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncWrite;
 
-use super::{EdgeStream, Timer};
+use super::EdgeStream;
 use crate::base::clock;
 
 /// Small writes are gathered up to this: a head and a short body leave in one segment and one system call.
@@ -63,28 +64,119 @@ impl EdgeStream {
         self.unflushed = true;
     }
 
-    /// Bounds a write: a client that takes nothing for `write_timeout`, or until the request's time is over, is given up.
-    /// Not all of Pingora's writes have a time-out of their own.
+    /// Bounds a write: a client that takes nothing for `write_timeout`, or too little for the pace of its request, or
+    /// until the request's time is over, is given up. Not all of Pingora's writes have a time-out of their own.
     fn poll_progress<T>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if write.is_ready() {
-            if self.stalled.take().is_some()
-                && let Some(exchange) = &self.exchange
-            {
-                // Until now it was the client that was waited for.
-                exchange.server_spoke();
+            if let Some(mut stall) = self.stalled.take() {
+                self.account(&mut stall, clock::now());
+                if let Some(exchange) = &self.exchange {
+                    // Until now it was the client that was waited for.
+                    exchange.server_spoke();
+                }
             }
             return write;
         }
-        let stalled = match &mut self.stalled {
-            Some(stalled) => stalled,
-            none => {
-                let at = clock::now() + self.write_timeout;
-                let cut_off = self.exchange.as_ref().and_then(|exchange| exchange.cut_off());
-                none.insert(Timer::until(cut_off.map_or(at, |cut_off| cut_off.min(at))))
+        // Whoever is waited for to read is not waited for to send.
+        self.body_awaited = None;
+        let mut stall = self.stalled.take().unwrap_or_else(|| {
+            let now = clock::now();
+            Stall::new(now, self.acknowledged(), self.stall_ends(now, now))
+        });
+        loop {
+            if stall.timer.as_mut().poll(cx).is_pending() {
+                self.stalled = Some(stall);
+                return Poll::Pending;
             }
+            let now = clock::now();
+            self.account(&mut stall, now);
+            if let Some(why) = self.given_up(&stall, now) {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
+            }
+            // The socket takes no more yet, but the client did take something.
+            stall.timer = Stall::timer(now, self.stall_ends(stall.moved, now));
+        }
+    }
+
+    /// Takes in what happened since the stall was looked at last.
+    fn account(&mut self, stall: &mut Stall, now: Instant) {
+        let acknowledged = self.acknowledged();
+        // Nobody knows what is taken out of a unix socket, which is the local proxy's: only silence ends that.
+        if let Some((now_taken, before)) = acknowledged.zip(stall.acknowledged) {
+            let taken = now_taken.saturating_sub(before);
+            if taken > 0 {
+                stall.moved = now;
+            }
+            self.writing.moved(now.saturating_duration_since(stall.since), taken, self.rate());
+        }
+        stall.since = now;
+        stall.acknowledged = acknowledged;
+    }
+
+    /// Why a client that does not take what is written is given up at `now`, if it is.
+    fn given_up(&self, stall: &Stall, now: Instant) -> Option<&'static str> {
+        let exchange = self.exchange.as_ref();
+        if exchange.and_then(|exchange| exchange.cut_off()).is_some_and(|at| at <= now) {
+            return Some("the request's time is over");
+        }
+        let why = if self.rate() > 0 && self.writing.left().is_zero() {
+            "the client reads more slowly than limits.min_body_rate"
+        } else if now.saturating_duration_since(stall.moved) >= self.write_timeout {
+            "the client does not read"
+        } else {
+            return None;
         };
-        ready!(stalled.sleep.as_mut().poll(cx));
-        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "the client does not read")))
+        if let Some(exchange) = exchange {
+            exchange.note_reader_too_slow();
+        }
+        Some(why)
+    }
+
+    /// When a stall is to be looked at again, in which something moved last at `moved`.
+    fn stall_ends(&self, moved: Instant, now: Instant) -> Instant {
+        let silent = moved + self.write_timeout;
+        let at = if self.rate() > 0 { silent.min(now + self.writing.left()) } else { silent };
+        let cut_off = self.exchange.as_ref().and_then(|exchange| exchange.cut_off());
+        cut_off.map_or(at, |cut_off| cut_off.min(at))
+    }
+
+    fn rate(&self) -> u64 {
+        self.exchange.as_ref().map_or(0, |exchange| exchange.body_rate())
+    }
+
+    /// What the client's system has taken so far. That a socket takes more again is too coarse a sign: it does so only
+    /// when a good part of its buffer, which may be megabytes, is free.
+    fn acknowledged(&self) -> Option<u64> {
+        self.transport.as_ref()?.acknowledged()
+    }
+}
+
+/// A write that makes no progress.
+pub(super) struct Stall {
+    /// Up to when it is accounted for.
+    since: Instant,
+    /// When something moved last.
+    moved: Instant,
+    /// What the other side had taken at `since`.
+    acknowledged: Option<u64>,
+    timer: Pin<Box<dyn Future<Output = ()> + Send + Sync>>,
+}
+
+impl Stall {
+    fn new(now: Instant, acknowledged: Option<u64>, until: Instant) -> Self {
+        Self { since: now, moved: now, acknowledged, timer: Self::timer(now, until) }
+    }
+
+    fn timer(now: Instant, until: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
+        // Past the moment, not just before it: what is looked at then must be over.
+        let left = until.saturating_duration_since(now) + Duration::from_millis(1);
+        Box::pin(pingora::time::sleep(left))
+    }
+}
+
+impl std::fmt::Debug for Stall {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Stall({:?})", self.since)
     }
 }
 

@@ -7,6 +7,7 @@ use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::route::host_of;
+use crate::policy::trusted::TrustedProxies;
 use crate::proxy::client::Client;
 use crate::proxy::received::{Marks, Received};
 use crate::proxy::{Context, edit};
@@ -52,7 +53,9 @@ pub(in crate::proxy) fn repair(session: &mut Session, ctx: &Context, marks: Mark
 
 /// Who asks, and what the record shows of the head.
 pub(in crate::proxy) fn begin(head: &RequestHeader, received: &Received<'_>, ctx: &mut Context) {
-    let trusted = &ctx.snapshot.server.trusted_proxies;
+    let nobody = TrustedProxies::default();
+    let is_unnamed = ctx.exchange.as_ref().is_some_and(|exchange| exchange.connection.is_peer_unnamed);
+    let trusted = if is_unnamed { &nobody } else { &ctx.snapshot.server.trusted_proxies };
     ctx.client = Client::find(&head.headers, ctx.peer_ip(), ctx.is_tls(), trusted);
     ctx.begin(head, received, host_of(head, received));
 }

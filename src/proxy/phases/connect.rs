@@ -1,5 +1,6 @@
 //! Which server, for each attempt; what a failed attempt means, and what follows it.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -16,7 +17,8 @@ use crate::proxy::Context;
 use crate::proxy::context::Call;
 use crate::upstream::retry::is_idempotent;
 use crate::upstream::{
-    Decision, Failure, Fallback, NoServer, Outcome, Situation, Tried, Upstream, fallback, tunnel,
+    Decision, Failure, Fallback, Introduction, NoServer, Outcome, Situation, Tried, Upstream, fallback,
+    tunnel,
 };
 
 /// Picks the server of the first attempt. Here, before Pingora takes over, so that "no server" is an answer like any
@@ -77,6 +79,9 @@ pub(in crate::proxy) async fn peer(session: &mut Session, ctx: &mut Context) -> 
         return Error::e_explain(ErrorType::InternalError, "no attempt was picked");
     };
     let mut peer = attempt.peer();
+    if attempt.introduces() {
+        attempt.introduce(&mut peer, introduction(ctx));
+    }
     if ctx.is_upgrade() {
         tunnel::prepare(&mut peer);
     }
@@ -108,6 +113,24 @@ fn is_watched(session: &mut Session, ctx: &Context) -> bool {
 
 /// Longest head that is written without a time-out: the smallest buffer that a socket has, less what is added.
 const UNBOUNDED_HEAD_BYTES_MAX: u64 = 3 * 1024;
+
+/// What a server that expects a PROXY header is told of the client.
+fn introduction(ctx: &Context) -> Introduction {
+    let Some(connection) = ctx.exchange.as_ref().map(|exchange| &exchange.connection) else {
+        return Introduction::Unknown;
+    };
+    let address = ctx.client.address;
+    let is_peer = address == connection.peer.ip();
+    if is_peer && (connection.is_peer_unnamed || connection.peer.socket().is_none()) {
+        // The address stands for somebody else's: the proxy's, or that of a unix socket.
+        return Introduction::Unknown;
+    }
+    // The port of one that a proxy named in a header is not known.
+    let source = SocketAddr::new(address, if is_peer { connection.peer.port() } else { 0 });
+    let destination = connection.proxy_header.map(|header| header.destination).or(connection.local);
+    let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+    Introduction::Client { source, destination: destination.unwrap_or(nowhere) }
+}
 
 pub(in crate::proxy) fn connected(ctx: &mut Context, reused: bool) {
     if let Some(exchange) = &ctx.exchange {

@@ -7,6 +7,7 @@ use super::{connect, respond};
 use crate::base::clock;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
+use crate::ingress::connection::Exchange;
 use crate::proxy::Context;
 use crate::proxy::phases::dispatch::Answer;
 use crate::upstream::Outcome;
@@ -132,9 +133,12 @@ fn reason_of(ctx: &Context, error: &Error) -> Reason {
     if let Some(reason) = ctx.failure {
         return reason;
     }
-    let malformed = ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_body_malformed());
+    let told = |what: fn(&Exchange) -> bool| ctx.exchange.as_ref().is_some_and(|exchange| what(exchange));
+    let malformed = told(Exchange::is_body_malformed);
     match (error.esource(), error.etype()) {
         (ErrorSource::Downstream, _) if malformed => Reason::RequestMalformed,
+        (ErrorSource::Downstream, _) if told(Exchange::is_body_too_slow) => Reason::BodyTooSlow,
+        (ErrorSource::Downstream, _) if told(Exchange::is_reader_too_slow) => Reason::ClientTooSlow,
         (ErrorSource::Downstream, _) if ctx.is_late() => Reason::DeadlineExceeded,
         (ErrorSource::Downstream, ErrorType::ReadTimedout) => Reason::BodyTimeout,
         (ErrorSource::Downstream, ErrorType::InvalidHTTPHeader) => Reason::RequestMalformed,

@@ -79,7 +79,9 @@ fn write(ctx: &mut Context, completed: bool, end: Moment) {
         record.connection = connection.serial;
         record.connection_requests = u32::try_from(exchange.serial).unwrap_or(u32::MAX);
         connection.note_tls(&mut record);
-        record.peer = connection.peer.socket();
+        record.peer = connection.socket_peer.socket();
+        record.local = connection.local;
+        record.proxy_header = connection.proxy_header.map(|header| (header.source, header.destination));
         record.request_length = exchange.head_bytes + ctx.request_body_bytes;
         if let Some(listener) = ctx.snapshot.listeners.get(usize::from(connection.listener)) {
             record.set(Field::Listener, &listener.name);

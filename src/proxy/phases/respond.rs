@@ -64,6 +64,9 @@ pub(in crate::proxy) fn edit(
     ctx.status = response.status.as_u16();
     ctx.failure = None;
     ctx.answer_began();
+    if is_stream(response) {
+        ctx.lift_pace();
+    }
     if ctx.is_silence_normal() {
         ctx.snapshot = ctx.snapshot.remnant();
     }
@@ -93,6 +96,14 @@ fn edit_by_rules(session: &Session, response: &mut ResponseHeader, ctx: &mut Con
     }
     let route = ctx.route.clone();
     route.response.as_ref().map_or(Ok(()), |rules| forward::edit_by_rules(session, response, rules, ctx))
+}
+
+/// Whether what follows is a stream of events, whether or not the client said that it wants one.
+fn is_stream(response: &ResponseHeader) -> bool {
+    response.headers.get(header::CONTENT_TYPE).is_some_and(|value| {
+        value.as_bytes().starts_with(b"text/event-stream")
+            || value.as_bytes().starts_with(b"application/grpc")
+    })
 }
 
 /// What the access log shows of the answer's head.

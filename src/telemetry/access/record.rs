@@ -26,6 +26,8 @@ pub struct AccessRecord {
     pub client_port: Option<u16>,
     /// Who is connected, before trusted proxies.
     pub peer: Option<SocketAddr>,
+    /// Source and destination of its PROXY header, if it had one with addresses.
+    pub proxy_header: Option<(SocketAddr, SocketAddr)>,
     /// The local address of the connection.
     pub local: Option<SocketAddr>,
     /// The listener's port.
@@ -207,6 +209,7 @@ impl Default for AccessRecord {
             client: None,
             client_port: None,
             peer: None,
+            proxy_header: None,
             local: None,
             server_port: None,
             connection: 0,

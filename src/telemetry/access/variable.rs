@@ -1,6 +1,6 @@
 //! nginx' log variables over an [`AccessRecord`].
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use http::Version;
@@ -24,6 +24,10 @@ pub(super) enum Variable {
     Msec,
     Pid,
     Pipe,
+    ProxyProtocolAddr,
+    ProxyProtocolPort,
+    ProxyProtocolServerAddr,
+    ProxyProtocolServerPort,
     RealipRemoteAddr,
     RealipRemotePort,
     RemoteAddr,
@@ -76,6 +80,10 @@ pub(super) const VARIABLES: &[(&str, Variable)] = &[
     ("remote_port", Variable::RemotePort),
     ("realip_remote_addr", Variable::RealipRemoteAddr),
     ("realip_remote_port", Variable::RealipRemotePort),
+    ("proxy_protocol_addr", Variable::ProxyProtocolAddr),
+    ("proxy_protocol_port", Variable::ProxyProtocolPort),
+    ("proxy_protocol_server_addr", Variable::ProxyProtocolServerAddr),
+    ("proxy_protocol_server_port", Variable::ProxyProtocolServerPort),
     ("host", Variable::Host),
     ("server_addr", Variable::ServerAddr),
     ("server_name", Variable::ServerName),
@@ -158,6 +166,10 @@ impl Variable {
             | Self::Msec
             | Self::Pid
             | Self::Pipe
+            | Self::ProxyProtocolAddr
+            | Self::ProxyProtocolPort
+            | Self::ProxyProtocolServerAddr
+            | Self::ProxyProtocolServerPort
             | Self::RealipRemoteAddr
             | Self::RealipRemotePort
             | Self::RemoteAddr
@@ -222,6 +234,14 @@ impl Line<'_> {
             }
             Variable::Pid => self.number(std::process::id().into()),
             Variable::Pipe => self.raw(if record.pipelined { b"p" } else { b"." }),
+            Variable::ProxyProtocolAddr => self.header_address(record.proxy_header.map(|(source, _)| source)),
+            Variable::ProxyProtocolPort => self.header_port(record.proxy_header.map(|(source, _)| source)),
+            Variable::ProxyProtocolServerAddr => {
+                self.header_address(record.proxy_header.map(|(_, server)| server))
+            }
+            Variable::ProxyProtocolServerPort => {
+                self.header_port(record.proxy_header.map(|(_, server)| server))
+            }
             Variable::RealipRemoteAddr => self.address(record.peer.map(|peer| peer.ip())),
             Variable::RealipRemotePort => self.port(record.peer.map(|peer| peer.port())),
             Variable::RemoteAddr => self.address(record.client),
@@ -353,6 +373,22 @@ impl Line<'_> {
         match address {
             Some(address) => write_ip(address, self.out),
             None => self.raw(b"unix:"),
+        }
+    }
+
+    /// An address as the PROXY header gives it.
+    fn header_address(&mut self, address: Option<SocketAddr>) {
+        match address {
+            Some(address) => write_ip(address.ip(), self.out),
+            None => self.absent(),
+        }
+    }
+
+    /// Its port, 0 included.
+    fn header_port(&mut self, address: Option<SocketAddr>) {
+        match address {
+            Some(address) => self.number(address.port().into()),
+            None => self.absent(),
         }
     }
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::cells::{Counter, Gauge, Words};
 
-const REJECT_REASONS: &[&str] = &["connections"];
+const REJECT_REASONS: &[&str] =
+    &["connections", "address", "proxy_untrusted", "proxy_missing", "proxy_malformed", "proxy_timeout"];
 const HANDSHAKE_REASONS: &[&str] = &["failed", "timeout", "client_certificate"];
 const HTTP2_ERRORS: &[&str] = &["PROTOCOL_ERROR", "ENHANCE_YOUR_CALM"];
 
@@ -44,7 +45,8 @@ impl ListenerMetrics {
         OpenConnection { listener: Arc::clone(self) }
     }
 
-    /// A connection was closed right after accept(2): the limit that forbade it, such as `connections`.
+    /// A connection was closed before anything was asked on it: the limit that forbade it, such as `connections`, or
+    /// what was wrong with its PROXY header.
     pub fn rejected(&self, reason: &'static str) {
         self.rejected.inc(reason);
     }

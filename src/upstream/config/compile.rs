@@ -56,6 +56,17 @@ impl UpstreamRaw {
                 .compile(&format!("{path}.fallback"), &raw.origin, out)
                 .map(|answer| Fallback::Answer(Arc::new(answer))),
         });
+        if *self.proxy_protocol && *self.http2 {
+            let message = "\"proxy_protocol\" names one client, and an HTTP/2 connection carries many";
+            out.error(
+                "conflicting-keys",
+                &self.proxy_protocol.origin,
+                format!("{path}.proxy_protocol"),
+                message,
+            )
+            .hint("servers of HTTP/2 learn the client from X-Forwarded-For")
+            .related(&self.http2.origin, "HTTP/2 is asked for here");
+        }
         if servers.is_empty() {
             // Whatever was wrong with those that are there has been said.
             let entry = format!("{path}.servers[");
@@ -74,6 +85,7 @@ impl UpstreamRaw {
             tls: self.tls.is_some().then(|| tls.unwrap_or_default()),
             http2: *self.http2,
             host: self.host.value.clone(),
+            proxy_protocol: *self.proxy_protocol,
             timeouts,
             check,
             retry,

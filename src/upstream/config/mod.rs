@@ -31,6 +31,9 @@ keys! {
         http2: bool = false,
         /// The `Host` sent: `"client"` = the client's, `"server"` = the server's own, or a name.
         host: HostSent = HostSent::Client,
+        /// Whether every connection begins with a header of the PROXY protocol, version 2, that names the client. It is
+        /// then used for that client alone.
+        proxy_protocol: bool = false,
         /// How long things may take.
         timeouts: TimeoutsRaw = TimeoutsRaw::default(),
         /// Asks each server regularly how it is; absent = only what requests find out counts.

@@ -52,6 +52,7 @@ fn settings(servers: &[&str]) -> Settings {
         tls: None,
         http2: false,
         host: HostSent::Client,
+        proxy_protocol: false,
         timeouts: Timeouts::default(),
         check: None,
         retry: RetryPolicy::default(),

@@ -273,6 +273,14 @@ pub struct Ran {
     pub stderr: String,
 }
 
+impl Ran {
+    /// What it complained of, without the warning that the machine would not let it open enough files.
+    pub fn complaints(&self) -> &str {
+        let end = self.stderr.find("warning[descriptor-limit]").unwrap_or(self.stderr.len());
+        &self.stderr[..end]
+    }
+}
+
 /// Runs a program to its end without blocking the servers of the test.
 pub async fn run(mut command: std::process::Command) -> Ran {
     command.stdin(std::process::Stdio::null());

@@ -174,7 +174,11 @@ impl GatewayBuilder {
     }
 
     /// Runs another command of the binary on this configuration.
-    pub async fn command(self, arguments: &[&str]) -> Ran {
+    pub async fn command(mut self, arguments: &[&str]) -> Ran {
+        if !self.config.contains("[limits]") {
+            // So few that every machine lets us open the files for them: `check` would warn.
+            self = self.and("[limits]\nconnections = 100\nupstream_idle = 100\n");
+        }
         let directory = self.write();
         let mut command = command(directory.path(), arguments);
         command.envs(self.environment);

@@ -13,6 +13,7 @@ use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
@@ -26,6 +27,7 @@ pub struct Client {
     address: SocketAddr,
     tls: Option<(Arc<ClientConfig>, String)>,
     http2: bool,
+    introduction: Bytes,
 }
 
 /// A connection that stays open between requests.
@@ -42,7 +44,7 @@ enum Sender {
 
 impl Client {
     pub fn new(address: SocketAddr) -> Self {
-        Self { address, tls: None, http2: false }
+        Self { address, tls: None, http2: false, introduction: Bytes::new() }
     }
 
     /// HTTP/2: by prior knowledge, or negotiated over TLS.
@@ -54,6 +56,12 @@ impl Client {
     /// TLS for the server `name`. The protocol offered is the one chosen here.
     pub fn tls(mut self, config: &Arc<ClientConfig>, name: &str) -> Self {
         self.tls = Some((config.clone(), name.to_owned()));
+        self
+    }
+
+    /// Bytes sent before TLS and HTTP on every connection.
+    pub fn introduced_by(mut self, bytes: impl Into<Bytes>) -> Self {
+        self.introduction = bytes.into();
         self
     }
 
@@ -76,8 +84,9 @@ impl Client {
     }
 
     async fn dial(&self) -> Result<Sender, BoxError> {
-        let stream = TcpStream::connect(self.address).await?;
+        let mut stream = TcpStream::connect(self.address).await?;
         stream.set_nodelay(true)?;
+        stream.write_all(&self.introduction).await?;
         match &self.tls {
             None => self.handshake(TokioIo::new(stream)).await,
             Some((config, name)) => {

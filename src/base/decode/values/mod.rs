@@ -10,7 +10,7 @@ use std::fmt::Display;
 
 pub use collections::MapKey;
 pub use scalars::ConfigPath;
-pub use units::{Percentage, Rate, Size};
+pub use units::{ByteRate, Percentage, Rate, Size};
 
 use super::{Decoder, Node};
 

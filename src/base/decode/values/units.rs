@@ -38,6 +38,27 @@ impl Value for Size {
     }
 }
 
+/// A number of bytes a second, written `"1KiB/s"`; 0 = no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct ByteRate(pub u64);
+
+impl Value for ByteRate {
+    fn shape() -> Shape {
+        Shape::Text { pattern: Some("^(0|[0-9]+([KMG]i?)?B/s)$"), examples: &["1KiB/s", "500B/s"] }
+    }
+
+    fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
+        quantity(node, cx, "a rate such as \"1KiB/s\"", "B/s", units::parse_byte_rate).map(Self)
+    }
+
+    fn render(&self) -> String {
+        match self.0 {
+            0 => quote("0"),
+            bytes => quote(&format!("{}/s", units::format_size(bytes))),
+        }
+    }
+}
+
 /// A ratio between 0 and 1, written `"20%"`.
 #[derive(Debug, Clone, Copy, PartialEq, PartialOrd, Default)]
 pub struct Percentage(pub f64);
@@ -141,6 +162,11 @@ fn quantity<T>(
             Err(why @ units::UnitError::NoUnit) => {
                 let problem = cx.error("invalid-value", &node.origin, format!("{} {why}", quote(text)));
                 problem.hint(format!("write \"{}{unit}\"", text.trim()));
+                None
+            }
+            Err(why @ units::UnitError::NoPeriod) => {
+                let problem = cx.error("invalid-value", &node.origin, format!("{} {why}", quote(text)));
+                problem.hint(format!("write \"{}/s\"", text.trim()));
                 None
             }
             Err(why @ units::UnitError::OutOfOrder) => {

@@ -107,6 +107,7 @@ fn listener(pairs: impl IntoIterator<Item = (PathBuf, PathBuf)>, http2: bool) ->
         name: "public".to_owned(),
         address: BindAddress::Tcp("127.0.0.1:0".parse().unwrap()),
         http2,
+        proxy_protocol: false,
         certificates,
         client_auth: None,
         hsts: None,

@@ -1,0 +1,329 @@
+//! Slow clients, honest and not: the slow ones are ended on time, the honest ones are served, and nobody else waits.
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+
+use crate::support::*;
+
+/// A body may owe what it would move in 1.25 s.
+const BOUNDS: &str = "[limits]\nbody_timeout = \"1s\"\nmin_body_rate = \"10KiB/s\"\n";
+const REASONS: &str = "[log.access]\nformat = '$request_uri $status $reason'\n";
+/// Enough for what must be ended to have been.
+const LONG: Duration = Duration::from_secs(8);
+
+fn ticks(every: u64) -> tokio::time::Interval {
+    tokio::time::interval(Duration::from_millis(every))
+}
+
+/// Never silent for long, and always too slow: 2 KiB/s.
+#[tokio::test]
+async fn a_dripping_body_is_408_and_the_connection_is_closed() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").and(BOUNDS).and(REASONS).start().await;
+    for (path, head) in
+        [("/length", "Content-Length: 1000000\r\n"), ("/chunks", "Transfer-Encoding: chunked\r\n")]
+    {
+        let mut raw = gw.raw().await;
+        raw.send(format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{head}\r\n")).await;
+        let (mut ticks, began) = (ticks(50), Instant::now());
+        while began.elapsed() < LONG {
+            ticks.tick().await;
+            let piece = "x".repeat(100);
+            let piece = if path == "/chunks" { format!("64\r\n{piece}\r\n") } else { piece };
+            let is_logged = gw.access_log().iter().any(|line| line.starts_with(path));
+            if is_logged || !raw.try_send(piece).await {
+                break;
+            }
+        }
+        let took = began.elapsed();
+        assert!(took > Duration::from_secs(1) && took < LONG, "{path}: {took:?}");
+        raw.response_or_close().await.expect("an answer").expect_problem(408, "request.body_too_slow");
+        raw.closed().await;
+        assert_eq!(gw.logged(path).await, format!("{path} 408 request.body_too_slow"));
+        assert!(app.seen_at(path).is_empty());
+    }
+}
+
+#[tokio::test]
+async fn a_dripping_body_is_408_over_http2_too() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").and(BOUNDS).start().await;
+    let connection = gw.client().http2().connect().await;
+    let (sender, pieces) = mpsc::channel(1);
+    let dripping = tokio::spawn(async move {
+        let mut ticks = ticks(50);
+        while sender.send(Ok(Bytes::from_static(&[b'x'; 100]))).await.is_ok() {
+            ticks.tick().await;
+        }
+    });
+    let request = connection.request("POST", "/slow").streaming_body(pieces);
+    request.await.expect_problem(408, "request.body_too_slow");
+    within("the client to be told", dripping).await.unwrap();
+    connection.get("/fine").await.expect_status(200);
+    assert!(app.seen_at("/slow").is_empty());
+}
+
+/// Pauses below `body_timeout` harm nobody who makes up for them.
+#[tokio::test]
+async fn a_body_in_bursts_is_served() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").and(BOUNDS).start().await;
+    let bursts = |sender: mpsc::Sender<_>| async move {
+        let mut ticks = ticks(800);
+        for _ in 0..5 {
+            ticks.tick().await;
+            sender.send(Ok(Bytes::from_static(&[b'x'; 8 * 1024]))).await.unwrap();
+        }
+    };
+    for client in [gw.client(), gw.client().http2()] {
+        let (sender, pieces) = mpsc::channel(1);
+        let sending = tokio::spawn(bursts(sender));
+        let echo = client.request("POST", "/bursts").streaming_body(pieces).await.expect_status(200).echo();
+        assert_eq!(echo.body_len(), 5 * 8 * 1024);
+        sending.await.unwrap();
+    }
+}
+
+/// A stream may move as slowly as it likes, in both directions.
+#[tokio::test]
+async fn streams_have_no_pace() {
+    let (feed, events) = Feed::new("text/event-stream");
+    let app = upstream().on("/events", events).start().await;
+    let gw = in_front_of(&app, "")
+        .and("[[routes]]\npath = \"/stream\"\nupstream = \"app\"\nstream = true\n")
+        .and(BOUNDS)
+        .start()
+        .await;
+    for client in [gw.client(), gw.client().http2()] {
+        let (sender, pieces) = mpsc::channel(1);
+        let sending = tokio::spawn(async move {
+            let mut ticks = ticks(100);
+            for _ in 0..20 {
+                ticks.tick().await;
+                sender.send(Ok(Bytes::from_static(b"x"))).await.unwrap();
+            }
+        });
+        let echo = client.request("POST", "/stream").streaming_body(pieces).await.expect_status(200).echo();
+        assert_eq!(echo.body_len(), 20);
+        sending.await.unwrap();
+    }
+    let mut answer = gw.get("/events").header("accept", "text/event-stream").stream().await.unwrap();
+    let mut ticks = ticks(1000);
+    for _ in 0..3 {
+        ticks.tick().await;
+        feed.send("data: x\n\n").await;
+        assert_eq!(answer.next().await.unwrap(), "data: x\n\n");
+    }
+}
+
+/// A connection whose client has little room for what it did not read.
+async fn narrow(address: SocketAddr) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(8 * 1024).unwrap();
+    within("connect", socket.connect(address)).await.unwrap()
+}
+
+/// Larger than what the kernel takes of an answer that nobody reads.
+const LARGE: u64 = 64 << 20;
+
+fn large() -> Answer {
+    Answer::Zeros(LARGE)
+}
+
+async fn ask(stream: &mut TcpStream, path: &str) {
+    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+}
+
+/// Reads `bytes` every `every` milliseconds until the end; how many in all.
+async fn sip(stream: &mut TcpStream, bytes: usize, every: u64) -> u64 {
+    let (mut ticks, mut buffer, mut total) = (ticks(every), vec![0; bytes], 0);
+    loop {
+        ticks.tick().await;
+        match stream.read(&mut buffer).await {
+            Ok(0) | Err(_) => return total,
+            Ok(count) => total += count as u64,
+        }
+    }
+}
+
+/// Not at all, and always a little: both are cut off, and the log says why.
+#[tokio::test]
+async fn a_slow_reader_is_cut_off() {
+    let app = upstream().otherwise(large()).start().await;
+    let gw = in_front_of(&app, "").and(BOUNDS).and(REASONS).start().await;
+    for (path, every) in [("/silent", 3_600_000), ("/sipping", 50)] {
+        let mut stream = narrow(gw.address()).await;
+        let began = Instant::now();
+        ask(&mut stream, path).await;
+        let sipping = tokio::spawn(async move { sip(&mut stream, 20, every).await });
+        assert_eq!(gw.logged(path).await, format!("{path} 200 client.too_slow"));
+        assert!(began.elapsed() < LONG, "{path}: {:?}", began.elapsed());
+        sipping.abort();
+    }
+    eventually("the service to be let go", async || (app.open_connections() == 0).then_some(())).await;
+}
+
+/// A client that never opens its window is cut off, too, and only its stream is.
+#[tokio::test]
+async fn a_slow_reader_of_a_stream_is_cut_off() {
+    let app = upstream().on("/large", large()).start().await;
+    let gw = in_front_of(&app, "").and(BOUNDS).and(REASONS).start().await;
+    let connection = gw.client().http2().connect().await;
+    let unread = connection.get("/large").stream().await.unwrap();
+    assert_eq!(gw.logged("/large").await, "/large 200 client.too_slow");
+    connection.get("/fine").await.expect_status(200);
+    let mut unread = unread;
+    let end = loop {
+        match unread.try_next().await {
+            Ok(Some(_)) => {}
+            end => break end,
+        }
+    };
+    assert!(end.is_err(), "it looks whole");
+}
+
+/// The window of a whole connection, closed from the start: nothing of the body can ever go out.
+#[tokio::test]
+async fn a_window_that_never_opens_ends_its_streams() {
+    let app = upstream().otherwise(Answer::text("body")).start().await;
+    let gw = in_front_of(&app, "").and(BOUNDS).and(REASONS).start().await;
+    let mut raw = gw.raw().await;
+    // SETTINGS_INITIAL_WINDOW_SIZE = 0, then GET / as stream 1.
+    let settings = [&[0, 0, 6, 4, 0, 0, 0, 0, 0][..], &[0, 4, 0, 0, 0, 0]].concat();
+    let head = [&[0x82, 0x86, 0x84, 0x41, 9][..], b"localhost"].concat();
+    let headers = [&[0, 0, u8::try_from(head.len()).unwrap(), 1, 5, 0, 0, 0, 1][..], &head].concat();
+    let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+    raw.send([&preface[..], &settings, &headers].concat()).await;
+    let began = Instant::now();
+    loop {
+        match raw.frame().await.expect("a reset, not the end of the connection") {
+            (3, _, 1, _) => break,
+            (0, _, 1, payload) => assert!(payload.is_empty(), "{payload:?}"),
+            _ => {}
+        }
+    }
+    assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
+    assert_eq!(gw.logged("/ ").await, "/ 200 client.too_slow");
+}
+
+/// A client that reads steadily, though far more slowly than the kernel's buffers are large, gets all of it.
+#[tokio::test]
+async fn a_steady_reader_gets_all_of_it() {
+    const BODY: u64 = 6 << 20;
+    let app = upstream().otherwise(Answer::Zeros(BODY)).start().await;
+    let gw = in_front_of(&app, "").and(BOUNDS).start().await;
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(128 * 1024).unwrap();
+    let mut stream = within("connect", socket.connect(gw.address())).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await.unwrap();
+    // Until a third of a buffer of four megabytes is free takes two seconds at this speed.
+    let total = within("all of it", sip(&mut stream, 32 * 1024, 50)).await;
+    assert!(total > BODY, "{total}");
+}
+
+/// Two hundred clients that drip heads, drip bodies, and hardly read: ended on time, and nobody else waits for them.
+#[tokio::test]
+async fn slow_clients_do_not_starve_others() {
+    const EACH: usize = 67;
+    let app = upstream().on("/large", large()).start().await;
+    let gw = in_front_of(&app, "")
+        .and("[limits]\nheader_timeout = \"1s\"\nbody_timeout = \"800ms\"\nmin_body_rate = \"10KiB/s\"\n")
+        .and(REASONS)
+        .start()
+        .await;
+    let address = gw.address();
+    let drip = |first: &'static str, piece: &'static str| async move {
+        let mut stream = narrow(address).await;
+        stream.write_all(first.as_bytes()).await.unwrap();
+        let mut ticks = ticks(100);
+        while stream.write_all(piece.as_bytes()).await.is_ok() {
+            ticks.tick().await;
+        }
+    };
+    let mut slow = Vec::new();
+    for _ in 0..EACH {
+        slow.push(tokio::spawn(drip("GET /head HTTP/1.1\r\nHost: localhost\r\n", "X-A: b\r\n")));
+        let body = "POST /body HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n";
+        slow.push(tokio::spawn(drip(body, "a=b&")));
+        slow.push(tokio::spawn(async move {
+            let mut stream = narrow(address).await;
+            ask(&mut stream, "/large").await;
+            sip(&mut stream, 10, 100).await;
+        }));
+    }
+    eventually("all to be there", async || {
+        let open = gw.metric("edgeward_connections_open", &["listener=\"main\""]).await;
+        (open >= Some(2.0 * EACH as f64)).then_some(())
+    })
+    .await;
+    let (began, mut times) = (Instant::now(), Vec::new());
+    let connection = gw.client().connect().await;
+    while gw.access_log().iter().filter(|line| !line.starts_with("/fine")).count() < 3 * EACH {
+        assert!(began.elapsed() < 2 * LONG, "{:?}", gw.access_log().len());
+        let asking = Instant::now();
+        connection.get("/fine").await.expect_status(200);
+        times.push(asking.elapsed());
+    }
+    times.sort();
+    // Generous: a busy machine makes single requests wait, starving would be all of them.
+    let p99 = times[times.len() * 99 / 100];
+    assert!(times.len() > 50 && p99 < Duration::from_secs(1), "p99 of {} requests: {p99:?}", times.len());
+    let log = gw.access_log();
+    // Where this process has to wait for the processor, a drip may become a silence: request.body_timeout.
+    for line in ["- 408 request.header_timeout", "/body 408 request.body_t", "/large 200 client.too_slow"] {
+        let found = log.iter().filter(|found| found.starts_with(line)).count();
+        assert_eq!(found, EACH, "{line}: {log:#?}");
+    }
+    gw.metric_is("edgeward_connections_open", &["listener=\"main\""], 1.0).await;
+    slow.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn connections_of_one_address_are_capped() {
+    let gw = gateway("[[routes]]\npath = \"/*\"\nrespond = { status = 200, text = \"ok\" }\n")
+        .and("[limits]\nconnections_per_address = 3\n")
+        .start()
+        .await;
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut raw = gw.raw().await;
+        raw.get("/").await.expect_status(200);
+        held.push(raw);
+    }
+    for _ in 0..2 {
+        gw.raw().await.closed().await;
+    }
+    let labels = ["reason=\"address\"", "listener=\"main\""];
+    gw.metric_is("edgeward_connections_rejected_total", &labels, 2.0).await;
+    let said = async || (gw.stderr().matches("connections_per_address are open").count() == 1).then_some(());
+    eventually("one word of it", said).await;
+    held.pop();
+    eventually("a place to be free", async || {
+        let mut raw = gw.raw().await;
+        raw.try_send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        raw.response_or_close().await
+    })
+    .await
+    .expect_status(200);
+}
+
+/// A trusted proxy brings the connections of many.
+#[tokio::test]
+async fn trusted_proxies_have_no_cap() {
+    let gw = gateway("[[routes]]\npath = \"/*\"\nrespond = { status = 200, text = \"ok\" }\n")
+        .and("[limits]\nconnections_per_address = 1\n[server]\ntrusted_proxies = [\"127.0.0.1\"]\n")
+        .start()
+        .await;
+    let mut held = Vec::new();
+    for _ in 0..5 {
+        let mut raw = gw.raw().await;
+        raw.get("/").await.expect_status(200);
+        held.push(raw);
+    }
+}
