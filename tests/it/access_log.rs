@@ -268,3 +268,50 @@ async fn the_last_lines_are_written_before_the_process_ends() {
     let log = std::fs::read_to_string(gw.directory().join("access.log")).unwrap();
     assert_eq!(log.lines().count(), 20, "{log}");
 }
+
+/// A full disk: requests are served, records are counted as lost, and one line says so however long it lasts.
+#[tokio::test]
+async fn a_full_disk_is_one_line_and_nobodys_request() {
+    let gw = gateway("[limits]\nconnections = 100\n[log.access]\noutput = \"/dev/full\"\n[[routes]]\npath = \"/*\"\nrespond = {}\n")
+        .start()
+        .await;
+    // Longer than the pause after which it is tried again.
+    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(250));
+    let mut asked = 0;
+    for _ in 0..10 {
+        ticks.tick().await;
+        gw.get("/").await.expect_status(200);
+        asked += 1;
+    }
+    gw.metric_is("edgeward_access_log_failed_total", &[], f64::from(asked)).await;
+    let said = gw.stderr();
+    assert_eq!(said.matches("cannot write the access log").count(), 1, "{said}");
+    assert!(said.contains("/dev/full") && said.lines().count() == 1, "{said}");
+    gw.stop().await;
+}
+
+/// Likewise a file that cannot be made. Once it can, the log is taken up again, and what was lost is said.
+#[tokio::test]
+async fn a_log_that_cannot_be_opened_is_one_line_until_it_can() {
+    let gw = gateway("[limits]\nconnections = 100\n[log.access]\noutput = \"logs/access.log\"\n[[routes]]\npath = \"/*\"\nrespond = {}\n")
+        .file("logs", "a file where a directory should be")
+        .start()
+        .await;
+    for lost in 1..=3 {
+        gw.get("/lost").await.expect_status(200);
+        gw.metric_is("edgeward_access_log_failed_total", &[], f64::from(lost)).await;
+    }
+    assert_eq!(gw.stderr().matches("cannot write the access log").count(), 1, "{}", gw.stderr());
+    let logs = gw.directory().join("logs");
+    std::fs::remove_file(&logs).unwrap();
+    std::fs::create_dir(&logs).unwrap();
+    let log = eventually("a line in the log", async || {
+        gw.get("/kept").await.expect_status(200);
+        std::fs::read_to_string(logs.join("access.log")).ok().filter(|log| !log.is_empty())
+    })
+    .await;
+    assert!(log.starts_with("127.0.0.1 - - [") && !log.contains("/lost"), "{log}");
+    let again = async || gw.stderr().contains("the access log is written again").then_some(());
+    eventually("word of it", again).await;
+    assert_eq!(gw.stderr().lines().count(), 2, "{}", gw.stderr());
+}
