@@ -69,10 +69,18 @@ fn forwarding(c: &mut Criterion) {
             b.iter(|| Received::read(black_box(&head.headers)).marks);
         });
         let identity = Some(Identity { name: &name_of_identity, value: None });
-        let forwarding =
-            Forwarding { peer: &peer, client: &client, request_id: ID, trace_valid: true, marks, identity };
+        let version = Version::HTTP_11;
+        let forwarding = Forwarding {
+            peer: &peer,
+            client: &client,
+            version,
+            request_id: ID,
+            trace_valid: true,
+            marks,
+            identity,
+        };
         let way = Way {
-            version: Version::HTTP_11,
+            version,
             upgrade: false,
             host: None,
             server: "10.0.0.9:81",

@@ -27,6 +27,8 @@ pub struct Forwarding<'a> {
     pub peer: &'a PeerValues,
     /// Who sent it.
     pub client: &'a Client,
+    /// The version the client spoke.
+    pub version: Version,
     /// Its identifier.
     pub request_id: &'a [u8],
     /// Whether there is a `traceparent`, and a valid one (W3C Trace Context section 3.2); otherwise it is removed.
@@ -37,8 +39,8 @@ pub struct Forwarding<'a> {
     pub identity: Option<Identity<'a>>,
 }
 
-/// Makes a client's head what every server gets: to be called once a request, when it is settled that it is forwarded.
-/// What depends on the server is left to [`attempt`].
+/// Makes a client's head what every server gets: to be called once a request, when it is settled that it is forwarded,
+/// or else once on each attempt's copy. What depends on the server is left to [`attempt`].
 ///
 /// Lets go of the spelling of names, which HTTP compares without case: every copy of the head, one for each attempt,
 /// costs half as much from then on.
@@ -53,7 +55,7 @@ pub struct Forwarding<'a> {
 pub fn request(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<()> {
     let asked = asked_host(head);
     let Forwarding { client, marks, .. } = *forwarding;
-    let via = via(head.version);
+    let via = via(forwarding.version);
     with_parts(head, |parts| {
         let headers = &mut parts.headers;
         headers.reserve(ADDED_TO_REQUEST);

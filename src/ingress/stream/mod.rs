@@ -463,8 +463,7 @@ impl EdgeStream {
     }
 
     /// Pending, unless the request's time is over or its server silent for too long. Whatever waits to be written leaves
-    /// first: a head must not sit in
-    /// the buffer while its body is waited for.
+    /// first: a head must not sit in the buffer while its body is waited for.
     fn pend(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if let Poll::Ready(Err(error)) = self.poll_send(cx) {
             return Poll::Ready(Err(error));

@@ -38,20 +38,24 @@ fn head(target: &str, version: Version, lines: &[(&str, &str)]) -> RequestHeader
 impl Case {
     /// As the hooks do it: what every server gets, then what this one gets.
     fn edit(&self, mut head: RequestHeader) -> RequestHeader {
-        let to = head.version;
-        head.set_version(self.from);
         let peer = PeerValues::new(self.peer.parse().unwrap(), 8443, true);
         let trusted = TrustedProxies::new(["10.0.0.0/8".parse().unwrap()]);
         let client = Client::find(&head.headers, peer.ip, true, &trusted);
         let host = self.host.map(HeaderValue::from_static);
+        let (version, upgrade) = (self.from, self.upgrade);
         let received = Received::read(&head.headers);
         let (marks, takes_trailers) = (received.marks, received.te.is_some_and(is_trailers));
         let identity = self.identity.as_ref().map(|(name, value)| Identity { name, value: value.as_ref() });
-        let forwarding =
-            Forwarding { peer: &peer, client: &client, request_id: ID, trace_valid: true, marks, identity };
+        let forwarding = Forwarding {
+            peer: &peer,
+            client: &client,
+            version,
+            request_id: ID,
+            trace_valid: true,
+            marks,
+            identity,
+        };
         request(&mut head, &forwarding).unwrap();
-        head.set_version(to);
-        let (version, upgrade) = (self.from, self.upgrade);
         let (host, server) = (host.as_ref(), "10.0.0.9:81");
         let way = Way { version, upgrade, host, server, takes_trailers, marks, identity };
         attempt(&mut head, &way).unwrap();

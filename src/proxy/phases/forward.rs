@@ -53,11 +53,21 @@ pub(in crate::proxy) fn plan(view: &View<'_>, ctx: &mut Context, route: &Route) 
 }
 
 /// The head as every server gets it: settled once a request, on the client's own, of which each attempt gets a copy.
+/// Not where the route's rules may still ask for what the client sent; there each copy is edited.
 pub(in crate::proxy) fn request(head: &mut RequestHeader, ctx: &Context) -> Result<()> {
+    if has_rules(&ctx.route) { Ok(()) } else { tell_where_from(head, ctx) }
+}
+
+fn has_rules(route: &Route) -> bool {
+    route.request.is_some() || route.response.is_some()
+}
+
+fn tell_where_from(head: &mut RequestHeader, ctx: &Context) -> Result<()> {
     let Some(exchange) = ctx.exchange.as_ref() else { return Ok(()) };
     let forwarding = edit::Forwarding {
         peer: &exchange.connection.peer_values,
         client: &ctx.client,
+        version: ctx.head.version,
         request_id: ctx.request_id.as_bytes(),
         trace_valid: ctx.trace.as_ref().is_some_and(|trace| trace.parent.is_some()),
         marks: ctx.head.marks,
@@ -79,6 +89,9 @@ pub(in crate::proxy) fn head(
     ctx: &mut Context,
 ) -> Result<()> {
     let Some(exchange) = ctx.exchange.as_ref() else { return Ok(()) };
+    if has_rules(&ctx.route) {
+        tell_where_from(request, ctx)?;
+    }
     let attempt = ctx.call.as_ref().and_then(|call| call.attempt.as_ref());
     let way = edit::Way {
         version: ctx.head.version,

@@ -112,6 +112,8 @@ impl Field {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct FieldSet(u16);
 
+const _: () = assert!(Field::COUNT <= 16, "one bit each");
+
 impl FieldSet {
     pub(super) const ALL: Self = Self(u16::MAX);
 
@@ -243,7 +245,9 @@ impl AccessRecord {
 
     /// An empty record that keeps no other texts than those in `shown`.
     pub(super) fn showing(shown: FieldSet) -> Box<Self> {
-        Box::new(Self { shown, ..Self::default() })
+        let mut record = Self::new();
+        record.shown = shown;
+        record
     }
 
     /// Sets a text, as it was received. The last one set counts.
