@@ -16,6 +16,10 @@ use crate::config::snapshot::BindAddress;
 /// Connections the kernel queues for us; it clamps this to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
 
+/// Bytes of an answer that the kernel takes beyond what it can send at once. By itself it would take megabytes for a
+/// client that reads slowly, and a thousand of those would leave no memory for anybody's sockets.
+const UNSENT_BYTES_MAX: u32 = 128 * 1024;
+
 /// A bound, listening, non-blocking socket.
 #[derive(Debug)]
 pub enum Bound {
@@ -157,6 +161,8 @@ fn tcp(address: SocketAddr) -> io::Result<std::net::TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
+    // Accepted sockets inherit it.
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
