@@ -69,7 +69,7 @@ impl Upgrader {
         let invocation = self.invocation.as_ref().map_err(|why| (*why).to_owned())?;
         if std::process::id() == 1 {
             return Err("this is process 1, and its end is the end of the container: \
-                        start a new container instead, or run it under an init process"
+                        reload for another configuration, start a new container for another binary"
                 .to_owned());
         }
         tracing::info!(program = %invocation.program.display(), "upgrading");

@@ -8,6 +8,8 @@ use serde_json::Value;
 use super::args::Order;
 use super::{OK, PROBLEMS, fail, print, run};
 use crate::app::control;
+use crate::base::decode::ConfigPath;
+use crate::base::origin::At;
 use crate::base::out;
 use crate::config::{self, render};
 
@@ -45,25 +47,16 @@ pub(super) fn run(config: Option<&Path>, order: Order) -> u8 {
         Err(status) => return status,
     };
     // Only where the process is reached matters here: what is wrong with the rest, the process itself has to say.
-    let loaded = config::load(&path, config::surroundings());
-    let Some(raw) = &loaded.raw else {
-        out::complain(&render::text(&loaded.diagnostics, &loaded.sources, out::complaints_are_read()));
-        return PROBLEMS;
-    };
-    let file = |file: &Option<crate::base::origin::At<crate::base::decode::ConfigPath>>| -> Option<PathBuf> {
-        file.as_ref().map(|at| at.value.0.clone())
-    };
-    match (file(&raw.server.control_socket), file(&raw.server.pid_file)) {
+    let (server, sources, diagnostics) = config::load_server(&path, config::surroundings());
+    let server = server.unwrap_or_default();
+    let file = |file: Option<At<ConfigPath>>| -> Option<PathBuf> { file.map(|at| at.value.0) };
+    match (file(server.control_socket), file(server.pid_file)) {
         (Some(socket), pid_file) => over_socket(&socket, pid_file.as_deref(), order),
         (None, Some(pid_file)) => by_signal(&pid_file, order),
         (None, None) => {
-            if loaded.diagnostics.has_errors() {
+            if diagnostics.has_errors() {
                 // One of them may be what keeps the two from being seen.
-                out::complain(&render::text(
-                    &loaded.diagnostics,
-                    &loaded.sources,
-                    out::complaints_are_read(),
-                ));
+                out::complain(&render::text(&diagnostics, &sources, out::complaints_are_read()));
             }
             fail("neither server.control_socket nor server.pid_file is configured: there is nobody to tell")
         }

@@ -26,6 +26,23 @@ pub(super) struct Files {
     pub(super) included: Vec<Node>,
 }
 
+/// Reads the file at `path` alone. `None`, reported, if it cannot be read.
+pub(super) fn read_main(
+    path: &Path,
+    surroundings: Surroundings<'_>,
+    sources: &mut Sources,
+    out: &mut Diagnostics,
+) -> Option<(FileId, Node)> {
+    match read_bounded(path) {
+        Ok(text) => Some(add(path.to_owned(), text, surroundings, sources, out)),
+        Err(error) => {
+            let message = format!("cannot read {}: {error}", path.display());
+            out.error("unreadable-file", &Origin::Default, "", message);
+            None
+        }
+    }
+}
+
 /// Reads the file at `path` and all it includes. `None`, reported, if the main file cannot be read.
 pub(super) fn read(
     path: &Path,
@@ -33,15 +50,7 @@ pub(super) fn read(
     sources: &mut Sources,
     out: &mut Diagnostics,
 ) -> Option<Files> {
-    let text = match read_bounded(path) {
-        Ok(text) => text,
-        Err(error) => {
-            let message = format!("cannot read {}: {error}", path.display());
-            out.error("unreadable-file", &Origin::Default, "", message);
-            return None;
-        }
-    };
-    let (file, main) = add(path.to_owned(), text, surroundings, sources, out);
+    let (file, main) = read_main(path, surroundings, sources, out)?;
     let mut reader =
         Reader { surroundings, sources, out, seen: HashSet::new(), included: Vec::new(), bytes: 0 };
     reader.seen.insert(identity(path));

@@ -38,6 +38,7 @@ use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::Sources;
 use declared::Declared;
 use files::Files;
+use process::ServerRaw;
 
 /// A configuration that was read: what it says, and all that is wrong with it so far.
 #[derive(Debug)]
@@ -60,6 +61,17 @@ pub fn load(path: &Path, surroundings: Surroundings<'_>) -> Loaded {
     let (mut sources, mut diagnostics) = (Sources::default(), Diagnostics::default());
     let files = files::read(path, surroundings, &mut sources, &mut diagnostics);
     finish(files, surroundings, sources, diagnostics)
+}
+
+/// Reads only `[server]` of the configuration at `path`: where its process is reached. `None` if the table is not there or
+/// cannot be read; then the problems may say why.
+pub fn load_server(path: &Path, surroundings: Surroundings<'_>) -> (Option<ServerRaw>, Sources, Diagnostics) {
+    let (mut sources, mut diagnostics) = (Sources::default(), Diagnostics::default());
+    let main = files::read_main(path, surroundings, &mut sources, &mut diagnostics);
+    let mut cx = Decoder::new(&sources, surroundings, &[], &mut diagnostics);
+    let server = main.as_ref().and_then(|(_, root)| root.get("server"));
+    let server = server.and_then(|node| cx.key("server", |cx| ServerRaw::decode(node, cx)));
+    (server, sources, diagnostics)
 }
 
 /// Like [`load`], of a `text` that stands in no file; relative paths in it start at the directory of `path`.

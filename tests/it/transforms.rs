@@ -44,7 +44,7 @@ const RULES: &str = r#"
     path = "/forwarded"
     upstream = "app"
     [routes.request]
-    set = { "X-Forwarded-For" = "{client.ip}", "X-Forwarded-Proto" = "https" }
+    set = { "X-Forwarded-For" = "{client.ip}", "X-Forwarded-Proto" = "https", "X-Claimed" = "{header.x-real-ip}", "X-Ours" = "{header.x-forwarded-port}" }
     remove = ["X-Real-IP", "Authorization", "Via"]
 
     [[routes]]
@@ -201,6 +201,7 @@ async fn forwarding_headers_may_be_changed() {
     let echo = gw
         .get("/forwarded")
         .header("x-forwarded-for", "192.0.2.7")
+        .header("x-real-ip", "192.0.2.8")
         .header("authorization", "Bearer x")
         .header("connection", "x-drop")
         .header("x-drop", "1")
@@ -208,6 +209,8 @@ async fn forwarding_headers_may_be_changed() {
         .echo();
     assert_eq!(echo.headers("x-forwarded-for"), ["192.0.2.7"], "as nginx users write it");
     assert_eq!(echo.headers("x-forwarded-proto"), ["https"]);
+    assert_eq!(echo.headers("x-claimed"), ["192.0.2.8"], "what the client sent, not what the gateway says");
+    assert_eq!(echo.header("x-ours"), None, "the client sent none");
     for gone in ["x-real-ip", "authorization", "x-drop", "via"] {
         assert_eq!(echo.header(gone), None, "{gone}");
     }

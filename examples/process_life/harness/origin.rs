@@ -24,11 +24,6 @@ use super::websocket::echo;
 
 /// Time between two events of `/events/N`.
 pub const EVENT_EVERY: Duration = Duration::from_millis(100);
-/// How long a server thinks before it takes a WebSocket. Pingora closes a tunnel at once when the 101 is there before the
-/// proxy is scheduled again after it sent the request (its issue 946, in the changelog as known): on a busy machine that is
-/// one of a thousand handshakes with a server that answers at once, and not what is counted here.
-const HANDSHAKE_TAKES: Duration = Duration::from_millis(50);
-
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
 /// A running server; gone when dropped.
@@ -162,7 +157,6 @@ fn events(count: usize) -> Response<Body> {
 }
 
 async fn websocket(request: &mut Request<Incoming>) -> Response<Body> {
-    tokio::time::sleep(HANDSHAKE_TAKES).await;
     let key = request.headers().get("sec-websocket-key").map(|key| derive_accept_key(key.as_bytes()));
     let upgraded = hyper::upgrade::on(request);
     let Some(Ok(accept)) = key.map(http::HeaderValue::try_from) else {

@@ -235,6 +235,8 @@ async fn send_file(session: &mut Session, ctx: &mut Context, answer: files::Answ
     ctx.answer_began();
     let mut tasks = vec![HttpTask::Header(Box::new(header), body.left() == 0)];
     if body.left() > files::PIECE_BYTES as u64 {
+        // A long download must not keep the configuration it began with.
+        ctx.snapshot = ctx.snapshot.remnant();
         // By itself: what stands together with a header is copied, and the copy's room kept for the whole answer.
         session.as_downstream_mut().response_duplex_vec(std::mem::take(&mut tasks)).await?;
     }
