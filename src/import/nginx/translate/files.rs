@@ -85,7 +85,7 @@ impl<'a> Translator<'a> {
         if let Err(why) = rewritten {
             return self.no_files(directive, site, &why);
         }
-        let root = self.from_prefix(&root);
+        let root = self.under_prefix(&root);
         let root = if root.len() > 1 { root.trim_end_matches('/').to_owned() } else { root };
         let index = self.index(site);
         route.target =

@@ -223,7 +223,7 @@ impl<'a> Translator<'a> {
                     self.drop(cert, "certificates are files with fixed names");
                     continue;
                 }
-                let pair = (self.from_directory(cert.arg(0)), self.from_directory(key.arg(0)));
+                let pair = (self.under_directory(cert.arg(0)), self.under_directory(key.arg(0)));
                 self.done(cert);
                 self.done(key);
                 if !certificates.contains(&pair) {
@@ -239,7 +239,7 @@ impl<'a> Translator<'a> {
                 );
             }
             let ca =
-                scope.one("ssl_client_certificate").map(|directive| self.from_directory(directive.arg(0)));
+                scope.one("ssl_client_certificate").map(|directive| self.under_directory(directive.arg(0)));
             let mode = match scope.value("ssl_verify_client") {
                 Some("on") => Some("required"),
                 Some("optional") => Some("optional"),

@@ -236,12 +236,12 @@ impl<'a> Translator<'a> {
     }
 
     /// A path as nginx resolves it: from its prefix.
-    fn from_prefix(&self, path: &str) -> String {
+    fn under_prefix(&self, path: &str) -> String {
         self.prefix.join(path).display().to_string()
     }
 
     /// The path of a certificate: from the directory of the main file.
-    fn from_directory(&self, path: &str) -> String {
+    fn under_directory(&self, path: &str) -> String {
         self.directory.join(path).display().to_string()
     }
 }

@@ -63,7 +63,7 @@ impl<'a> Translator<'a> {
         }
         if let Some(directive) = main.one("pid") {
             self.done(directive);
-            line("pid_file", toml::text(&self.from_prefix(directive.arg(0))));
+            line("pid_file", toml::text(&self.under_prefix(directive.arg(0))));
         }
         if let Some(directive) = main.one("user").filter(|directive| !directive.arg(0).is_empty()) {
             self.done(directive);
@@ -335,7 +335,7 @@ impl<'a> Translator<'a> {
                 self.nearly(directive, "written to standard output: a log is a file or a stream");
                 None
             }
-            path => Some(self.from_prefix(path)),
+            path => Some(self.under_prefix(path)),
         }
     }
 

@@ -299,7 +299,7 @@ impl<'a> Translator<'a> {
         let mut file = |this: &mut Self, name: &str, key: &'static str| {
             if let Some(directive) = scope.one(name) {
                 this.done(directive);
-                entries.push((key, toml::text(&this.from_directory(directive.arg(0)))));
+                entries.push((key, toml::text(&this.under_directory(directive.arg(0)))));
             }
         };
         file(self, "proxy_ssl_trusted_certificate", "ca");
