@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod files;
+pub mod import;
 pub mod ingress;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod invariants;

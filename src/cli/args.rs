@@ -190,6 +190,13 @@ pub(super) enum Command {
         directory: PathBuf,
     },
 
+    /// Translate the configuration of another gateway
+    #[command(after_help = IMPORT_NOTES)]
+    Import {
+        #[command(subcommand)]
+        from: ImportFrom,
+    },
+
     /// Print a completion script for a shell
     #[command(after_help = COMPLETIONS_NOTES)]
     Completions {
@@ -201,6 +208,30 @@ pub(super) enum Command {
     /// Print the manual page
     #[command(after_help = MAN_NOTES)]
     Man,
+}
+
+/// Whose configuration is translated.
+#[derive(Debug, Subcommand)]
+pub(super) enum ImportFrom {
+    /// Translate nginx' configuration
+    ///
+    /// Prints the TOML, and on standard error a table: what was translated, approximated (how) and dropped (why), each
+    /// with file and line. Includes are read. What is printed passes `edgeward check`; routes whose protection cannot
+    /// be said answer 403.
+    #[command(after_help = IMPORT_NGINX_NOTES)]
+    Nginx {
+        /// The main file, or what `nginx -T` prints; `-` for standard input
+        file: PathBuf,
+        /// Where the TOML is written; a file that is there is left alone
+        #[arg(short = 'o', long = "output", value_name = "FILE")]
+        output: Option<PathBuf>,
+        /// What relative paths other than includes and certificates start at [default: the directory of FILE]
+        #[arg(long, value_name = "DIR")]
+        prefix: Option<PathBuf>,
+        /// Exit with 1 if anything was dropped
+        #[arg(long)]
+        strict: bool,
+    },
 }
 
 const EXAMPLES: &str = "\
@@ -259,6 +290,19 @@ const INIT_NOTES: &str = "\
 Examples:
   edgeward init                              writes ./edgeward.toml
   edgeward init /etc/edgeward";
+
+const IMPORT_NOTES: &str = "\
+Examples:
+  edgeward import nginx /etc/nginx/nginx.conf > edgeward.toml";
+
+const IMPORT_NGINX_NOTES: &str = "\
+Examples:
+  edgeward import nginx /etc/nginx/nginx.conf > edgeward.toml
+  nginx -T | edgeward import nginx - -o edgeward.toml
+  edgeward check -c edgeward.toml
+
+Exit status: 0 it was written, also if something was dropped; 1 the configuration cannot be read, or with --strict
+something was dropped; 2 wrong usage.";
 
 const COMPLETIONS_NOTES: &str = "\
 Examples:

@@ -9,6 +9,7 @@ mod demo;
 mod documents;
 mod explain;
 mod habits;
+mod import;
 mod init;
 mod process;
 mod run;
@@ -19,7 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::base::out;
-use args::{Cli, Command, Order};
+use args::{Cli, Command, ImportFrom, Order};
 
 /// Done.
 const OK: u8 = 0;
@@ -63,6 +64,9 @@ fn dispatch(mut cli: Cli) -> u8 {
     }
     match cli.command {
         Some(Command::Init { directory }) => init::run(&directory),
+        Some(Command::Import { from: ImportFrom::Nginx { file, output, prefix, strict } }) => {
+            import::nginx(&file, output.as_deref(), prefix.as_deref(), strict)
+        }
         Some(Command::Completions { shell }) => print(&documents::completions(shell)),
         Some(Command::Man) => match documents::man() {
             Ok(page) => print(&page),

@@ -35,6 +35,7 @@ mod malformed;
 mod memory;
 mod metrics;
 mod mtls;
+mod nginx;
 mod nothing_dropped;
 #[path = "../../examples/process_life/harness/mod.rs"]
 mod process_life;

@@ -14,7 +14,7 @@ const LAYERS: &[&[&str]] = &[
     &["policy", "upstream", "files"],
     &["config"],
     // The proxy's hooks ask `ingress` for the connection they run on; not the other way round.
-    &["ingress"],
+    &["ingress", "import"],
     &["proxy", "admin"],
     &["app"],
     &["cli"],
