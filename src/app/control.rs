@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::lifecycle::{Command, Order};
+use super::lifecycle::{self, Command, Order};
 use super::user::Account;
 use crate::base::task;
 use crate::ingress::listen::SocketFile;
@@ -163,7 +163,7 @@ async fn answer(mut stream: UnixStream, orders: &mpsc::Sender<Order>, status: &S
         "status" => serde_json::json!({ "ok": true, "status": status() }),
         "quit" => carry_out(Command::Quit, orders).await,
         // Answered before: nothing comes after a stop.
-        "stop" => serde_json::json!({ "ok": true }),
+        "stop" => lifecycle::ending(Duration::ZERO),
         "reopen" => carry_out(Command::Reopen, orders).await,
         "reload" => carry_out(Command::Reload, orders).await,
         "upgrade" => carry_out(Command::Upgrade, orders).await,

@@ -68,6 +68,15 @@ const WAITING_MAX: usize = 64;
 /// answer instead of a reset.
 pub(super) const QUIT_LINGER: Duration = Duration::from_secs(1);
 
+/// Longest that a process takes to end once it may: to write its last records, and to let go of what hangs.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The answer to an order to end: who is ending, and for how long that may take.
+pub(super) fn ending(at_most: Duration) -> serde_json::Value {
+    let milliseconds = u64::try_from((at_most + END_TIMEOUT).as_millis()).unwrap_or(u64::MAX);
+    serde_json::json!({ "ok": true, "pid": std::process::id(), "milliseconds": milliseconds })
+}
+
 /// The course of the process, told to everybody who has to act on it.
 #[derive(Debug)]
 pub struct Lifecycle {
@@ -194,7 +203,7 @@ impl Lifecycle {
                     let others = told.into_iter().chain(waiting);
                     let upgrades = [upgrading, upgrade_due].into_iter().flatten().map(|order| order.answer);
                     others.chain(upgrades).for_each(|answer| tell(answer, refusal("the process is ending")));
-                    order.done(serde_json::json!({ "ok": true }));
+                    order.done(house.quitting());
                     return self.quit(house).await;
                 }
                 Command::Stop => {
@@ -260,7 +269,7 @@ impl Lifecycle {
                         (house.reopen)();
                         order.done(serde_json::json!({ "ok": true }));
                     }
-                    Some(order) if order.command == Command::Quit => order.done(serde_json::json!({ "ok": true })),
+                    Some(order) if order.command == Command::Quit => order.done(house.quitting()),
                     Some(order) => {
                         tracing::warn!(command = ?order.command, "not carried out: this process is leaving");
                         order.done(refusal("this process is leaving"));
@@ -303,6 +312,12 @@ pub struct House<'h> {
 }
 
 impl House<'_> {
+    /// The answer to a quit.
+    fn quitting(&self) -> serde_json::Value {
+        let current = self.current.load();
+        ending(current.server.drain_delay.saturating_add(current.server.grace_period))
+    }
+
     fn announce_end(&self) {
         super::service_manager::stopping();
     }

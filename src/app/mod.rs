@@ -23,7 +23,7 @@ mod service_manager;
 #[cfg(test)]
 mod swap_tests;
 mod upgrade;
-mod user;
+pub mod user;
 mod watch;
 
 pub use handover::Predecessor;

@@ -9,6 +9,7 @@ use indexmap::IndexSet;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::descriptors;
 use crate::base::diagnostic::{Diagnostics, Severity};
 use crate::base::{clock, task};
 use crate::config::diff::{self, Changes};
@@ -61,6 +62,8 @@ impl Origins {
             now: clock::now(),
             wall: clock::wall(),
             bound,
+            descriptors: descriptors::hard_limit(),
+            serves_nothing: false,
         }
     }
 }

@@ -17,7 +17,7 @@ use super::lifecycle::{self, Ending, House};
 use super::pid_file::PidFile;
 use super::reload::{self, Origins, Reloader};
 use super::upgrade::{Invocation, Upgrader};
-use super::user::Account;
+use super::user::{self, Account};
 use super::{Lifecycle, descriptors, report, service_manager, watch};
 use crate::admin::Admin;
 use crate::base::service::PlainService;
@@ -130,9 +130,12 @@ impl Server {
         process: &mut Process,
     ) -> Result<(Bindings, Writer, Option<PidFile>), StartError> {
         if let Some(limit) = descriptors::raise_limit() {
-            let wanted = descriptors::wanted(snapshot.limits.connections, snapshot.limits.upstream_idle);
+            let (connections, idle) = (snapshot.limits.connections, snapshot.limits.upstream_idle);
+            let wanted = descriptors::wanted(connections, idle);
             if limit < wanted {
                 tracing::warn!(limit, wanted, "the limit on open files is too low for limits.connections");
+            } else if connections == descriptors::connections_within(limit, idle) {
+                tracing::info!(limit, connections, "as many connections as the limit on open files allows");
             }
         }
         let (user, group) = (snapshot.server.user.as_deref(), snapshot.server.group.as_deref());
@@ -336,8 +339,14 @@ fn check_readable(snapshot: &Snapshot) -> Result<(), StartError> {
         (error.kind() == io::ErrorKind::PermissionDenied).then_some((path, error))
     });
     let Some((path, error)) = unreadable else { return Ok(()) };
-    let message =
-        format!("{} cannot be read as that user, so no reload would succeed: {error}", path.display());
+    let user = snapshot.server.user.as_deref().unwrap_or_default();
+    let group = snapshot.server.group.as_deref();
+    let culprit = user::what_keeps_from(user, group, path).unwrap_or_else(|| path.clone());
+    let message = format!(
+        "{} cannot be read as that user, so no reload would succeed: {error}\n  hint: {}",
+        path.display(),
+        user::let_read(user, group, &culprit),
+    );
     Err(StartError::User(io::Error::new(error.kind(), message)))
 }
 

@@ -1,10 +1,10 @@
 //! Dropping privileges: once the sockets are bound, and before any other thread exists.
 
 use std::io;
-use std::os::unix::fs::chown;
-use std::path::Path;
+use std::os::unix::fs::{MetadataExt, chown};
+use std::path::{Path, PathBuf};
 
-use nix::unistd::{Gid, Group, Uid, User, initgroups, setgid, setuid};
+use nix::unistd::{Gid, Group, Uid, User, getgrouplist, initgroups, setgid, setuid};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, configure_capability_in_ambient_set, set_capabilities,
     set_keep_capabilities,
@@ -96,6 +96,51 @@ fn keep_binding() -> io::Result<()> {
     });
     Ok(())
 }
+
+/// Why a process cannot become `user` and `group` on this system: one of them is not there.
+pub fn unknown_account(user: Option<&str>, group: Option<&str>) -> Option<String> {
+    Account::find(user, group).err().map(|error| error.to_string())
+}
+
+/// The file, or the directory on the way to it, whose mode keeps `user` from reading `file`, by owner, group and mode
+/// alone. `None` where nothing does, where the file is not there, or the user is not.
+pub fn what_keeps_from(user: &str, group: Option<&str>, file: &Path) -> Option<PathBuf> {
+    let account = Account::find(Some(user), group).ok()?;
+    let (uid, gid) = (account.user?, account.group?);
+    let name = std::ffi::CString::new(user).ok()?;
+    let mut groups = getgrouplist(&name, gid).ok()?;
+    groups.push(gid);
+    let may = |path: &Path, bit: u32| {
+        let Ok(found) = std::fs::metadata(path) else { return true };
+        let shift = if found.uid() == uid.as_raw() {
+            6
+        } else if groups.iter().any(|group| group.as_raw() == found.gid()) {
+            3
+        } else {
+            0
+        };
+        uid.is_root() || found.mode() >> shift & bit != 0
+    };
+    let file = file.canonicalize().ok()?;
+    let mut above: Vec<&Path> = file.ancestors().skip(1).collect();
+    above.reverse();
+    let closed = above.into_iter().find(|directory| !may(directory, SEARCH));
+    closed.or_else(|| (!may(&file, READ)).then_some(&*file)).map(Path::to_owned)
+}
+
+/// How `user`, or `group`, is let read `path`, which [`what_keeps_from`] names.
+pub fn let_read(user: &str, group: Option<&str>, path: &Path) -> String {
+    let mode = if path.is_dir() { "g+rx" } else { "640" };
+    let own = || Some(Group::from_gid(User::from_name(user).ok()??.gid).ok()??.name);
+    let group = group.map(str::to_owned).or_else(own).unwrap_or_else(|| user.to_owned());
+    let path = path.display();
+    format!("chgrp {group} {path} && chmod {mode} {path}")
+}
+
+/// The bit of a mode that lets a file be read.
+const READ: u32 = 4;
+/// The bit of a mode that lets a directory be passed through.
+const SEARCH: u32 = 1;
 
 fn unknown(what: &str, name: &str) -> io::Error {
     io::Error::new(io::ErrorKind::NotFound, format!("there is no {what} \"{name}\" on this system"))

@@ -96,6 +96,26 @@ impl Diagnostics {
         &mut self.items[last]
     }
 
+    /// Makes warnings of the errors whose code begins with one of `prefixes`.
+    pub fn forgive(&mut self, prefixes: &[&str]) {
+        let is_meant = |item: &&mut Diagnostic| prefixes.iter().any(|prefix| item.code.starts_with(prefix));
+        for item in self.items.iter_mut().filter(is_meant) {
+            item.severity = Severity::Warning;
+        }
+        // Of those that were dropped nobody knows what they were.
+        let is_error = |item: &Diagnostic| item.severity == Severity::Error;
+        self.has_errors = self.has_errors && (self.dropped > 0 || self.items.iter().any(is_error));
+    }
+
+    /// Takes away `hint` from problems whose place does not call for it.
+    pub fn drop_hint(&mut self, hint: &str, is_due: impl Fn(&Origin) -> bool) {
+        for item in &mut self.items {
+            if item.hint.as_deref() == Some(hint) && !is_due(&item.origin) {
+                item.hint = None;
+            }
+        }
+    }
+
     /// Whether there is an error among them, or among those dropped.
     pub fn has_errors(&self) -> bool {
         self.has_errors

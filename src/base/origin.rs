@@ -67,6 +67,16 @@ impl Sources {
         (0_u16..).map(FileId).zip(self.files.iter().map(AsRef::as_ref))
     }
 
+    /// What stands at `origin`, quotes included; empty if it is not in a file.
+    pub fn written(&self, origin: &Origin) -> &str {
+        match origin {
+            Origin::File { file, span } => {
+                self.get(*file).and_then(|source| source.text.get(span.clone())).unwrap_or_default()
+            }
+            _ => "",
+        }
+    }
+
     /// `path:line` of `origin`, or what it is if it is not in a file.
     pub fn describe(&self, origin: &Origin) -> String {
         match origin {

@@ -125,6 +125,9 @@ pub(super) enum Command {
     /// Compiles like a start would, but binds, starts and looks up nothing. Exit status 1 if there is an error.
     #[command(after_help = CHECK_NOTES)]
     Check {
+        /// The configuration file, as with -c
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
         /// How problems are printed
         #[arg(long, value_enum, default_value_t = ReportFormat::Text)]
         format: ReportFormat,
@@ -150,7 +153,9 @@ pub(super) enum Command {
 
     /// Have the running process finish what is open and exit
     ///
-    /// Over the control socket of the configuration; without one by the signal QUIT and the pid file, with exit status 3.
+    /// Returns when the process has ended: at most `server.drain_delay` and `server.grace_period` later, with exit status 3
+    /// if it is still there then. Over the control socket of the configuration; without one by the signal QUIT and the pid
+    /// file, with exit status 3 at once.
     #[command(after_help = ORDER_NOTES)]
     Quit,
 
@@ -242,7 +247,8 @@ Examples:
   edgeward explain GET /api/users/7          which route that takes, and why
 
 Signals: HUP reloads, USR2 upgrades, USR1 reopens logs, TERM and QUIT finish what is open and exit, INT stops at once.
-Exit status: 0 done, 1 it failed or the configuration has problems, 2 wrong usage.";
+Exit status: 0 done, 1 it failed or the configuration has problems, 2 wrong usage, 3 the process was told, and what came
+of it is not known (no control socket, or it has not ended yet).";
 
 const RUN_NOTES: &str = "\
 Examples:
@@ -256,7 +262,8 @@ Examples:
 
 const CHECK_NOTES: &str = "\
 Examples:
-  edgeward check -c edgeward.toml
+  edgeward check edgeward.toml
+  edgeward check -c /etc/edgeward/edgeward.toml
   edgeward check --format json | jq '.[].message'";
 
 const EXPLAIN_NOTES: &str = "\

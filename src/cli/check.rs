@@ -3,10 +3,9 @@
 use std::path::Path;
 
 use super::args::ReportFormat;
-use super::{OK, PROBLEMS, print, run};
-use crate::app::descriptors;
+use super::{OK, PROBLEMS, machine, print, run};
 use crate::base::out;
-use crate::config::{self, Loaded, Runtime, render, schema};
+use crate::config::{self, render, schema};
 
 /// Compiles like a start would, and prints every problem; nothing is bound, started or looked up.
 pub(super) fn run(config: Option<&Path>, format: ReportFormat) -> u8 {
@@ -15,9 +14,7 @@ pub(super) fn run(config: Option<&Path>, format: ReportFormat) -> u8 {
         Err(status) => return status,
     };
     run::install_provider();
-    let mut loaded = config::load(&path, config::surroundings());
-    warn_of_descriptors(&mut loaded, descriptors::hard_limit());
-    let compiled = loaded.compile(&Runtime::detached());
+    let compiled = machine::compile(config::load(&path, config::surroundings()));
     let found_errors = compiled.diagnostics.has_errors();
     let printed = match format {
         ReportFormat::Json => print(&render::json(&compiled.diagnostics, &compiled.sources)),
@@ -46,26 +43,6 @@ pub(super) fn run(config: Option<&Path>, format: ReportFormat) -> u8 {
         }
     };
     if found_errors { PROBLEMS } else { printed }
-}
-
-/// Warns when this machine would not let the process open as many files as `limits.connections` may need. Not a part of
-/// compiling, which gives the same everywhere; and not beside errors that were found on reading, which come first.
-fn warn_of_descriptors(loaded: &mut Loaded, limit: Option<u64>) {
-    let (Some(limit), Some(raw)) = (limit, &loaded.raw) else { return };
-    let (connections, idle) = (&raw.limits.connections, *raw.limits.upstream_idle);
-    let wanted = descriptors::wanted(**connections, idle);
-    if limit >= wanted || loaded.diagnostics.has_errors() {
-        return;
-    }
-    let message = format!(
-        "{} connections may need {wanted} open files, of which {limit} are allowed here",
-        **connections
-    );
-    let path = "limits.connections";
-    loaded
-        .diagnostics
-        .warning("descriptor-limit", &connections.origin, path, message)
-        .hint("raise the hard limit where the process is started: LimitNOFILE of systemd, `ulimit -Hn`");
 }
 
 /// Prints the JSON Schema of the configuration.

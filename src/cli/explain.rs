@@ -8,10 +8,12 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::{PROBLEMS, USAGE, print, run};
+use crate::base::names;
 use crate::base::origin::Origin;
 use crate::base::out;
 use crate::config::snapshot::{Listener, Route, Snapshot, Target};
 use crate::config::{self, Runtime, render};
+use crate::files::{self, Site};
 use crate::policy::transform::{Action, Rules, Step};
 use crate::routing::explain::{Candidate, Difference, Verdict};
 use crate::routing::template::Values;
@@ -31,12 +33,20 @@ pub(super) fn run(config: Option<&Path>, headers: &[String], method: &str, url: 
         Err(status) => return status,
     };
     run::install_provider();
-    let compiled = config::load(&file, config::surroundings()).compile(&Runtime::detached());
+    let loaded = config::load(&file, config::surroundings());
+    let secured = loaded.raw.iter().flat_map(|raw| raw.listeners.iter());
+    let secured = secured.filter(|listener| !listener.certificates.is_empty());
+    let secured: Vec<String> = secured.map(|listener| listener.name.value.clone()).collect();
+    let compiled = loaded.compile(&Runtime::for_questions());
     let Some(snapshot) = compiled.snapshot else {
         out::complain(&render::text(&compiled.diagnostics, &compiled.sources, out::complaints_are_read()));
         return PROBLEMS;
     };
-    match explain(&snapshot, &request) {
+    if snapshot.listeners.iter().any(|listener| listener.tls.is_none() && secured.contains(&listener.name)) {
+        // Whoever has not got them may ask all the same; that they are missing is worth saying.
+        out::complain(&render::text(&compiled.diagnostics, &compiled.sources, out::complaints_are_read()));
+    }
+    match explain(&snapshot, &request, &secured) {
         Ok((text, true)) => print(&text),
         // Nothing takes it: said, and told by the status too, so that a script can ask.
         Ok((text, false)) => print(&text).max(PROBLEMS),
@@ -78,8 +88,8 @@ impl Request {
         }
     }
 
-    /// The listener it would come in on: by scheme and port, as far as they say.
-    fn listener<'s>(&self, snapshot: &'s Snapshot) -> Option<(u16, &'s Arc<Listener>)> {
+    /// The listener it would come in on: by scheme and port, as far as they say. `secured` are those with TLS.
+    fn listener<'s>(&self, snapshot: &'s Snapshot, secured: &[String]) -> Option<(u16, &'s Arc<Listener>)> {
         use crate::config::snapshot::BindAddress;
         let tls = self.uri.scheme_str().map(|scheme| scheme == "https");
         let port = self.uri.port_u16();
@@ -88,7 +98,7 @@ impl Request {
             BindAddress::Unix(_) => false,
         };
         let numbered = || (0_u16..).zip(&snapshot.listeners);
-        let by_scheme = |listener: &Listener| tls.is_none_or(|tls| listener.tls.is_some() == tls);
+        let by_scheme = |listener: &Listener| tls.is_none_or(|tls| secured.contains(&listener.name) == tls);
         numbered()
             .find(|(_, listener)| has_port(listener) && by_scheme(listener))
             .or_else(|| numbered().find(|(_, listener)| by_scheme(listener)))
@@ -98,14 +108,14 @@ impl Request {
 
 /// The whole explanation, and whether a route takes the request; an error for one that is refused before any route is
 /// looked for.
-fn explain(snapshot: &Snapshot, request: &Request) -> Result<(String, bool), String> {
+fn explain(snapshot: &Snapshot, request: &Request, secured: &[String]) -> Result<(String, bool), String> {
     let name = match request.host() {
         b"" => "".into(),
         raw => host::normalise(raw).map_err(|error| format!("400 request.bad_host: the host {error}"))?.name,
     };
     let path = path::normalise(request.uri.path().as_bytes())
         .map_err(|error| format!("400 request.bad_path: the path {error}"))?;
-    let listener = request.listener(snapshot);
+    let listener = request.listener(snapshot, secured);
     let view = RequestView {
         listener: listener.map_or(0, |(index, _)| index),
         host: &name,
@@ -128,7 +138,7 @@ fn explain(snapshot: &Snapshot, request: &Request) -> Result<(String, bool), Str
         line(&mut text, "answer", &format!("308 to {location} (redirect_https)"));
         return Ok((text, true));
     }
-    let found = matches!(outcome, Outcome::Found { .. });
+    let mut found = false;
     match outcome {
         Outcome::Found { route, captures } => {
             let route = snapshot.route(route);
@@ -148,13 +158,17 @@ fn explain(snapshot: &Snapshot, request: &Request) -> Result<(String, bool), Str
                 client: None,
                 client_cert: None,
             };
+            found = !matches!(&route.target, Target::Files(_) if !files::has_method(view.method));
             target(&mut text, route, &values);
             policies(&mut text, snapshot, route);
         }
         Outcome::MethodNotAllowed { allow } => {
             line(&mut text, "answer", &format!("405 route.method_not_allowed, Allow: {allow}"));
         }
-        Outcome::NotFound => line(&mut text, "answer", "404 route.not_found"),
+        Outcome::NotFound => {
+            line(&mut text, "answer", "404 route.not_found");
+            line(&mut text, "", &nearest_route(snapshot, &path));
+        }
     }
     others(&mut text, snapshot, &snapshot.table.explain(&view));
     Ok((text, found))
@@ -164,6 +178,36 @@ fn explain(snapshot: &Snapshot, request: &Request) -> Result<(String, bool), Str
 fn line(text: &mut String, word: &str, value: &str) {
     // Writing to a String cannot fail.
     writeln!(text, "  {word:<12}{value}").unwrap_or_default();
+}
+
+/// Whose path is nearly `path`; or that there is none.
+fn nearest_route(snapshot: &Snapshot, path: &str) -> String {
+    let patterns = snapshot.routes.iter().filter_map(|route| snapshot.table.pattern(route.id));
+    let patterns: Vec<_> = patterns.map(|pattern| (filled(pattern.as_str(), path), pattern)).collect();
+    let nearest = names::nearest(path, patterns.iter().map(|(filled, _)| filled.as_str()));
+    let nearest = nearest.and_then(|near| patterns.iter().find(|(filled, _)| filled == near));
+    match nearest.filter(|(_, pattern)| !pattern.matches(path)) {
+        Some((_, near)) => format!("the nearest path of a route is {}", near.as_str()),
+        None if snapshot.table.holds_path(path) => "a route has the path, and asks for more".to_owned(),
+        None => format!("no path of the {} routes fits", snapshot.routes.len()),
+    }
+}
+
+/// `pattern` with what `path` has in the places of its parameters, so that only the rest of it counts.
+fn filled(pattern: &str, path: &str) -> String {
+    let mut given = path.split('/');
+    let mut filled = Vec::new();
+    for segment in pattern.split('/') {
+        match given.next() {
+            Some(first) if segment == "*" => {
+                filled.push(first);
+                filled.extend(given.by_ref());
+            }
+            Some(given) if segment.starts_with('{') => filled.push(given),
+            _ => filled.push(segment),
+        }
+    }
+    filled.join("/")
 }
 
 fn spec_captures(
@@ -208,14 +252,24 @@ fn target(text: &mut String, route: &Route, values: &Values<'_>) {
         Target::Respond(answer) => {
             line(text, "answer", &format!("{}, {} bytes", answer.status().as_u16(), answer.body().len()));
         }
-        Target::Files(site) => match site.file(&rewritten) {
-            Some(file) => line(text, "file", &file.display().to_string()),
-            None => line(text, "file", "none can have this name"),
-        },
+        Target::Files(_) if !files::has_method(values.request.method) => {
+            line(text, "answer", &format!("405 route.method_not_allowed, Allow: {}", files::METHODS));
+        }
+        Target::Files(site) => line(text, "file", &file(site, &rewritten)),
         Target::Nothing => line(text, "answer", "404 route.not_found"),
     }
     if let Some(rules) = &route.response {
         headers(text, "response", rules, values);
+    }
+}
+
+/// The file that `path` names, and what is sent if it is not there.
+fn file(site: &Site, path: &str) -> String {
+    match (site.file(path), site.fallback()) {
+        (Some(file), Some(fallback)) => format!("{}, else {}", file.display(), fallback.display()),
+        (Some(file), None) => file.display().to_string(),
+        (None, Some(fallback)) => format!("{}: none can have this name", fallback.display()),
+        (None, None) => "none can have this name".to_owned(),
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{DEFAULT_CONFIGS, OK, PROBLEMS, USAGE, print, run, version};
+use super::{DEFAULT_CONFIGS, OK, PROBLEMS, USAGE, machine, print, run, version};
 use crate::base::out;
-use crate::config::{self, Runtime, render};
+use crate::config::{self, render};
 
 /// `-v` and `-V`: to standard error, as nginx does.
 pub(super) fn version(long: bool) -> u8 {
@@ -28,7 +28,7 @@ pub(super) fn test(config: Option<&Path>, dump: bool, quiet: bool) -> u8 {
         Err(_) => return PROBLEMS,
     };
     run::install_provider();
-    let compiled = config::load(&path, config::surroundings()).compile(&Runtime::detached());
+    let compiled = machine::compile(config::load(&path, config::surroundings()));
     if compiled.diagnostics.has_errors() || !(quiet || compiled.diagnostics.is_empty()) {
         out::complain(&render::text(&compiled.diagnostics, &compiled.sources, out::complaints_are_read()));
     }
@@ -62,6 +62,21 @@ pub(super) fn within(prefix: &Path, config: Option<&Path>) -> PathBuf {
         all.clone().find(|file| file.exists()).or_else(|| all.into_iter().next()).unwrap_or_default()
     };
     config.map_or_else(first, named)
+}
+
+/// `init` with `-c` or `-p`: refused, with what to type instead.
+pub(super) fn init(directory: &Path, config: Option<&Path>, prefix: Option<&Path>) -> Option<u8> {
+    let given = if config.is_some() { "-c" } else { "-p" };
+    let meant = prefix.or_else(|| config?.parent().filter(|parent| !parent.as_os_str().is_empty()));
+    if config.is_none() && prefix.is_none() {
+        return None;
+    }
+    let meant = if directory == Path::new(".") { meant.unwrap_or(directory) } else { directory };
+    out::complain(&format!(
+        "edgeward: init takes a directory, not {given}: it writes DIR/edgeward.toml\n  hint: edgeward init {}\n",
+        meant.display()
+    ));
+    Some(USAGE)
 }
 
 /// Directives people give on the command line, and what says the same here.

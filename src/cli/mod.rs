@@ -1,7 +1,8 @@
 //! The command line: what the user typed, and what is printed back.
 //!
 //! `args` says what can be typed; each command that prints is a file of its own. Exit statuses: 0 done, 1 the
-//! configuration (or the work) has problems, 2 the command line itself makes no sense.
+//! configuration (or the work) has problems, 2 the command line itself makes no sense, 3 a process was told, and what came
+//! of it is not known.
 
 mod args;
 mod check;
@@ -11,6 +12,7 @@ mod explain;
 mod habits;
 mod import;
 mod init;
+mod machine;
 mod process;
 mod run;
 mod version;
@@ -53,6 +55,11 @@ fn dispatch(mut cli: Cli) -> u8 {
     if let Some(directives) = &cli.directives {
         return habits::directives(directives);
     }
+    if let Some(Command::Init { directory }) = &cli.command
+        && let Some(refusal) = habits::init(directory, cli.config.as_deref(), cli.prefix.as_deref())
+    {
+        return refusal;
+    }
     if let Some(prefix) = cli.prefix.take() {
         cli.config = Some(habits::within(&prefix, cli.config.as_deref()));
     }
@@ -73,7 +80,11 @@ fn dispatch(mut cli: Cli) -> u8 {
             Err(error) => fail(&format!("the manual page cannot be written: {error}")),
         },
         Some(Command::Demo { free_ports }) => demo::run(cli.config.as_deref(), free_ports),
-        Some(Command::Check { format }) => check::run(cli.config.as_deref(), format),
+        Some(Command::Check { file: Some(_), .. }) if cli.config.is_some() => {
+            out::complain("edgeward: check takes one file: with -c or without, not both\n");
+            USAGE
+        }
+        Some(Command::Check { file, format }) => check::run(file.or(cli.config).as_deref(), format),
         Some(Command::Schema) => check::schema(),
         Some(Command::Explain { headers, method, url }) => {
             explain::run(cli.config.as_deref(), &headers, &method, &url)

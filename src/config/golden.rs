@@ -22,6 +22,8 @@ const UNREACHABLE_CODES: &[&str] = &[
     "tls-unavailable",
     "tls-too-many",
     "descriptor-limit",
+    "unknown-account",
+    "unreadable-file",
 ];
 
 fn directory() -> PathBuf {

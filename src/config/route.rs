@@ -18,7 +18,7 @@ use crate::routing::{HostPattern, MethodSet, PathPattern};
 keys! {
     /// Which requests are answered, by what, and under which conditions.
     pub struct RouteRaw {
-        /// For logs, metrics and `explain`; absent = made of methods, first host and path.
+        /// For logs, metrics and `explain`; absent = made of methods, first host, path and listeners.
         name: optional String,
         /// Host names: exact, or `*.example.com` for one label or more; absent = all.
         hosts: Vec<At<HostPattern>> = Vec::new(),

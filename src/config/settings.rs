@@ -54,6 +54,22 @@ pub struct Limits {
     pub upstream_idle: usize,
 }
 
+/// Descriptors that are neither a connection's nor kept for later: files, listeners, pipes.
+const OTHER_DESCRIPTORS: usize = 64;
+/// Connections there are in any case.
+const CONNECTIONS_MIN: usize = 16;
+
+/// Descriptors a full house needs: both sides of every connection, idle upstream connections, and some for the house.
+pub fn descriptors_wanted(connections: usize, upstream_idle: usize) -> u64 {
+    connections.saturating_mul(2).saturating_add(upstream_idle).saturating_add(OTHER_DESCRIPTORS) as u64
+}
+
+/// The most connections that `descriptors` are enough for.
+pub fn connections_within(descriptors: u64, upstream_idle: usize) -> usize {
+    let left = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    (left.saturating_sub(upstream_idle.saturating_add(OTHER_DESCRIPTORS)) / 2).max(CONNECTIONS_MIN)
+}
+
 /// Where a listener is bound.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BindAddress {

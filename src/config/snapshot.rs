@@ -193,7 +193,7 @@ pub struct LogSettings {
 pub struct Route {
     /// Its place in [`Snapshot::routes`].
     pub id: RouteId,
-    /// Its name, given or made from methods, host and path.
+    /// Its name, given or made from methods, host, path and listeners.
     pub name: Arc<str>,
     /// Where it was written.
     pub origin: Origin,

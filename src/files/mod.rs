@@ -53,7 +53,12 @@ const ASKED: [HeaderName; 8] = [
 ];
 
 /// Methods that files have, as a 405 lists them.
-const METHODS: &str = "GET, HEAD";
+pub const METHODS: &str = "GET, HEAD";
+
+/// Whether files have `method`: one of [`METHODS`].
+pub fn has_method(method: &Method) -> bool {
+    [Method::GET, Method::HEAD].contains(method)
+}
 
 /// `files` of a route, compiled.
 #[derive(Debug)]
@@ -111,7 +116,7 @@ impl Request {
         now: SystemTime,
     ) -> Result<Self, Problem> {
         let head = method == Method::HEAD;
-        if !head && method != Method::GET {
+        if !has_method(method) {
             let mut problem = Problem::new(Reason::MethodNotAllowed);
             problem.allow = Some(METHODS.into());
             return Err(problem);
@@ -138,6 +143,12 @@ impl Site {
         use std::os::unix::ffi::OsStrExt;
         let path = FilePath::below_root(path)?;
         Some(self.root.join(std::ffi::OsStr::from_bytes(&path.relative)))
+    }
+
+    /// The file that is sent where there is none of that name, for `explain`.
+    pub fn fallback(&self) -> Option<PathBuf> {
+        use std::os::unix::ffi::OsStrExt;
+        self.fallback.as_ref().map(|name| self.root.join(std::ffi::OsStr::from_bytes(name)))
     }
 
     /// Finds the file and the way to send it. The content of a small one is read already.

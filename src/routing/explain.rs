@@ -127,6 +127,11 @@ impl Table {
         told
     }
 
+    /// Whether any route has `path`, whatever else it asks for.
+    pub fn holds_path(&self, path: &str) -> bool {
+        self.routes.iter().any(|compiled| compiled.spec.path.matches(path))
+    }
+
     /// The routes whose host and path are as asked, each in its best host class.
     fn rivals<'a>(&'a self, view: &RequestView<'a>) -> Vec<Rival<'a>> {
         let mut seen = vec![false; self.routes.len()];

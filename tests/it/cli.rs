@@ -160,6 +160,69 @@ async fn explain_tells_a_script_by_its_status() {
     assert_eq!(ran.status, 2, "{}", ran.stderr);
 }
 
+/// Files have two methods, and some routes send one file for all that is not there.
+#[tokio::test]
+async fn explain_knows_what_files_do() {
+    let config = "[[routes]]\npath = \"/*\"\nfiles = { root = \"www\", fallback = \"index.html\" }\n";
+    let site = || gateway(config).file("www/index.html", "home");
+    let found = site().command(&["explain", "GET", "/x"]).await;
+    assert!(found.status == 0 && found.stdout.contains("www/x, else www/index.html\n"), "{}", found.stdout);
+    let refused = site().command(&["explain", "POST", "/x"]).await;
+    assert_eq!(refused.status, 1);
+    let answer = "405 route.method_not_allowed, Allow: GET, HEAD\n";
+    assert!(refused.stdout.contains(answer), "{}", refused.stdout);
+    let gw = site().start().await;
+    let same = gw.request("POST", "/x").await.expect_problem(405, "route.method_not_allowed");
+    assert_eq!(same.header("allow"), Some("GET, HEAD"));
+}
+
+#[tokio::test]
+async fn explain_names_the_route_that_was_probably_meant() {
+    for (path, hint) in [
+        ("/olt/17", "the nearest path of a route is /old/{id}"),
+        ("/nothing/like/it", "no path of the 3 routes fits"),
+    ] {
+        let ran = gateway(GOOD).command(&["explain", "GET", path]).await;
+        assert!(ran.status == 1 && ran.stdout.contains(hint), "{path}: {}", ran.stdout);
+    }
+}
+
+/// Whoever looks at a configuration need not have its keys.
+#[tokio::test]
+async fn explain_does_without_certificates() {
+    let config = format!(
+        "[[listeners]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n\
+         [[listeners]]\nname = \"secure\"\naddress = \"127.0.0.1:0\"\n\
+         certificates = [{{ cert = \"no.pem\", key = \"no-key.pem\" }}]\n{GOOD}"
+    );
+    let ran = gateway(&config).command(&["explain", "GET", "https://a.example/users/7"]).await;
+    assert!(ran.status == 0 && ran.stdout.contains("listener    secure\n"), "{}{}", ran.stdout, ran.stderr);
+    assert!(ran.stderr.contains("warning[tls-unreadable]"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("a relative path starts at the directory"), "{}", ran.stderr);
+    let absolute = config.replace("no.pem", "/nowhere/no.pem").replace("no-key.pem", "/nowhere/key.pem");
+    let checked = gateway(&absolute).command(&["check"]).await;
+    assert!(checked.status == 1 && checked.stderr.contains("error[tls-unreadable]"), "{}", checked.stderr);
+    assert!(!checked.stderr.contains("a relative path"), "{}", checked.stderr);
+}
+
+#[tokio::test]
+async fn init_takes_a_directory_and_check_a_file() {
+    for (wrong, right) in [
+        (&["init", "-c", "conf/x.toml"][..], "edgeward init conf\n"),
+        (&["init", "-p", "/srv/gate"], "edgeward init /srv/gate\n"),
+        (&["-c", "x.toml", "init"], "edgeward init .\n"),
+    ] {
+        let ran = edgeward(wrong).await;
+        assert!(ran.status == 2 && ran.stderr.contains(right), "{wrong:?}: {}", ran.stderr);
+    }
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("other.toml"), GOOD).unwrap();
+    let ran = run(command(directory.path(), &["check", "other.toml"])).await;
+    assert_eq!((ran.status, ran.stdout.as_str()), (0, "other.toml: ok, 3 routes, 1 upstream\n"));
+    let twice = run(command(directory.path(), &["check", "other.toml", "-c", "other.toml"])).await;
+    assert_eq!(twice.status, 2, "{}", twice.stderr);
+}
+
 /// What `explain` says is what happens.
 #[tokio::test]
 async fn explain_agrees_with_the_running_gateway() {
@@ -368,4 +431,63 @@ async fn check_warns_of_too_few_descriptors() {
         let warning = "warning[descriptor-limit]: 500 connections may need 1074 open files";
         assert_eq!(ran.stderr.contains(warning), warned, "{allowed}: {}", ran.stderr);
     }
+}
+
+/// Nobody is warned of a key that nobody wrote: then there are as many connections as the system has room for.
+#[tokio::test]
+async fn connections_that_nobody_asked_for_are_as_many_as_fit() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = "[[listeners]]\nname = \"main\"\naddress = \"127.0.0.1:0\"\n";
+    std::fs::write(directory.path().join("edgeward.toml"), config).unwrap();
+    let mut shell = std::process::Command::new("sh");
+    let binary = env!("CARGO_BIN_EXE_edgeward");
+    shell.arg("-c").arg(format!("ulimit -n 1074 && exec {binary} check -c edgeward.toml"));
+    shell.current_dir(directory.path()).env("NO_COLOR", "1");
+    let ran = run(shell).await;
+    assert_eq!((ran.status, ran.stderr.as_str()), (0, ""));
+}
+
+/// An account that is not there is worth a word before the start fails; it need not be where a file is only checked.
+#[tokio::test]
+async fn check_warns_of_accounts_that_are_not_there() {
+    let config = "[server]\nuser = \"nosuchuser\"\ngroup = \"nosuchgroup\"\n";
+    for arguments in [&["check"][..], &["-t"]] {
+        let ran = gateway(config).command(arguments).await;
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        for part in [
+            "warning[unknown-account]: there is no user \"nosuchuser\" on this system",
+            "edgeward.toml:2:8",
+            "there is no group \"nosuchgroup\" on this system",
+        ] {
+            assert!(ran.stderr.contains(part), "{part} is not in\n{}", ran.stderr);
+        }
+    }
+}
+
+/// What root can read and the user of the process cannot is told before, and at the start, with what to do.
+#[tokio::test]
+async fn files_that_the_user_cannot_read_are_named() {
+    use std::os::unix::fs::PermissionsExt;
+    assert!(rustix::process::geteuid().is_root(), "only root can become somebody else");
+    let directory = tempfile::tempdir().unwrap();
+    let allow = |name: &str, mode: u32| {
+        let path = directory.path().join(name);
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    let config = "[server]\nuser = \"nobody\"\n[[listeners]]\nname = \"main\"\naddress = \"127.0.0.1:0\"\n";
+    std::fs::write(directory.path().join("edgeward.toml"), config).unwrap();
+    allow("", 0o755);
+    allow("edgeward.toml", 0o600);
+    let file = directory.path().join("edgeward.toml").canonicalize().unwrap();
+    let hint = format!("hint: chgrp nogroup {0} && chmod 640 {0}", file.display());
+    let tell = async |arguments: &[&str]| run(command(directory.path(), arguments)).await;
+    let checked = tell(&["check"]).await;
+    assert_eq!(checked.status, 0, "{}", checked.stderr);
+    let warning = "warning[unreadable-file]: edgeward.toml cannot be read by nobody";
+    assert!(checked.stderr.contains(warning) && checked.stderr.contains(&hint), "{}", checked.stderr);
+    let started = tell(&["run"]).await;
+    assert!(started.status == 1 && started.stderr.contains(&hint), "{}", started.stderr);
+    // As it says.
+    allow("edgeward.toml", 0o644);
+    assert_eq!(tell(&["check"]).await.stderr, "");
 }

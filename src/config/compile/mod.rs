@@ -18,6 +18,7 @@ use super::diff::Outline;
 use super::log::{EscapeRaw, LevelRaw, LogRaw, OutputRaw};
 use super::process::{ListenerRaw, check_listeners};
 use super::raw::ConfigRaw;
+use super::settings::connections_within;
 use super::snapshot::{Listener, LogSettings, Snapshot};
 use super::tls::Sessions;
 use super::{Loaded, tls};
@@ -52,6 +53,10 @@ pub struct Runtime {
     pub wall: SystemTime,
     /// The names of the listeners that are bound, in their order; connections know theirs by its place. Empty at start.
     pub bound: Vec<String>,
+    /// How many files the process may have open, if there is a limit: of what nobody configured, as much as it allows.
+    pub descriptors: Option<u64>,
+    /// Whether certificates that cannot be used are warnings: nothing is going to be served.
+    pub serves_nothing: bool,
 }
 
 impl Runtime {
@@ -67,7 +72,14 @@ impl Runtime {
             now: clock::now(),
             wall: clock::wall(),
             bound: Vec::new(),
+            descriptors: None,
+            serves_nothing: false,
         }
+    }
+
+    /// Like [`Runtime::detached`], where the certificates need not be at hand: for `explain`.
+    pub fn for_questions() -> Self {
+        Self { serves_nothing: true, ..Self::detached() }
     }
 }
 
@@ -92,6 +104,12 @@ impl Loaded {
             let compiler = Compiler { raw: &raw, declared: &declared, runtime };
             compiler.snapshot(sources.clone(), &mut files, &mut diagnostics)
         });
+        let is_relative =
+            |origin: &Origin| !sources.written(origin).trim_matches(['"', '\'']).starts_with('/');
+        diagnostics.drop_hint(tls::RELATIVE_HINT, is_relative);
+        if runtime.serves_nothing {
+            diagnostics.forgive(&["tls-", "no-certificates"]);
+        }
         let files: Arc<[PathBuf]> = files.into();
         let snapshot = snapshot.filter(|_| !diagnostics.has_errors());
         let snapshot = snapshot.map(|snapshot| Snapshot { files: files.clone(), ..snapshot });
@@ -112,7 +130,13 @@ impl Compiler<'_> {
     fn snapshot(self, sources: Sources, files: &mut Vec<PathBuf>, out: &mut Diagnostics) -> Snapshot {
         let raw = self.raw;
         let server = raw.server.compile(out);
-        let limits = raw.limits.compile(out);
+        let mut limits = raw.limits.compile(out);
+        if let (Origin::Default, Some(descriptors)) =
+            (&raw.limits.connections.origin, self.runtime.descriptors)
+        {
+            let within = connections_within(descriptors, limits.upstream_idle);
+            limits.connections = limits.connections.min(within);
+        }
         let mut outline = Outline::of(raw);
         let listeners = self.listeners(files, out);
         listeners.iter().for_each(|listener| outline.listener_content(listener));

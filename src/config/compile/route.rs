@@ -342,7 +342,7 @@ impl<'a> Names<'a> {
     }
 }
 
-/// `GET,POST api.example.com/users/*`: methods, first host and path.
+/// `GET,POST api.example.com/users/* on main`: methods, first host, path and listeners.
 fn made_name(raw: &RouteRaw) -> String {
     let methods = &raw.methods.value;
     let get = MethodSet::named("GET").unwrap_or_default();
@@ -350,5 +350,7 @@ fn made_name(raw: &RouteRaw) -> String {
     let methods: Vec<&str> = methods.iter().filter(|name| !implied(name)).collect();
     let host = raw.hosts.first().map(|host| host.value.to_string()).unwrap_or_default();
     let space = if methods.is_empty() { "" } else { " " };
-    format!("{}{space}{host}{}", methods.join(","), raw.path.as_str())
+    let listeners: Vec<&str> = raw.listeners.iter().map(|listener| listener.value.as_str()).collect();
+    let on = if listeners.is_empty() { String::new() } else { format!(" on {}", listeners.join(",")) };
+    format!("{}{space}{host}{}{on}", methods.join(","), raw.path.as_str())
 }

@@ -28,6 +28,7 @@ use super::process::{CertificateFiles, ListenerSettings};
 use crate::base::client_cert::ClientCert;
 use crate::base::diagnostic::{Diagnostic, Diagnostics};
 use client_auth::ClientAuth;
+pub(super) use pair::RELATIVE_HINT;
 use pair::{Fault, Loaded, Side};
 use resolver::Resolver;
 use sessions::Resumption;

@@ -22,6 +22,9 @@ const CHAIN_MAX: usize = 32;
 /// Names of one certificate. Public authorities stop at a hundred.
 const NAMES_MAX: usize = 10_000;
 
+/// What to think of where a file is not found; of use only where its path was written as a relative one.
+pub(in crate::config) const RELATIVE_HINT: &str = "a relative path starts at the directory of this file";
+
 /// A certificate that can be served.
 #[derive(Debug)]
 pub(super) struct Loaded {
@@ -94,7 +97,7 @@ pub(super) fn read(file: &Path, side: Side) -> Result<Vec<u8>, Fault> {
             let message = format!("{} cannot be read: {}", file.display(), why_unreadable(&error));
             let fault = Fault::new(side, "tls-unreadable", message);
             Err(match error.kind() {
-                io::ErrorKind::NotFound => fault.hint("a relative path starts at the directory of this file"),
+                io::ErrorKind::NotFound => fault.hint(RELATIVE_HINT),
                 io::ErrorKind::PermissionDenied => {
                     fault.hint("the user that runs edgeward must be able to read it")
                 }
