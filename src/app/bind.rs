@@ -4,7 +4,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::control::Control;
+use super::control::{self, Control};
 use super::handover::{Described, Predecessor, Role, Sockets};
 use super::server::StartError;
 use super::user::Account;
@@ -33,12 +33,22 @@ impl Bindings {
         account: &Account,
     ) -> Result<Self, StartError> {
         let sockets = Sockets::default();
-        let mut bind = |role: Role, name: &str, address: &BindAddress| -> Result<Bound, StartError> {
+        let control_socket = snapshot.server.control_socket.as_deref();
+        let mut bind = |role: Role,
+                        name: &str,
+                        address: &BindAddress,
+                        key: &str|
+         -> Result<Bound, StartError> {
             let described = Described { role, name: name.to_owned(), address: known_as(address) };
             let inherited = predecessor.as_mut().and_then(|from| from.take(role, name, &described.address));
             let bound = match inherited {
                 Some(socket) => Bound::inherit(address, socket)?,
-                None => Bound::bind(address).map_err(|error| explain(error, predecessor.is_some()))?,
+                None => Bound::bind(address)
+                    .map_err(|error| match predecessor {
+                        Some(_) => explain_in_upgrade(error),
+                        None => explain(error, address, control_socket),
+                    })
+                    .map_err(|error| BindError { address: format!("{} ({key})", error.address), ..error })?,
             };
             let failed = |source| BindError { address: address.to_string(), source };
             if let BindAddress::Unix(path) = address {
@@ -47,15 +57,20 @@ impl Bindings {
             sockets.hold(described, bound.socket(), bound.handed_over()).map_err(failed)?;
             Ok(bound)
         };
-        let listeners =
-            snapshot.listeners.iter().map(|listener| bind(Role::Listener, &listener.name, &listener.address));
+        let listeners = snapshot.listeners.iter().map(|listener| {
+            let place = snapshot.sources.describe(&listener.origin);
+            let key = format!("listener \"{}\", {place}", listener.name);
+            bind(Role::Listener, &listener.name, &listener.address, &key)
+        });
         let listeners = listeners.collect::<Result<_, _>>()?;
-        let admin =
-            snapshot.admin.as_ref().map(|admin| bind(Role::Admin, "", &BindAddress::Tcp(admin.address)));
+        let admin = snapshot
+            .admin
+            .as_ref()
+            .map(|admin| bind(Role::Admin, "", &BindAddress::Tcp(admin.address), "admin.address"));
         let admin = admin.transpose()?;
         let path = snapshot.server.control_socket.as_deref();
         let control =
-            path.map(|path| control(path, predecessor.as_deref_mut(), account, &sockets)).transpose()?;
+            path.map(|path| bind_control(path, predecessor.as_deref_mut(), account, &sockets)).transpose()?;
         if let Some(predecessor) = predecessor {
             predecessor.let_go();
         }
@@ -63,7 +78,7 @@ impl Bindings {
     }
 }
 
-fn control(
+fn bind_control(
     path: &Path,
     predecessor: Option<&mut Predecessor>,
     account: &Account,
@@ -99,11 +114,33 @@ fn known_as(address: &BindAddress) -> String {
 }
 
 /// Says what an address in use means in an upgrade.
-fn explain(error: BindError, upgrading: bool) -> BindError {
-    if !upgrading || error.source.kind() != io::ErrorKind::AddrInUse {
+fn explain_in_upgrade(error: BindError) -> BindError {
+    if error.source.kind() != io::ErrorKind::AddrInUse {
         return error;
     }
     let why =
         "it is in use; if by the process to be replaced, under another address or role, that needs a restart";
     BindError { source: io::Error::new(io::ErrorKind::AddrInUse, why), ..error }
+}
+
+/// Says who has the address, if that can be known, or what binding it takes.
+fn explain(error: BindError, address: &BindAddress, control_socket: Option<&Path>) -> BindError {
+    let kind = error.source.kind();
+    let low = matches!(address, BindAddress::Tcp(address) if address.port() < 1024);
+    let why = match kind {
+        io::ErrorKind::AddrInUse => control_socket.and_then(control::running).map(|process| {
+            format!(
+                "{}\n  note: edgeward already runs with this configuration, process {process}",
+                error.source
+            )
+        }),
+        io::ErrorKind::PermissionDenied if low => {
+            Some(format!("{}\n  hint: ports below 1024 need root or CAP_NET_BIND_SERVICE", error.source))
+        }
+        _ => None,
+    };
+    match why {
+        Some(why) => BindError { source: io::Error::new(kind, why), ..error },
+        None => error,
+    }
 }

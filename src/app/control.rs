@@ -199,9 +199,18 @@ async fn carry_out(command: Command, orders: &mpsc::Sender<Order>) -> serde_json
 /// # Errors
 /// Nobody answers there, or not with JSON.
 pub fn ask(path: &Path, command: &str) -> io::Result<serde_json::Value> {
+    ask_within(OUTCOME_TIMEOUT + PEER_TIMEOUT, path, command)
+}
+
+/// The process that answers at `path`.
+pub(super) fn running(path: &Path) -> Option<u64> {
+    ask_within(PEER_TIMEOUT, path, "status").ok()?.pointer("/status/pid")?.as_u64()
+}
+
+fn ask_within(timeout: Duration, path: &Path, command: &str) -> io::Result<serde_json::Value> {
     use std::io::{Read, Write};
     let mut stream = std::os::unix::net::UnixStream::connect(path)?;
-    stream.set_read_timeout(Some(OUTCOME_TIMEOUT + PEER_TIMEOUT))?;
+    stream.set_read_timeout(Some(timeout))?;
     stream.set_write_timeout(Some(PEER_TIMEOUT))?;
     stream.write_all(format!("{command}\n").as_bytes())?;
     let mut reply = String::new();

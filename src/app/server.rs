@@ -20,6 +20,7 @@ use super::upgrade::{Invocation, Upgrader};
 use super::user::{self, Account};
 use super::{Lifecycle, descriptors, report, service_manager, watch};
 use crate::admin::Admin;
+use crate::base::origin::Origin;
 use crate::base::service::PlainService;
 use crate::base::{clock, task};
 use crate::config::snapshot::{BindAddress, Current, Limits, Listener, Snapshot};
@@ -381,6 +382,7 @@ fn serve_plain(
     let listener = Arc::new(Listener {
         name: name.to_owned(),
         address: BindAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], 0))),
+        origin: Origin::Default,
         http2: false,
         proxy_protocol: false,
         tls: None,

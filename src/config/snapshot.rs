@@ -147,6 +147,8 @@ pub struct Listener {
     pub name: String,
     /// Where it is bound.
     pub address: BindAddress,
+    /// Where that was written.
+    pub origin: Origin,
     /// Whether HTTP/2 is spoken.
     pub http2: bool,
     /// Whether every connection begins with a PROXY header.

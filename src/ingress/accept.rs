@@ -292,6 +292,7 @@ mod tests {
         let listener = Listener {
             name: "test".to_owned(),
             address,
+            origin: crate::base::origin::Origin::Default,
             http2: false,
             proxy_protocol: false,
             tls: None,

@@ -61,6 +61,11 @@ impl RewriteRaw {
             .related(&from.origin, format!("`{kind}` stands here"));
             return None;
         }
+        for (name, text) in [("path", &self.path), ("to", &self.to)] {
+            if let Some(text) = text {
+                text.warn_of_variables(&text.origin, &format!("{path}.{name}"), out);
+            }
+        }
         let rewrite = match (kind, &self.to) {
             ("path", None) => Rewrite::path(from.text(), route),
             ("path", Some(to)) => {
@@ -118,6 +123,20 @@ impl Written {
         out.error("invalid-value", &place, path, mistake.message).hint = mistake.hint;
     }
 
+    /// Warns of variables as nginx writes them: here they are plain text, and would be sent as such.
+    pub fn warn_of_variables(&self, origin: &Origin, path: &str, out: &mut Diagnostics) {
+        for (at, _) in self.text.match_indices('$') {
+            let after = self.text.get(at + 1..).unwrap_or_default();
+            // `${name}` has been replaced long ago, or is an error.
+            let end = after.find(|c: char| c != '_' && !c.is_ascii_alphanumeric()).unwrap_or(after.len());
+            let name = after.get(..end).unwrap_or_default();
+            let Some(reference) = reference_for(name) else { continue };
+            let message = format!("\"${name}\" means nothing here, and is sent as it stands");
+            let place = self.place(origin, &Mistake::new(at..at + 1 + end, String::new()));
+            out.warning("foreign-variable", &place, path, message).hint(format!("write {{{reference}}}"));
+        }
+    }
+
     fn place(&self, origin: &Origin, mistake: &Mistake) -> Origin {
         match origin {
             // One byte for the quote.
@@ -128,6 +147,30 @@ impl Written {
             other => other.clone(),
         }
     }
+}
+
+/// What says here what nginx says with the variable `name`; as near as there is.
+fn reference_for(name: &str) -> Option<String> {
+    let known = match name {
+        "host" | "http_host" => "request.host",
+        "remote_addr" => "client.ip",
+        "request_uri" => "request.uri",
+        "uri" | "document_uri" => "request.path",
+        "scheme" => "request.scheme",
+        "request_method" => "request.method",
+        "request_id" => "request.id",
+        "args" | "query_string" => "request.uri",
+        _ => {
+            let (kind, rest) = name.split_once('_').filter(|(_, rest)| !rest.is_empty())?;
+            return match kind {
+                "http" => Some(format!("header.{}", rest.replace('_', "-"))),
+                "cookie" => Some(format!("cookie.{rest}")),
+                "arg" => Some(format!("query.{rest}")),
+                _ => None,
+            };
+        }
+    };
+    Some(known.to_owned())
 }
 
 impl Value for Written {

@@ -491,3 +491,23 @@ async fn files_that_the_user_cannot_read_are_named() {
     allow("edgeward.toml", 0o644);
     assert_eq!(tell(&["check"]).await.stderr, "");
 }
+
+/// An address in use names who wanted it, and who has it if that is the same configuration.
+#[tokio::test]
+async fn an_address_in_use_says_whose_it_would_be() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let refused = gateway("").listener("main", &address).refused().await;
+    let start = format!("cannot listen on {address} (listener \"main\", edgeward.toml:");
+    assert!(refused.status == 1 && refused.stderr.contains(&start), "{}", refused.stderr);
+    let admin = gateway(&format!("[admin]\naddress = \"{address}\"\n")).refused().await;
+    assert!(admin.stderr.contains(&format!("cannot listen on {address} (admin.address)")), "{}", admin.stderr);
+
+    let gw = gateway("[server]\ncontrol_socket = \"run/control.sock\"\n").start().await;
+    let pid = gw.status().await["pid"].as_u64().unwrap();
+    gw.rewrite("edgeward.toml", |text| text.replacen("127.0.0.1:0", &gw.address().to_string(), 1));
+    let again = run(command(&gw.directory(), &["run", "-c", "edgeward.toml"])).await;
+    let note = format!("edgeward already runs with this configuration, process {pid}");
+    assert!(again.status == 1 && again.stderr.contains(&note), "{}", again.stderr);
+    gw.stop().await;
+}

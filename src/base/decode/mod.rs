@@ -87,6 +87,7 @@
 //! [`decode_str`] decodes a text without files or environment.
 
 mod decoder;
+mod foreign;
 mod path;
 mod pending;
 mod shape;

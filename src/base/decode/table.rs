@@ -2,7 +2,7 @@
 
 use super::Value;
 use super::decoder::Decoder;
-use super::shape::Key;
+use super::shape::{Key, Presence};
 use super::tree::{Kind, Node, Table};
 use crate::base::origin::{At, Origin};
 
@@ -19,7 +19,7 @@ impl<'n> TableReader<'n> {
         let Kind::Table(table) = &node.kind else {
             let single = matches!(&node.kind, Kind::Array(nodes) if nodes.iter().all(|node| node.as_table().is_some()));
             let hint = (single && !cx.path().is_empty()).then(|| format!("there is one: [{}]", cx.path()));
-            return cx.expected_or(node, "a table", hint);
+            return cx.expected_or(node, "a table", hint.or_else(|| written_out(node, keys)));
         };
         cx.check_keys(table.iter(), keys);
         Some(Self { table, header: &node.origin })
@@ -49,6 +49,14 @@ impl<'n> TableReader<'n> {
     ) -> At<T> {
         self.optional(name, cx).unwrap_or_else(|| At::default_value(default()))
     }
+}
+
+/// The table that a path or URL in its place was probably meant as: under the one key that is required, or `path`.
+fn written_out(node: &Node, keys: &[Key]) -> Option<String> {
+    let text = node.as_str().filter(|text| text.starts_with('/') || text.starts_with("http"))?;
+    let required = keys.iter().find(|key| matches!(key.presence, Presence::Required));
+    let key = required.or_else(|| keys.iter().find(|key| key.name == "path"))?;
+    Some(format!("write {{ {} = {} }}", key.name, super::quote(text)))
 }
 
 /// Decodes `node` and keeps where it was written.

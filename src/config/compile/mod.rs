@@ -207,6 +207,7 @@ impl Compiler<'_> {
                 metrics: self.runtime.metrics.listener(&settings.name),
                 name: settings.name,
                 address: settings.address,
+                origin: listener.address.origin.clone(),
                 http2: settings.http2,
                 proxy_protocol: settings.proxy_protocol,
                 tls,

@@ -294,6 +294,7 @@ fn redirect(raw: &RedirectRaw, route: &PathPattern, path: &str, out: &mut Diagno
         out.error("invalid-value", &raw.status.origin, format!("{path}.status"), message)
             .hint("301, 302, 303, 307 or 308");
     }
+    raw.to.warn_of_variables(&raw.to.origin, &format!("{path}.to"), out);
     match Template::location(raw.to.text(), Scope { pattern: route, groups: None }) {
         Ok(to) => Some(Redirect { status: *raw.status, to }),
         Err(mistake) => {

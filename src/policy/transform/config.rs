@@ -102,6 +102,7 @@ fn value(
     scope: Scope<'_>,
     out: &mut Diagnostics,
 ) -> Option<Value> {
+    written.warn_of_variables(&written.origin, path, out);
     let template = match Template::value(written.text(), scope) {
         Ok(template) => template,
         Err(mistake) => {
@@ -139,6 +140,7 @@ impl QueryEditsRaw {
             if name.is_empty() {
                 out.error("invalid-value", &written.origin, path.as_str(), "a parameter has a name");
             }
+            written.warn_of_variables(&written.origin, &path, out);
             match Template::value(written.text(), scope) {
                 Ok(template) => edits.set.push(QueryRule { name: name.as_str().into(), value: template }),
                 Err(mistake) => written.report(&written.origin, &path, mistake, out),

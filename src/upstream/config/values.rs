@@ -8,6 +8,7 @@ use super::super::{HostSent, default_port};
 use super::{FallbackLinkRaw, HashRaw, ServerTable};
 use crate::base::authority::is_authority;
 use crate::base::decode::{Decoder, Kind, Node, Shape, Value, quote, text_value};
+use crate::base::names::nearest;
 use crate::base::respond::RespondRaw;
 
 /// An address as written, checked but for its port, which depends on `tls`. Socket paths are absolute or relative to the
@@ -84,6 +85,8 @@ impl Value for ServerRaw {
 }
 
 const BALANCE_WORDS: &[&str] = &["round_robin", "least_connections"];
+const BALANCE_EXPECTED: &str =
+    "\"round_robin\", \"least_connections\", { hash = \"ip\" } or { hash = \"header:NAME\" }";
 const BALANCE_WORDS_LATER: &[&str] = &["peak_ewma", "random"];
 
 impl Value for Balance {
@@ -102,11 +105,20 @@ impl Value for Balance {
                     "what is hashed",
                     Some("write { hash = \"ip\" } or { hash = \"header:NAME\" }".to_owned()),
                 ),
-                other => cx.none_of(node, other, BALANCE_WORDS),
+                other => {
+                    let hint = match (other, nearest(other, BALANCE_WORDS.iter().copied())) {
+                        ("ip_hash", _) => "write { hash = \"ip\" }".to_owned(),
+                        (_, Some(near)) => format!("did you mean \"{near}\"?"),
+                        (_, None) => format!("one of {BALANCE_EXPECTED}"),
+                    };
+                    let message = format!("{} is not known here", quote(other));
+                    cx.error("invalid-value", &node.origin, message).hint(hint);
+                    None
+                }
             },
             Kind::Table(table) if table.contains_key("sticky") => not_available(node, "sticky", cx),
             Kind::Table(_) => HashRaw::decode(node, cx).map(|raw| Self::Hash(raw.hash.value)),
-            _ => cx.expected(node, "\"round_robin\", \"least_connections\" or { hash = \"ip\" }"),
+            _ => cx.expected(node, BALANCE_EXPECTED),
         }
     }
 
