@@ -133,7 +133,7 @@ impl Written {
             let Some(reference) = reference_for(name) else { continue };
             let message = format!("\"${name}\" means nothing here, and is sent as it stands");
             let place = self.place(origin, &Mistake::new(at..at + 1 + end, String::new()));
-            out.warning("foreign-variable", &place, path, message).hint(format!("write {{{reference}}}"));
+            out.warning("foreign-variable", &place, path, message).hint(reference);
         }
     }
 
@@ -149,7 +149,7 @@ impl Written {
     }
 }
 
-/// What says here what nginx says with the variable `name`; as near as there is.
+/// What to write here for nginx's variable `name`; `None` if it has none of that name.
 fn reference_for(name: &str) -> Option<String> {
     let known = match name {
         "host" | "http_host" => "request.host",
@@ -159,18 +159,20 @@ fn reference_for(name: &str) -> Option<String> {
         "scheme" => "request.scheme",
         "request_method" => "request.method",
         "request_id" => "request.id",
-        "args" | "query_string" => "request.uri",
+        "args" | "query_string" => {
+            return Some("no reference is the whole query: {query.NAME} is a parameter of it".to_owned());
+        }
         _ => {
             let (kind, rest) = name.split_once('_').filter(|(_, rest)| !rest.is_empty())?;
             return match kind {
-                "http" => Some(format!("header.{}", rest.replace('_', "-"))),
-                "cookie" => Some(format!("cookie.{rest}")),
-                "arg" => Some(format!("query.{rest}")),
+                "http" => Some(format!("write {{header.{}}}", rest.replace('_', "-"))),
+                "cookie" => Some(format!("write {{cookie.{rest}}}")),
+                "arg" => Some(format!("write {{query.{rest}}}")),
                 _ => None,
             };
         }
     };
-    Some(known.to_owned())
+    Some(format!("write {{{known}}}"))
 }
 
 impl Value for Written {

@@ -501,7 +501,11 @@ async fn an_address_in_use_says_whose_it_would_be() {
     let start = format!("cannot listen on {address} (listener \"main\", edgeward.toml:");
     assert!(refused.status == 1 && refused.stderr.contains(&start), "{}", refused.stderr);
     let admin = gateway(&format!("[admin]\naddress = \"{address}\"\n")).refused().await;
-    assert!(admin.stderr.contains(&format!("cannot listen on {address} (admin.address)")), "{}", admin.stderr);
+    assert!(
+        admin.stderr.contains(&format!("cannot listen on {address} (admin.address)")),
+        "{}",
+        admin.stderr
+    );
 
     let gw = gateway("[server]\ncontrol_socket = \"run/control.sock\"\n").start().await;
     let pid = gw.status().await["pid"].as_u64().unwrap();
