@@ -58,9 +58,13 @@ impl ClientCert {
         }
         let subject = distinguished_name(certificate.subject())?;
         let principal = Some(&*subject).filter(|name| !name.is_empty());
-        let principal = principal.or(uri.as_deref()).or(dns.as_deref()).or(email.as_deref());
+        // With a `=` it could pass for another's subject.
+        let named = |name: &Option<Box<str>>| name.clone().filter(|name| !name.contains('='));
+        let principal = principal
+            .map(Box::from)
+            .or_else(|| named(&uri).or_else(|| named(&dns)).or_else(|| named(&email)));
         Some(Self {
-            principal: principal.and_then(|name| HeaderValue::from_str(name).ok()),
+            principal: principal.and_then(|name: Box<str>| HeaderValue::from_str(&name).ok()),
             issuer: distinguished_name(certificate.issuer())?.into(),
             serial: serial(certificate.raw_serial()).into(),
             sha256: fingerprint(&SHA256, der).into(),
@@ -73,8 +77,8 @@ impl ClientCert {
         })
     }
 
-    /// Who this is, for services: the subject; where that is empty the first URI, DNS name or mail address; `None` where
-    /// there is none of these either.
+    /// Who this is, for services: the subject; where that is empty the first URI, DNS name or mail address, of those that
+    /// hold no `=`; `None` where there is none of these either.
     pub fn principal(&self) -> Option<&HeaderValue> {
         self.principal.as_ref()
     }
@@ -308,6 +312,13 @@ mod tests {
         params.distinguished_name.push(DnType::CommonName, "alice");
         let alice = certificate(params);
         assert_eq!((alice.principal().unwrap().as_bytes(), &*alice.issuer), (&b"CN=alice"[..], "CN=alice"));
+        let mut pretender = CertificateParams::default();
+        pretender.distinguished_name = DistinguishedName::new();
+        pretender.subject_alt_names = vec![
+            SanType::URI("CN=root".try_into().unwrap()),
+            SanType::Rfc822Name("eve@example.com".try_into().unwrap()),
+        ];
+        assert_eq!(certificate(pretender).principal().unwrap(), "eve@example.com");
         let mut nobody = CertificateParams::default();
         nobody.distinguished_name = DistinguishedName::new();
         assert!(certificate(nobody).principal().is_none());

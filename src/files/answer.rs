@@ -56,7 +56,7 @@ pub(super) fn of_file(
     if varies {
         headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }
-    match validators.check(&request.headers) {
+    match validators.check(&request.headers, request.now) {
         Verdict::Send => {}
         Verdict::Failed => return Err(Problem::new(Reason::PreconditionFailed).into()),
         Verdict::NotModified => {

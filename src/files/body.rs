@@ -9,8 +9,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rustix::buffer::spare_capacity;
 use rustix::io::{Errno, pread};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::READING;
+use crate::base::problem::Problem;
+use crate::base::reason::Reason;
 use crate::base::task;
 
 /// Largest piece that is in memory at a time, for each request.
@@ -19,7 +22,10 @@ pub const PIECE_BYTES: usize = 64 * 1024;
 /// What follows the head of an answer.
 #[derive(Debug, Default)]
 pub struct Body {
+    /// As long as there is something to read from it.
     file: Option<Arc<File>>,
+    /// Among the files that are open.
+    place: Option<SemaphorePermit<'static>>,
     parts: VecDeque<Part>,
     /// Read already, to be sent first.
     ready: Option<Bytes>,
@@ -82,6 +88,18 @@ impl Body {
         Ok(())
     }
 
+    /// Counts the file among those that stay open for slow readers, if it does.
+    ///
+    /// # Errors
+    /// If there are as many as `places` already.
+    pub(super) fn stay_open(&mut self, places: &'static Semaphore) -> Result<(), Problem> {
+        if self.file.is_some() {
+            let place = places.try_acquire().map_err(|_| Problem::new(Reason::Overloaded))?;
+            self.place = Some(place);
+        }
+        Ok(())
+    }
+
     /// The next piece, at most [`PIECE_BYTES`] of a file; `None` at the end.
     ///
     /// # Errors
@@ -117,6 +135,9 @@ impl Body {
             Some(Part::OfFile(range)) if range.end - range.start > count => range.start += count,
             _ => drop(self.parts.pop_front()),
         }
+        if !self.parts.iter().any(|part| matches!(part, Part::OfFile(_))) {
+            (self.file, self.place) = (None, None);
+        }
     }
 }
 
@@ -143,4 +164,40 @@ fn read(file: &File, range: Range<u64>, mut piece: Vec<u8>) -> io::Result<Bytes>
     // More may have fitted in than was asked for.
     piece.truncate(wanted);
     Ok(piece.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(bytes: usize) -> Body {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(bytes as u64).unwrap();
+        let mut body = Body::of(file);
+        body.push_range(0..bytes as u64);
+        body.push_text("end");
+        body
+    }
+
+    /// A file is open for as long as something of it is to be read, not until the last byte is sent.
+    #[tokio::test]
+    async fn a_file_is_closed_once_it_is_read() {
+        static PLACES: Semaphore = Semaphore::const_new(1);
+        let mut small = file(10);
+        small.read_ahead().unwrap();
+        assert!(small.file.is_none() && small.left() == 13);
+        small.stay_open(&PLACES).unwrap();
+        let mut large = file(PIECE_BYTES + 1);
+        large.read_ahead().unwrap();
+        large.stay_open(&PLACES).unwrap();
+        let mut other = file(PIECE_BYTES + 1);
+        assert_eq!(other.stay_open(&PLACES).unwrap_err().reason, Reason::Overloaded);
+        assert_eq!(large.next().await.unwrap().unwrap().len(), PIECE_BYTES);
+        assert!(large.file.is_some());
+        assert_eq!(large.next().await.unwrap().unwrap().len(), 1);
+        assert!(large.file.is_none() && large.left() == 3);
+        other.stay_open(&PLACES).unwrap();
+        assert_eq!(large.next().await.unwrap().unwrap(), "end");
+        assert_eq!(large.next().await.unwrap(), None);
+    }
 }

@@ -44,19 +44,25 @@ impl Validators {
         }
     }
 
-    /// `Last-Modified`; never later than now (RFC 9110 section 8.8.2.1).
+    /// `Last-Modified`.
     pub(super) fn last_modified(&self, now: SystemTime) -> Option<HeaderValue> {
-        HeaderValue::try_from(httpdate::fmt_http_date(self.modified?.min(now))).ok()
+        HeaderValue::try_from(httpdate::fmt_http_date(self.shown(now)?)).ok()
+    }
+
+    /// When it changed last, as it is told: never later than now (RFC 9110 section 8.8.2.1), in whole seconds.
+    fn shown(&self, now: SystemTime) -> Option<SystemTime> {
+        let seconds = now.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+        Some(self.modified?.min(UNIX_EPOCH + Duration::from_secs(seconds)))
     }
 
     /// What the conditions of a GET or HEAD come to, in the order of RFC 9110 section 13.2.2.
-    pub(super) fn check(&self, headers: &HeaderMap) -> Verdict {
+    pub(super) fn check(&self, headers: &HeaderMap, now: SystemTime) -> Verdict {
+        let shown = self.shown(now);
         if headers.contains_key(header::IF_MATCH) {
             if !self.is_listed(headers, &header::IF_MATCH, Comparison::Strong) {
                 return Verdict::Failed;
             }
-        } else if let (Some(date), Some(modified)) =
-            (date(headers, &header::IF_UNMODIFIED_SINCE), self.modified)
+        } else if let (Some(date), Some(modified)) = (date(headers, &header::IF_UNMODIFIED_SINCE), shown)
             && modified > date
         {
             return Verdict::Failed;
@@ -65,8 +71,7 @@ impl Validators {
             if self.is_listed(headers, &header::IF_NONE_MATCH, Comparison::Weak) {
                 return Verdict::NotModified;
             }
-        } else if let (Some(date), Some(modified)) =
-            (date(headers, &header::IF_MODIFIED_SINCE), self.modified)
+        } else if let (Some(date), Some(modified)) = (date(headers, &header::IF_MODIFIED_SINCE), shown)
             && modified <= date
         {
             return Verdict::NotModified;

@@ -14,7 +14,7 @@ use super::quality::weights;
 use crate::routing::escape::push_segment;
 
 /// Entries shown: a directory may hold more than anybody wants to read, or we to keep.
-const ENTRIES_MAX: usize = 10_000;
+const ENTRIES_MAX: usize = 1_000;
 
 /// A directory, sorted: directories first, then files, each by name.
 #[derive(Debug)]
@@ -48,7 +48,7 @@ pub(super) fn read(root: &Root, path: &FilePath, directory: &OwnedFd) -> Result<
             cut = true;
             break;
         }
-        let (size, facts) = match root.open_below(&path.join(name)) {
+        let (size, facts) = match root.find_below(&path.join(name)) {
             Ok(Found::File(file)) => (Some(file.facts.size), file.facts),
             Ok(Found::Directory(fd)) => match rustix::fs::fstat(&fd) {
                 Ok(stat) => (None, Facts::of(&stat)),

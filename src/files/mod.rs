@@ -40,6 +40,12 @@ const READING_MAX: usize = 64;
 
 static READING: Semaphore = Semaphore::const_new(READING_MAX);
 
+/// Files that stay open while slow readers take them, whole process: small ones are read at once and closed. Beyond it is
+/// 503, not a process that has no descriptor left for its connections.
+const OPEN_MAX: usize = 16 * 1024;
+
+static OPEN: Semaphore = Semaphore::const_new(OPEN_MAX);
+
 /// Headers of a request that decide how a file is sent.
 const ASKED: [HeaderName; 8] = [
     header::ACCEPT,
@@ -162,6 +168,7 @@ impl Site {
             let _permit = permit;
             let mut answer = self.find(&request)?;
             answer.body.read_ahead().map_err(|error| failed(&error))?;
+            answer.body.stay_open(&OPEN)?;
             Ok(answer)
         });
         found.await.unwrap_or_else(|_| Err(Problem::new(Reason::Internal).into()))

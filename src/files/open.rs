@@ -57,6 +57,9 @@ pub(super) enum Refused {
 /// A pipe or a device must not make the open wait (`NONBLOCK`), nor become our terminal.
 const READ: OFlags = OFlags::RDONLY.union(OFlags::CLOEXEC).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 
+/// Only to see what it is: nothing is opened that notices, or that could be read.
+const LOOK: OFlags = OFlags::PATH.union(OFlags::CLOEXEC);
+
 /// Times that the kernel is asked again when it could not be sure because something was being renamed.
 const TRIES: usize = 8;
 
@@ -69,8 +72,17 @@ impl Root {
 
     /// Opens what `relative` names; empty stands for the root itself.
     pub(super) fn open_below(&self, relative: &[u8]) -> Result<Found, Refused> {
+        self.below(relative, READ)
+    }
+
+    /// The same only to see what stands there: the file is not to be read.
+    pub(super) fn find_below(&self, relative: &[u8]) -> Result<Found, Refused> {
+        self.below(relative, LOOK)
+    }
+
+    fn below(&self, relative: &[u8], flags: OFlags) -> Result<Found, Refused> {
         let relative = if relative.is_empty() { b".".as_slice() } else { relative };
-        match self.open_beneath(relative) {
+        match self.open_beneath(relative, flags) {
             // The link may be absolute and yet lead to a place below the root; or this kernel, or a filter around us,
             // does not know the call.
             Err(Errno::XDEV | Errno::NOSYS | Errno::PERM | Errno::INVAL | Errno::TOOBIG) => {
@@ -81,11 +93,11 @@ impl Root {
     }
 
     /// The kernel itself stays below the root.
-    fn open_beneath(&self, relative: &[u8]) -> Result<OwnedFd, Errno> {
+    fn open_beneath(&self, relative: &[u8], flags: OFlags) -> Result<OwnedFd, Errno> {
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
         let mut last = Errno::AGAIN;
         for _ in 0..TRIES {
-            match openat2(&self.0, relative, READ, Mode::empty(), resolve) {
+            match openat2(&self.0, relative, flags, Mode::empty(), resolve) {
                 Err(again @ (Errno::AGAIN | Errno::INTR)) => last = again,
                 opened => return opened,
             }

@@ -120,7 +120,14 @@ fn conditions_are_heeded_in_the_order_of_the_standard() {
         (vec![("if-unmodified-since", BEFORE), ("if-none-match", &tag)], failed),
         (vec![("if-match", &tag), ("if-none-match", &tag)], had),
     ] {
-        assert_eq!(validators().check(&headers(&lines)), expected, "{lines:?}");
+        assert_eq!(validators().check(&headers(&lines), UNIX_EPOCH + NOW), expected, "{lines:?}");
+    }
+    // One that says to be from the future is told as of now, and compared as it is told.
+    let future = Validators::new(&Facts { size: 10, seconds: 1_800_000_000, nanoseconds: 5, inode: 7 }, "");
+    let now = UNIX_EPOCH + NOW + Duration::from_millis(900);
+    let told = future.last_modified(now).unwrap();
+    for (name, expected) in [("if-unmodified-since", send), ("if-modified-since", had)] {
+        assert_eq!(future.check(&headers(&[(name, told.to_str().unwrap())]), now), expected, "{name}");
     }
 }
 
@@ -283,7 +290,7 @@ proptest! {
             ("if-match", &value), ("if-none-match", &value), ("if-range", &value), ("if-modified-since", &value),
             ("accept-encoding", &value), ("accept", &value),
         ]);
-        let _: Verdict = validators().check(&sent);
+        let _: Verdict = validators().check(&sent, UNIX_EPOCH + NOW);
         validators().is_range_due(&sent, UNIX_EPOCH + NOW);
         choose(&sent, &CODINGS);
         listing::prefers_json(&sent);

@@ -230,7 +230,7 @@ fn facts(config: &ListenerTls, tls: &rustls::ServerConnection) -> io::Result<(Tl
         names: TlsInfo::new(version, suite),
         server_name: tls.server_name().map(str::to_owned),
         client_policy: config.client_policy(),
-        client_cert: config.client_cert(tls, clock::wall()).map_err(io::Error::other)?,
+        client_cert: config.client_cert(tls).map_err(io::Error::other)?,
     };
     Ok((facts, tls.alpn_protocol() == Some(b"h2")))
 }

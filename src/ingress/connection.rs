@@ -363,11 +363,17 @@ impl Exchange {
     /// Has the stream watch over the server, which may say nothing for `longest`; `None` ends the watch. What the stream
     /// finds is told by [`Exchange::take_silence`], after it has ended the request's wait with a time-out of its own.
     ///
-    /// Only for HTTP/1 requests without a body: their connections are read all the while. There it spares two timers a
-    /// request.
+    /// Only while the client's side is read, which the proxy does from the time when there is a connection to a server.
     pub fn watch_server(&self, longest: Option<Duration>) {
         self.silence.watch(longest);
         self.server_spoke();
+    }
+
+    /// Has the watch allow for `longest` from now on, if there is one.
+    pub fn watch_longer(&self, longest: Duration) {
+        if self.silence.moment().is_some() {
+            self.watch_server(Some(longest));
+        }
     }
 
     /// The server said something, or something else was waited for.
@@ -436,6 +442,12 @@ impl Exchange {
         self.cut_off_moment().and_then(|moment| self.connection.alarms().instant(moment))
     }
 
+    /// The same, and its moment of [`Connection::alarms`].
+    pub(crate) fn cut_off_at_moment(&self) -> Option<(u64, Instant)> {
+        let moment = self.cut_off_moment()?;
+        Some((moment, self.connection.alarms().instant(moment)?))
+    }
+
     /// The same as a moment of [`Connection::alarms`].
     fn cut_off_moment(&self) -> Option<u64> {
         Some(self.cut_off.load(Ordering::Relaxed)).filter(|moment| *moment != 0)
@@ -447,6 +459,12 @@ impl Exchange {
             (Some(cut_off), Some(silence)) => Some(cut_off.min(silence)),
             (one, other) => one.or(other),
         }
+    }
+
+    /// The same, and when that is.
+    pub(crate) fn wait_ends_at(&self) -> Option<(u64, Instant)> {
+        let moment = self.wait_ends()?;
+        Some((moment, self.connection.alarms().instant(moment)?))
     }
 
     /// Whether it is given up now that `moment`, which [`Exchange::wait_ends`] gave, has come.

@@ -95,17 +95,23 @@ impl Http2Stream {
         let rate = self.exchange.body_rate();
         let behind = (rate > 0).then(|| self.reading.left());
         let silence = self.read_timeout;
-        let now = clock::now();
-        let began = *self.awaited.get_or_insert(now);
+        let began = *self.awaited.get_or_insert_with(clock::now);
         let is_pace = behind.is_some_and(|behind| silence.is_none_or(|silence| behind < silence));
         let most = if is_pace { behind } else { silence };
-        let most = most.map(|most| most.saturating_sub(now.saturating_duration_since(began)));
-        let limit = Limit::of(&self.exchange, most, now);
-        let Some(read) = limit.bound(self.read()).await else {
-            if is_pace && !limit.is_cut_off {
-                self.exchange.note_body_too_slow();
+        let read = loop {
+            let now = clock::now();
+            let most = most.map(|most| most.saturating_sub(now.saturating_duration_since(began)));
+            let limit = Limit::of_wait(&self.exchange, most, now);
+            match limit.bound(self.read()).await {
+                Some(read) => break read,
+                None if limit.is_put_off(&self.exchange) => {}
+                None => {
+                    if is_pace && limit.moment.is_none() {
+                        self.exchange.note_body_too_slow();
+                    }
+                    return time_over();
+                }
             }
-            return time_over();
         };
         self.awaited = None;
         if rate > 0 {
@@ -196,12 +202,14 @@ impl Http2Stream {
                     self.write_timeout.map_or(behind, |most| Some(behind.map_or(most, |b| b.min(most))));
                 let limit = Limit::of(&self.exchange, most, began);
                 let Some(room) = limit.bound(room(body)).await else {
-                    if !limit.is_cut_off {
+                    if limit.moment.is_none() {
                         self.exchange.note_reader_too_slow();
                     }
                     return Error::e_explain(ErrorType::WriteTimedout, "the client does not read");
                 };
                 here = room?;
+                // Until now it was the client that was waited for.
+                self.exchange.server_spoke();
                 if rate > 0 {
                     self.writing.moved(clock::now().saturating_duration_since(began), here as u64, rate);
                 }
@@ -295,20 +303,35 @@ fn time_over<T>() -> Result<T> {
 /// How long something may take.
 struct Limit {
     time: Option<Duration>,
-    /// Because the request is cut off then.
-    is_cut_off: bool,
+    /// Because of the exchange: the moment it gave.
+    moment: Option<u64>,
 }
 
 impl Limit {
-    /// Until the request's cut-off, or for `most` if that is sooner. Hooks move the cut-off while nothing is under way.
+    /// Of a write: until the request's cut-off, or for `most` if that is sooner. Hooks move the cut-off while nothing is
+    /// under way.
     fn of(exchange: &Exchange, most: Option<Duration>, now: Instant) -> Self {
-        let left = exchange.cut_off().map(|at| at.saturating_duration_since(now));
+        Self::until(exchange.cut_off_at_moment(), most, now)
+    }
+
+    /// Of a read, which also ends when the server was silent for too long. Then [`Limit::is_put_off`] is to be asked.
+    fn of_wait(exchange: &Exchange, most: Option<Duration>, now: Instant) -> Self {
+        Self::until(exchange.wait_ends_at(), most, now)
+    }
+
+    fn until(end: Option<(u64, Instant)>, most: Option<Duration>, now: Instant) -> Self {
+        let left = end.map(|(moment, at)| (moment, at.saturating_duration_since(now)));
         match (left, most) {
-            (Some(left), most) if most.is_none_or(|most| left <= most) => {
-                Self { time: Some(left), is_cut_off: true }
+            (Some((moment, left)), most) if most.is_none_or(|most| left <= most) => {
+                Self { time: Some(left), moment: Some(moment) }
             }
-            _ => Self { time: most, is_cut_off: false },
+            _ => Self { time: most, moment: None },
         }
+    }
+
+    /// Whether, now that the time has passed, the exchange allows for more.
+    fn is_put_off(&self, exchange: &Exchange) -> bool {
+        self.moment.is_some_and(|moment| !exchange.is_wait_over(moment))
     }
 
     /// `None` when `work` took longer.
@@ -337,8 +360,14 @@ impl Session for Http2Stream {
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
         if no_body_expected || self.body_is_done() {
             // Once the body is complete it is the client that waits.
-            let limit = Limit::of(&self.exchange, None, clock::now());
-            return limit.bound(self.given_up()).await.unwrap_or_else(time_over);
+            loop {
+                let limit = Limit::of_wait(&self.exchange, None, clock::now());
+                match limit.bound(self.given_up()).await {
+                    Some(given_up) => return given_up,
+                    None if limit.is_put_off(&self.exchange) => {}
+                    None => return time_over(),
+                }
+            }
         }
         self.read_paced().await
     }

@@ -67,8 +67,10 @@ pub struct Context {
 pub(super) struct Head {
     pub(super) method: Method,
     pub(super) version: Version,
-    /// gRPC, or a client that waits for server-sent events.
-    pub(super) expects_stream: bool,
+    /// gRPC, which HTTP/2 alone carries.
+    pub(super) is_grpc: bool,
+    /// The client says that it waits for server-sent events.
+    pub(super) wants_events: bool,
     /// The client takes trailers (`TE`, RFC 9110 section 10.1.4).
     pub(super) takes_trailers: bool,
     /// How errors are written for this client.
@@ -84,7 +86,8 @@ impl Default for Head {
         Self {
             method: Method::GET,
             version: Version::HTTP_11,
-            expects_stream: false,
+            is_grpc: false,
+            wants_events: false,
             takes_trailers: false,
             error_form: Form::Json,
             content_length: None,
@@ -183,10 +186,12 @@ impl Context {
         self.exchange.as_ref().is_some_and(|exchange| exchange.upgrade)
     }
 
-    /// Whether either side may be silent for [`crate::config::snapshot::Limits::stream_idle`]: tunnels, event streams,
-    /// gRPC, and routes that say so.
+    /// Whether either side may be silent for [`crate::config::snapshot::Limits::stream_idle`] before there is an answer:
+    /// in tunnels, in gRPC to a server that can speak it, and on routes that say so. What else a client says of itself
+    /// lifts no bound; what the answer's head says does, from then on ([`super::phases::respond`]).
     pub(super) fn is_silence_normal(&self) -> bool {
-        self.route.stream || self.is_upgrade() || self.head.expects_stream
+        let grpc = || self.head.is_grpc && self.call.as_ref().is_some_and(|call| call.upstream.http2());
+        self.route.stream || self.is_upgrade() || grpc()
     }
 
     pub(super) fn enter_route(&mut self, route: Arc<Route>, captures: Captures) {
@@ -209,8 +214,9 @@ impl Context {
         self.head = Head {
             method: head.method.clone(),
             version: head.version,
-            expects_stream: content_type.is_some_and(|value| value.starts_with(b"application/grpc"))
-                || accept.is_some_and(|value| value.starts_with(b"text/event-stream")),
+            is_grpc: head.version == Version::HTTP_2
+                && content_type.is_some_and(|value| value.starts_with(b"application/grpc")),
+            wants_events: accept.is_some_and(|value| value.starts_with(b"text/event-stream")),
             takes_trailers: received.te.is_some_and(edit::is_trailers),
             error_form: problem::negotiate(content_type, accept),
             content_length: received
@@ -291,9 +297,12 @@ impl Context {
 
     /// The answer has begun: from now on only the deadline for the whole holds.
     pub(super) fn answer_began(&mut self) {
+        if self.status == 101 {
+            // A tunnel is over when its ends say so.
+            self.deadlines.whole = None;
+        }
         if let Some(exchange) = &self.exchange {
-            let whole = if self.status == 101 { None } else { self.deadlines.whole };
-            exchange.cut_off_at(whole);
+            exchange.cut_off_at(self.deadlines.whole);
         }
     }
 
@@ -304,10 +313,11 @@ impl Context {
         exchange.cut_off_at(exchange.cut_off().map_or(at, |before| at.map(|at| at.min(before))));
     }
 
-    /// Bodies may move as slowly as they like: it is a stream.
+    /// Bodies may move as slowly as they like, and the server be silent for `limits.stream_idle`: it is a stream.
     pub(super) fn lift_pace(&self) {
         if let Some(exchange) = &self.exchange {
             exchange.demand(0);
+            exchange.watch_longer(self.snapshot.limits.stream_idle);
         }
     }
 

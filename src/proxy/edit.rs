@@ -15,7 +15,7 @@ pub mod rules;
 use super::client::Client;
 use super::names::{
     TRACEPARENT, TRACESTATE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO,
-    X_REAL_IP, X_REQUEST_ID,
+    X_REAL_IP, X_REQUEST_ID, is_alike, is_forwarding, is_identity,
 };
 use super::received::Marks;
 use crate::base::peer::{PeerValues, address_value};
@@ -61,6 +61,9 @@ pub fn request(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<
         headers.reserve(ADDED_TO_REQUEST);
         if marks.forwarding && !client.peer_trusted {
             remove(headers, &claims(headers));
+        }
+        if marks.identity {
+            remove(headers, &identities(headers));
         }
         if marks.trace && !forwarding.trace_valid {
             // Whoever reads a broken one next would have to start a new trace, too.
@@ -242,6 +245,18 @@ pub fn response(head: &mut ResponseHeader, version: Version, request_id: &[u8]) 
     }
 }
 
+/// Takes out of an interim answer what is for the hop it came on alone.
+pub fn interim(head: &mut ResponseHeader) {
+    let unwanted = unwanted_in_response(&head.headers, Version::HTTP_2);
+    if unwanted.is_empty() {
+        return;
+    }
+    let named = hop_by_hop(&head.headers);
+    for name in named.iter().chain(&unwanted) {
+        head.remove_header(name);
+    }
+}
+
 /// Fields that [`response`] and Pingora after it add to a common one.
 const ADDED_TO_RESPONSE: usize = 4;
 
@@ -315,11 +330,12 @@ const PROTECTED: &[HeaderName] = &[
 
 /// What a client says about where its request comes from.
 fn claims(headers: &HeaderMap) -> Names {
-    let claimed = |name: &&HeaderName| match name.as_str() {
-        "forwarded" | "x-real-ip" => true,
-        name => name.starts_with("x-forwarded-"),
-    };
-    headers.keys().filter(claimed).cloned().collect()
+    headers.keys().filter(|name| is_forwarding(name.as_str())).cloned().collect()
+}
+
+/// What a client says about who it is.
+fn identities(headers: &HeaderMap) -> Names {
+    headers.keys().filter(|name| is_identity(name.as_str())).cloned().collect()
 }
 
 /// What must not reach the server: fields for this hop alone.
@@ -344,14 +360,8 @@ fn unwanted_in_request(headers: &HeaderMap, h2_to_h2: bool) -> Names {
 
 /// The names there are that a server may take for `name`; usually none.
 fn alike(headers: &HeaderMap, name: &HeaderName) -> Names {
-    headers.keys().filter(|other| is_alike(name, other)).cloned().collect()
-}
-
-/// Whether both are one name to a server that takes dashes for underscores, as CGI does (RFC 3875 section 4.1.18).
-fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
-    let (one, other) = (one.as_str().as_bytes(), other.as_str().as_bytes());
-    let plain = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    one.len() == other.len() && one.iter().zip(other).all(|(one, other)| plain(*one) == plain(*other))
+    let alike = |other: &&HeaderName| is_alike(name.as_str().as_bytes(), other.as_str().as_bytes());
+    headers.keys().filter(alike).cloned().collect()
 }
 
 /// Whether this `TE` says `trailers`, the only thing that may stand there in HTTP/2 (RFC 9113 section 8.2.2).

@@ -2,6 +2,8 @@
 
 use http::{HeaderMap, HeaderValue};
 
+use super::names::{is_forwarding, is_identity};
+
 /// The fields of a request's head that the gateway itself looks at, each by its first line, found in one pass: over a
 /// head of ordinary length that costs as much as looking up two or three of them.
 #[derive(Debug, Clone, Copy, Default)]
@@ -33,6 +35,8 @@ pub struct Marks {
     pub hop: bool,
     /// What says where the request comes from: `Forwarded`, `X-Forwarded-*`, `X-Real-IP`.
     pub forwarding: bool,
+    /// What is kept for the gateway to say who the request is from, such as `X-Auth-Roles`.
+    pub identity: bool,
     /// `traceparent` or `tracestate`.
     pub trace: bool,
     /// More than one `traceparent`.
@@ -92,9 +96,11 @@ impl Marks {
             | "proxy-authorization"
             | "http2-settings"
             | "trailer" => self.hop = true,
-            "forwarded" | "x-real-ip" => self.forwarding = true,
             "tracestate" => self.trace = true,
-            name if name.starts_with("x-forwarded-") => self.forwarding = true,
+            name if name.starts_with('x') || name.starts_with('f') => {
+                self.forwarding |= is_forwarding(name);
+                self.identity |= is_identity(name);
+            }
             _ => {}
         }
     }
@@ -118,8 +124,11 @@ mod tests {
         let received = Received::read(&headers);
         assert_eq!(received.accept.unwrap(), "a");
         assert_eq!(received.host.unwrap(), "h");
-        let Marks { upgrade, hop, forwarding, trace, several_traces, request_id, host } = received.marks;
-        assert!(host && ![upgrade, hop, forwarding, trace, several_traces, request_id].contains(&true));
+        let Marks { upgrade, hop, forwarding, identity, trace, several_traces, request_id, host } =
+            received.marks;
+        assert!(
+            host && ![upgrade, hop, forwarding, identity, trace, several_traces, request_id].contains(&true)
+        );
     }
 
     #[test]
@@ -128,8 +137,18 @@ mod tests {
         for name in ["connection", "te", "trailer", "upgrade", "keep-alive", "proxy-authorization"] {
             assert!(marks(name).hop, "{name}");
         }
-        for name in ["forwarded", "x-real-ip", "x-forwarded-for", "x-forwarded-prefix"] {
+        for name in [
+            "forwarded",
+            "x-real-ip",
+            "x-forwarded-for",
+            "x-forwarded-prefix",
+            "x_real-ip",
+            "x_forwarded_for",
+        ] {
             assert!(marks(name).forwarding, "{name}");
+        }
+        for name in ["x-auth-roles", "x_auth_claims", "x-consumer"] {
+            assert!(marks(name).identity && !marks(name).forwarding, "{name}");
         }
         assert!(marks("upgrade").upgrade && marks("tracestate").trace && marks("x-request-id").request_id);
         assert!(!marks("traceparent").several_traces);

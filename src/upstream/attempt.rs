@@ -192,6 +192,11 @@ impl Attempt {
         self.timeouts
     }
 
+    /// The upstream's own bound on a write, whatever is left of the request's time.
+    pub fn write_timeout(&self) -> Duration {
+        self.server.common.timeouts.write
+    }
+
     /// The `Host` to send; `None` = the client's.
     pub fn host(&self) -> Option<&HeaderValue> {
         self.server.host.as_ref()

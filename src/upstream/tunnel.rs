@@ -21,8 +21,10 @@ use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket, VirtualSocketS
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, OrErr, Result};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+
+use super::introduction::Introduction;
 
 /// Reads after a write that find nothing. One is enough unless the task is made to pause at the wrong moment; none costs
 /// more than a turn of it.
@@ -33,34 +35,44 @@ const READS_HELD: u8 = 4;
 const WRITES_HELD: u8 = 8;
 
 /// Has `peer` connected for a request that asks for an upgrade: in HTTP/1.1, which alone has one, on a connection of its
-/// own, which is not used again if the server refuses.
-pub fn prepare(peer: &mut HttpPeer) {
+/// own, which is not used again if the server refuses, and which begins with a PROXY header where one is expected.
+pub fn prepare(peer: &mut HttpPeer, introduction: Option<Introduction>) {
     static TUNNELS: AtomicU64 = AtomicU64::new(0);
     peer.options.set_http_version(1, 1);
     // Pingora tells idle connections apart by their descriptor, and shows it none: such a connection must not meet
     // another one in a pool. A key of its own keeps it apart, and no time in the pool has it closed at once.
     peer.group_key ^= TUNNELS.fetch_add(1, Ordering::Relaxed).wrapping_add(1).rotate_left(32);
     peer.options.idle_timeout = Some(Duration::ZERO);
-    peer.options.custom_l4 = Some(Arc::new(Patient { limit: peer.options.connection_timeout }));
+    peer.options.custom_l4 = Some(Arc::new(Patient { limit: peer.options.connection_timeout, introduction }));
 }
 
 /// Connects as Pingora does, to a [`PatientSocket`].
 #[derive(Debug)]
 struct Patient {
     limit: Option<Duration>,
+    /// What the server is told before anything else.
+    introduction: Option<Introduction>,
 }
 
 #[async_trait]
 impl L4Connect for Patient {
     async fn connect(&self, address: &SocketAddr) -> Result<Stream> {
         let connecting = async {
-            match address {
-                SocketAddr::Inet(address) => TcpStream::connect(address).await.map(Socket::Tcp),
+            let mut socket = match address {
+                SocketAddr::Inet(address) => Socket::Tcp(TcpStream::connect(address).await?),
                 SocketAddr::Unix(address) => match address.as_pathname() {
-                    Some(path) => UnixStream::connect(path).await.map(Socket::Unix),
-                    None => Err(io::ErrorKind::AddrNotAvailable.into()),
+                    Some(path) => Socket::Unix(UnixStream::connect(path).await?),
+                    None => return Err(io::ErrorKind::AddrNotAvailable.into()),
                 },
+            };
+            if let Some(introduction) = &self.introduction {
+                let header = introduction.header();
+                match &mut socket {
+                    Socket::Tcp(socket) => socket.write_all(&header).await?,
+                    Socket::Unix(socket) => socket.write_all(&header).await?,
+                }
             }
+            Ok::<_, io::Error>(socket)
         };
         let socket = match self.limit {
             Some(limit) => match pingora::time::timeout(limit, connecting).await {

@@ -49,6 +49,48 @@ async fn forged_forwarding_headers_do_not_get_through() {
     assert_ne!(echo.header("x-request-id").as_deref(), Some("chosen-by-the-client"));
 }
 
+/// Servers that take dashes for underscores take these for the same.
+#[tokio::test]
+async fn other_spellings_of_them_do_not_get_through_either() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").start().await;
+    let forged = [
+        "x_forwarded_for",
+        "x-forwarded_proto",
+        "x_real_ip",
+        "x_auth-subject",
+        "x-auth-roles",
+        "x-auth-claims",
+    ];
+    let forged = forged.into_iter().chain(["x_auth_roles", "x-consumer", "x_consumer"]);
+    for name in forged {
+        let echo = gw.get("/").header(name, "1.2.3.4").header("x-consumers", "kept").await.echo();
+        assert_eq!(echo.header(name), None, "{name}");
+        assert_eq!(echo.header("x-consumers").as_deref(), Some("kept"));
+    }
+}
+
+/// What is for one hop alone stays there, in interim answers, too.
+#[tokio::test]
+async fn interim_answers_are_cleaned() {
+    let app = RawUpstream::answering(
+        "HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nConnection: X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\n\r\n\
+         HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    )
+    .await;
+    let gw = in_front_of(&app, "").start().await;
+    let mut raw = gw.raw().await;
+    raw.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    let answers = String::from_utf8(raw.rest().await).unwrap().to_ascii_lowercase();
+    let (interim, rest) = answers.split_once("\r\n\r\n").unwrap();
+    assert!(interim.starts_with("http/1.1 103") && interim.contains("link: </a.css>"), "{answers}");
+    assert!(
+        !interim.contains("hop") && !interim.contains("connection") && !interim.contains("keep-alive"),
+        "{answers}"
+    );
+    assert!(rest.starts_with("http/1.1 200") && rest.ends_with("ok"), "{answers}");
+}
+
 #[tokio::test]
 async fn behind_trusted_proxies_the_client_is_the_first_untrusted_from_the_right() {
     let app = upstream().start().await;

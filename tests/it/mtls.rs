@@ -209,28 +209,48 @@ async fn openssl(gw: &Gateway, arguments: &str) -> String {
     run(command).await.stdout
 }
 
-/// With openssl, a client that stores its sessions: they resume in both versions, and who they are for stays known.
+/// With openssl, a client that would resume: there is nothing to resume, so who it is counts each time.
 #[tokio::test]
-async fn sessions_resume_with_the_certificate_they_were_made_with() {
+async fn every_visit_shows_a_certificate() {
     let authority = Authority::new();
     let gw = asking(ROUTES, &authority, &authority, "optional").start().await;
     let directory = gw.directory();
     authority.client("alice").write(&directory, "alice");
     authority.write(&directory, "ca.pem");
-    let visit = async |arguments: &str| openssl(&gw, arguments).await;
     for version in ["-tls1_2", "-tls1_3"] {
-        let out =
-            visit(&format!("{version} -cert alice.pem -key alice-key.pem -sess_out alice.session")).await;
-        assert!(out.contains("\nNew, ") && out.contains("HTTP/1.1 200"), "{out}");
-        let out =
-            visit(&format!("{version} -cert alice.pem -key alice-key.pem -sess_in alice.session")).await;
-        assert!(out.contains("\nReused, ") && out.contains("HTTP/1.1 200"), "{out}");
-        // One without a certificate is resumed without one.
-        let out = visit(&format!("{version} -sess_out nobody.session")).await;
-        assert!(out.contains("\nNew, ") && out.contains("HTTP/1.1 401"), "{out}");
-        let out =
-            visit(&format!("{version} -cert alice.pem -key alice-key.pem -sess_in nobody.session")).await;
-        assert!(out.contains("\nReused, ") && out.contains("HTTP/1.1 401"), "{out}");
+        for tickets in ["", "-no_ticket"] {
+            let visit =
+                async |arguments: &str| openssl(&gw, &format!("{version} {tickets} {arguments}")).await;
+            let out = visit("-sess_out nobody.session").await;
+            assert!(out.contains("\nNew, ") && out.contains("HTTP/1.1 401"), "{out}");
+            // Of TLS 1.3 there is nothing to keep.
+            let kept = directory.join("nobody.session").exists();
+            let session = if kept { "-sess_in nobody.session" } else { "" };
+            let out = visit(&format!("-cert alice.pem -key alice-key.pem {session}")).await;
+            assert!(out.contains("\nNew, ") && out.contains("HTTP/1.1 200"), "{out}");
+            std::fs::remove_file(directory.join("nobody.session")).unwrap_or_default();
+        }
+    }
+}
+
+/// A certificate that expires ends the connection it was shown on.
+#[tokio::test]
+async fn an_expired_certificate_is_good_for_no_more() {
+    let authority = Authority::new();
+    let gw = asking(ROUTES, &authority, &authority, "optional").start().await;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let until = std::time::Duration::from_secs(now.as_secs() + 3);
+    let alice = authority.issue_with(|params| params.not_after = rcgen::date_time_ymd(1970, 1, 1) + until);
+    let trust = authority.client_config(&[], Some(&alice));
+    let one = Client::new(gw.address()).tls(&trust, "localhost").connect().await;
+    let two = Client::new(gw.address()).tls(&trust, "localhost").http2().connect().await;
+    for connection in [one, two] {
+        let refused = eventually("it to expire", async || {
+            let answer = connection.get("/admin").await;
+            (answer.status != 200).then_some(answer)
+        });
+        refused.await.expect_problem(421, "request.misdirected");
+        within("the end of the connection", connection.closed()).await;
     }
 }
 
@@ -305,7 +325,7 @@ async fn explain_shows_what_is_asked() {
     assert!(out.stdout.contains("auth        auth.with = [\"mtls\"]  (edgeward.toml:"), "{}", out.stdout);
 }
 
-/// Certificates, authorities and modes change by a reload; what did not change goes on, sessions included.
+/// Certificates, authorities and modes change by a reload; what did not change goes on.
 #[tokio::test]
 async fn a_reload_changes_what_is_asked_and_shown() {
     const EXPIRY: &str = "edgeward_tls_certificate_not_after_timestamp_seconds";
@@ -334,22 +354,18 @@ async fn a_reload_changes_what_is_asked_and_shown() {
         Client::new(gw.address()).tls(&authority.client_config(&[], Some(identity)), "localhost")
     };
     gw.metric_is(EXPIRY, &["site.pem"], 2_524_608_000.0).await;
-    let saved = openssl(&gw, "-tls1_3 -cert alice.pem -key alice-key.pem -sess_out session").await;
-    assert!(saved.contains("\nNew, ") && saved.contains("HTTP/1.1 200"), "{saved}");
 
     gw.rewrite("edgeward.toml", |text| text.replace("\"open\" }", "\"opened\" }"));
     assert_eq!(gw.order("reload").await.stdout.lines().next(), Some("altered route open"));
-    let resumed = openssl(&gw, "-tls1_3 -cert alice.pem -key alice-key.pem -sess_in session").await;
-    assert!(resumed.contains("\nReused, ") && resumed.contains("HTTP/1.1 200"), "{resumed}");
 
-    // A renewed certificate: open connections stay, new ones get it, old sessions are no good.
+    // A renewed certificate: open connections stay, and new ones get it.
     let open = client(&alice).connect().await;
     open.get("/admin").await.expect_status(200);
     site(2060).write(&directory, "site");
     assert_eq!(gw.order("reload").await.stdout.lines().next(), Some("altered listener main"));
     gw.metric_is(EXPIRY, &[], 2_840_140_800.0).await;
     open.get("/admin").await.expect_status(200);
-    let anew = openssl(&gw, "-tls1_3 -cert alice.pem -key alice-key.pem -sess_in session").await;
+    let anew = openssl(&gw, "-tls1_3 -cert alice.pem -key alice-key.pem").await;
     assert!(anew.contains("\nNew, ") && anew.contains("HTTP/1.1 200"), "{anew}");
 
     // What cannot be used changes nothing.

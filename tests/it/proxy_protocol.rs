@@ -393,3 +393,30 @@ async fn health_checks_speak_for_themselves() {
         gw.metric_is("edgeward_upstream_backend_up", &["upstream=\"app\""], 1.0).await;
     }
 }
+
+/// Tunnels are introduced as all other connections are.
+#[tokio::test]
+async fn services_are_told_whose_tunnel_it_is() {
+    let app = RawUpstream::script(|mut peer| async move {
+        peer.body(16 + 12).await;
+        peer.head().await;
+        peer.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
+            .await;
+        let said = peer.body(2).await;
+        peer.write(&said).await;
+        peer.rest().await;
+    })
+    .await;
+    let gw = in_front_of(&app, "proxy_protocol = true").start().await;
+    let mut raw = gw.raw().await;
+    raw.send(
+        "GET /tunnel HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+    )
+    .await;
+    raw.response().await.expect_status(101);
+    raw.send("hi").await;
+    assert_eq!(raw.read_exactly(2).await, b"hi");
+    let (source, destination) = named(&app.received()[0]);
+    assert_eq!((source.ip().to_string().as_str(), destination), ("127.0.0.1", gw.address()));
+}

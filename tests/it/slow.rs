@@ -169,6 +169,56 @@ async fn a_slow_reader_is_cut_off() {
     eventually("the service to be let go", async || (app.open_connections() == 0).then_some(())).await;
 }
 
+/// TLS would have a last word, for which there is no room either.
+#[tokio::test]
+async fn a_slow_reader_of_tls_is_let_go() {
+    let authority = Authority::new();
+    let app = upstream().otherwise(large()).start().await;
+    let gw = in_front_of(&app, "")
+        .identity("site", &authority.server(&["localhost"]))
+        .tls_listener("main", &["site"])
+        .and(BOUNDS)
+        .and(REASONS)
+        .start()
+        .await;
+    let connector = tokio_rustls::TlsConnector::from(authority.client_config(&[b"http/1.1"], None));
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let tcp = narrow(gw.address()).await;
+    let mut stream = within("TLS", connector.connect(name, tcp)).await.unwrap();
+    let began = Instant::now();
+    stream.write_all(b"GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n").await.unwrap();
+    stream.flush().await.unwrap();
+    assert_eq!(gw.logged("/large").await, "/large 200 client.too_slow");
+    gw.metric_is("edgeward_connections_open", &["listener=\"main\""], 0.0).await;
+    assert!(began.elapsed() < LONG, "{:?}", began.elapsed());
+    drop(stream);
+}
+
+/// What a client says that it waits for lifts nothing: only an answer that is a stream does.
+#[tokio::test]
+async fn nobody_lifts_the_pace_by_a_header() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").and(BOUNDS).start().await;
+    for (path, header) in
+        [("/events", "Accept: text/event-stream"), ("/grpc", "Content-Type: application/grpc")]
+    {
+        let mut raw = gw.raw().await;
+        raw.send(format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\n{header}\r\nContent-Length: 1000000\r\n\r\n"
+        ))
+        .await;
+        let (mut ticks, began) = (ticks(50), Instant::now());
+        while began.elapsed() < LONG && !gw.access_log().iter().any(|line| line.contains(path)) {
+            ticks.tick().await;
+            if !raw.try_send("x".repeat(100)).await {
+                break;
+            }
+        }
+        raw.response_or_close().await.expect("an answer").expect_problem(408, "request.body_too_slow");
+        assert!(app.seen_at(path).is_empty());
+    }
+}
+
 /// A client that never opens its window is cut off, too, and only its stream is.
 #[tokio::test]
 async fn a_slow_reader_of_a_stream_is_cut_off() {

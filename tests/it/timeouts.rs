@@ -304,3 +304,54 @@ async fn retries_share_the_requests_time() {
     assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
     assert!(app.requests() <= 4, "{}", app.requests());
 }
+
+/// What a client says that it waits for lifts nothing: before the head of an answer `read` holds.
+#[tokio::test]
+async fn nobody_lifts_read_by_a_header() {
+    let app = upstream().otherwise(Answer::Hang).start().await;
+    for settings in ["timeouts = { read = \"500ms\" }", "http2 = true\ntimeouts = { read = \"500ms\" }"] {
+        let gw = in_front_of(&app, settings).and("[limits]\nbody_timeout = \"400ms\"\n").start().await;
+        for client in [gw.client(), gw.client().http2()] {
+            let request = client.get("/").header("accept", "text/event-stream");
+            takes(HALF, request).await.expect_problem(504, "upstream.timeout");
+            let request = client.request("POST", "/").header("accept", "text/event-stream").body("x");
+            takes(HALF, request).await.expect_problem(504, "upstream.timeout");
+        }
+        let request = gw.request("POST", "/").header("content-type", "application/grpc").body("x");
+        takes(HALF, request).await.expect_status(504);
+    }
+}
+
+/// An answer that is a stream of events may pause for `stream_idle` from its head on, and no longer.
+#[tokio::test]
+async fn streams_of_events_may_pause() {
+    for (settings, accept) in
+        [("", "*/*"), ("", "text/event-stream"), ("http2 = true\n", "text/event-stream")]
+    {
+        for (http2, method) in [(false, "GET"), (false, "POST"), (true, "GET"), (true, "POST")] {
+            let (feed, events) = Feed::new("text/event-stream");
+            let app = upstream().otherwise(events).start().await;
+            let gw = in_front_of(&app, &format!("{settings}timeouts = {{ read = \"300ms\" }}"))
+                .and("[limits]\nstream_idle = \"2s\"\nbody_timeout = \"200ms\"\n")
+                .start()
+                .await;
+            let client = if http2 { gw.client().http2() } else { gw.client() };
+            let request = client.request(method, "/").header("accept", accept);
+            let request = if method == "POST" { request.body("question") } else { request };
+            let mut answer = request.stream().await.unwrap();
+            let mut ticks = tokio::time::interval(Duration::from_millis(700));
+            ticks.tick().await;
+            for _ in 0..2 {
+                ticks.tick().await;
+                feed.send("data: x\n\n").await;
+                assert_eq!(
+                    answer.next().await.unwrap(),
+                    "data: x\n\n",
+                    "{settings} {accept} {http2} {method}"
+                );
+            }
+            let end = takes(Duration::from_secs(2), answer.try_next()).await;
+            assert!(end.is_err(), "it looks whole: {end:?}");
+        }
+    }
+}

@@ -240,3 +240,53 @@ async fn a_refused_upgrade_leaves_the_server_usable() {
         assert_eq!(within("an echo", socket.next()).await.unwrap().unwrap().into_text().unwrap(), "hello");
     }
 }
+
+/// A server that takes nothing for a while has the time of every write, not what was left of the request's.
+#[tokio::test]
+async fn a_server_may_be_slow_to_read_a_tunnel() {
+    const SAID: usize = 32 << 20;
+    let app = RawUpstream::script(|mut peer| async move {
+        peer.head().await;
+        peer.write(SWITCHED).await;
+        let mut ticks = tokio::time::interval(std::time::Duration::from_millis(1500));
+        ticks.tick().await;
+        ticks.tick().await;
+        peer.body(SAID).await;
+        peer.write(b"all").await;
+        peer.rest().await;
+    })
+    .await;
+    let gw = in_front_of(&app, "").and("[limits]\nrequest_timeout = \"500ms\"\n").start().await;
+    let mut raw = gw.raw().await;
+    raw.send(HANDSHAKE).await;
+    raw.response().await.expect_status(101);
+    for _ in 0..SAID >> 16 {
+        raw.send(vec![b'x'; 1 << 16]).await;
+    }
+    assert_eq!(raw.read_exactly(3).await, b"all");
+}
+
+/// The route's time is for answers: no tunnel ends because of it.
+#[tokio::test]
+async fn the_end_of_a_tunnel_is_never_late() {
+    let app = RawUpstream::script(|mut peer| async move {
+        peer.head().await;
+        peer.write(SWITCHED).await;
+        peer.body(2).await;
+        peer.reset();
+    })
+    .await;
+    let gw = in_front_of(&app, "")
+        .and("timeout = \"200ms\"\n[log.access]\nformat = '$request_uri $status $reason'\n")
+        .start()
+        .await;
+    let mut raw = gw.raw().await;
+    raw.send(HANDSHAKE).await;
+    raw.response().await.expect_status(101);
+    let mut ticks = tokio::time::interval(std::time::Duration::from_millis(500));
+    ticks.tick().await;
+    ticks.tick().await;
+    raw.send("hi").await;
+    raw.rest().await;
+    assert_eq!(gw.logged("/tunnel").await, "/tunnel 101 upstream.reset");
+}

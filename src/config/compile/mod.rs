@@ -3,6 +3,7 @@
 //! Pure but for files that the configuration names (certificates, static answers). The same at start, for `check`, and
 //! for a reload; compiling starts nothing.
 
+mod claims;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -142,6 +143,7 @@ impl Compiler<'_> {
         listeners.iter().for_each(|listener| outline.listener_content(listener));
         let upstreams = self.upstreams(&mut outline, out);
         let routes = self.routes(&upstreams, out);
+        self.check_claims(out);
         let table = Table::build(routes.specs);
         for (below, above) in table.shadowed() {
             self.report_shadowed(below, above, out);

@@ -2,13 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::server::danger::ClientCertVerifier;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -62,14 +61,6 @@ impl ClientAuth {
         let mut policy = PolicyId::default();
         policy.iter_mut().zip(id.finish().as_ref()).for_each(|(to, from)| *to = *from);
         Ok(Self { verifier, id: policy, no_authority })
-    }
-
-    /// Verifies `chain` at `now`: what a handshake did already, unless it resumed a session, which may be hours old.
-    pub(super) fn verify(&self, chain: &[CertificateDer<'_>], now: SystemTime) -> Result<(), rustls::Error> {
-        let Some((leaf, intermediates)) = chain.split_first() else { return Ok(()) };
-        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let now = UnixTime::since_unix_epoch(since);
-        self.verifier.verify_client_cert(leaf, intermediates, now).map(drop)
     }
 }
 

@@ -19,8 +19,9 @@ use std::time::SystemTime;
 use ::aws_lc_rs::digest::{Context, SHA256};
 use http::HeaderValue;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
+use rustls::server::NoServerSessionStorage;
 use rustls::version::{TLS12, TLS13};
-use rustls::{HandshakeKind, ServerConfig, ServerConnection};
+use rustls::{ServerConfig, ServerConnection};
 
 pub use self::client_auth::PolicyId;
 pub use self::sessions::Sessions;
@@ -43,8 +44,8 @@ pub struct ListenerTls {
     names: Arc<Resolver>,
     client_auth: Option<ClientAuth>,
     content: [u8; 32],
-    /// Held so that the next configuration finds it.
-    _resumption: Arc<Resumption>,
+    /// Held so that the next configuration finds it. None where clients are asked for certificates.
+    _resumption: Option<Arc<Resumption>>,
 }
 
 impl ListenerTls {
@@ -67,20 +68,13 @@ impl ListenerTls {
     /// The certificate that the client of `connection`, whose handshake on [`Self::config`] is done, has proved to own.
     ///
     /// # Errors
-    /// The handshake resumed a session whose certificate would not be accepted any more, such as an expired one; or one
-    /// that cannot be read.
+    /// It cannot be read.
     pub fn client_cert(
         &self,
         connection: &ServerConnection,
-        now: SystemTime,
     ) -> Result<Option<Arc<ClientCert>>, rustls::Error> {
-        let (Some(client_auth), Some(chain)) = (&self.client_auth, connection.peer_certificates()) else {
-            return Ok(None);
-        };
-        if connection.handshake_kind() == Some(HandshakeKind::Resumed) {
-            client_auth.verify(chain, now)?;
-        }
-        let Some(leaf) = chain.first() else { return Ok(None) };
+        let shown = self.client_auth.as_ref().and_then(|_| connection.peer_certificates()?.first());
+        let Some(leaf) = shown else { return Ok(None) };
         let unreadable = || rustls::Error::General("the client's certificate cannot be read".to_owned());
         ClientCert::read(leaf).map(Arc::new).map(Some).ok_or_else(unreadable)
     }
@@ -102,7 +96,8 @@ pub struct CertificateFacts {
 /// `path` is the listener's configuration path, `now` the wall clock. Reads files and nothing else; the crypto provider
 /// is named explicitly and never the process's default. TLS 1.2 and 1.3; ALPN offers `h2` if the listener speaks it;
 /// sessions resume by tickets under keys from `sessions`, so that a ticket is worth nothing at a listener with other
-/// rules.
+/// certificates. Where clients are asked for certificates nothing is resumed: the library would take a session back
+/// without a look at the certificate it was made with, or at the one that the client has by now.
 ///
 /// `None` if the listener has no certificates or anything is unusable; then `out` says why.
 pub fn compile(
@@ -169,10 +164,19 @@ pub fn compile(
     }
     let mut key = [0; 32];
     key.iter_mut().zip(policy.finish().as_ref()).for_each(|(to, from)| *to = *from);
-    let built = sessions.of(&listener.name, key).and_then(|resumption| {
+    let resumption = match client_auth {
+        Some(_) => Ok(None),
+        None => sessions.of(&listener.name, key).map(Some),
+    };
+    let built = resumption.and_then(|resumption| {
         let names = Arc::new(resolver);
-        let config =
-            server_config(provider, names.clone(), client_auth.as_ref(), &resumption, listener.http2)?;
+        let config = server_config(
+            provider,
+            names.clone(),
+            client_auth.as_ref(),
+            resumption.as_deref(),
+            listener.http2,
+        )?;
         let (config, hsts) = (Arc::new(config), listener.hsts.clone());
         Ok(ListenerTls { config, hsts, names, client_auth, content: key, _resumption: resumption })
     });
@@ -189,7 +193,7 @@ fn server_config(
     provider: Arc<CryptoProvider>,
     names: Arc<Resolver>,
     client_auth: Option<&ClientAuth>,
-    resumption: &Resumption,
+    resumption: Option<&Resumption>,
     http2: bool,
 ) -> Result<ServerConfig, rustls::Error> {
     let builder = ServerConfig::builder_with_provider(provider).with_protocol_versions(&[&TLS13, &TLS12])?;
@@ -198,8 +202,17 @@ fn server_config(
         None => builder.with_no_client_auth(),
     };
     let mut config = builder.with_cert_resolver(names);
-    config.ticketer = resumption.ticketer.clone();
-    config.session_storage = resumption.cache.clone();
+    match resumption {
+        Some(resumption) => {
+            config.ticketer = resumption.ticketer.clone();
+            config.session_storage = resumption.cache.clone();
+        }
+        None => {
+            // By default there is no ticketer.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+    }
     if http2 {
         config.alpn_protocols.push(b"h2".to_vec());
     }

@@ -1,5 +1,5 @@
-//! What lets clients resume sessions. It outlives configurations: a reload that changes neither certificates nor the
-//! rules for clients' must not cost every client a full handshake.
+//! What lets clients resume sessions. It outlives configurations: a reload that changes no certificate must not cost every
+//! client a full handshake.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -11,7 +11,7 @@ use rustls::server::{ProducesTickets, ServerSessionMemoryCache, StoresServerSess
 /// The session keys of all listeners of a process.
 ///
 /// A session is resumed without any certificate being looked at. So keys belong to one listener with one set of
-/// certificates and one policy for clients' certificates; under anything else a ticket is noise.
+/// certificates; under anything else a ticket is noise. Where clients are asked for certificates there are none.
 #[derive(Debug, Default)]
 pub struct Sessions {
     /// Weak: what no configuration and no connection holds any more is gone, its keys with it.
@@ -38,7 +38,7 @@ pub(super) struct Resumption {
 const CACHED_MAX: usize = 256;
 
 impl Sessions {
-    /// The keys of `listener` for `policy`, which stands for all that decides who is let in; new ones if there are none.
+    /// The keys of `listener` for `policy`, which stands for all that a handshake is made with; new ones if there are none.
     pub(super) fn of(&self, listener: &str, policy: [u8; 32]) -> Result<Arc<Resumption>, rustls::Error> {
         let mut known = self.known.lock();
         let key = Key { listener: listener.to_owned(), policy };

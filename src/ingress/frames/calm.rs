@@ -34,16 +34,22 @@ impl Calm {
         Self { left: BUDGET, paid: now }
     }
 
-    /// A frame of the client's; `opens`: it opens a stream. False: the budget is spent. The clock is looked at only where
-    /// it would be.
-    pub(super) fn received(&mut self, frame: &Frame, opens: bool, now: impl Fn() -> Instant) -> bool {
-        if frame.kind == Kind::Data && frame.length > 0 {
-            self.pay_back(1);
-            return true;
-        }
-        // What ends a body, be it empty or trailers, comes once a stream, which was paid for.
+    /// A frame of the client's; `is_of_body`: it belongs to a stream whose body is under way. False: the budget is spent.
+    /// The clock is looked at only where it would be.
+    pub(super) fn received(&mut self, frame: &Frame, is_of_body: bool, now: impl Fn() -> Instant) -> bool {
         let ends = matches!(frame.kind, Kind::Data | Kind::Headers) && frame.flags & END_STREAM != 0;
-        (ends && !opens) || self.spend(now)
+        if ends {
+            // What ends a body, be it empty or trailers, comes once a stream, which was paid for.
+            return is_of_body || self.spend(now);
+        }
+        if frame.kind != Kind::Data || frame.length == 0 {
+            return self.spend(now);
+        }
+        // Small pieces are as they are in gRPC; but they pay for nothing else.
+        if is_of_body && frame.length >= SMALL_BYTES {
+            self.pay_back(1);
+        }
+        true
     }
 
     /// A frame of ours. False: the budget is spent.

@@ -47,6 +47,8 @@ pub struct Watch {
     block: Option<u32>,
     /// Opened, and neither handed over nor ended yet; in the order of their numbers.
     undecided: VecDeque<u32>,
+    /// Opened, and their bodies are under way; in the order of their numbers. Of no more than [`UNDECIDED_MAX`].
+    bodies: VecDeque<u32>,
     /// Ended by the library, and not told yet.
     ended: VecDeque<Ended>,
     /// The error that the library, or we, gave as the end of the connection.
@@ -152,6 +154,7 @@ impl Watch {
             last_accepted: u32::MAX,
             block: None,
             undecided: VecDeque::new(),
+            bodies: VecDeque::new(),
             ended: VecDeque::new(),
             error: None,
         }
@@ -214,13 +217,23 @@ impl Watch {
             Kind::Continuation if frame.flags & END_HEADERS != 0 => self.block = None,
             _ => {}
         }
-        self.flooded |= !self.calm.received(frame, opens, now);
+        let is_of_body = !opens && self.bodies.binary_search(&frame.stream).is_ok();
+        let ends = matches!(frame.kind, Kind::Data | Kind::Headers) && frame.flags & END_STREAM != 0;
+        if opens && !ends && self.bodies.len() < UNDECIDED_MAX {
+            self.bodies.push_back(frame.stream);
+        } else if is_of_body && (ends || frame.kind == Kind::RstStream) {
+            self.end_body(frame.stream);
+        }
+        self.flooded |= !self.calm.received(frame, is_of_body, now);
     }
 
     fn see_sent(&mut self, frame: &Frame, now: impl Fn() -> Instant) {
         match (frame.kind, frame.code) {
             (Kind::Headers, _) => self.see_ended(frame.stream, EndedBy::Answer),
-            (Kind::RstStream, Some(code)) => self.see_ended(frame.stream, EndedBy::Reset(code)),
+            (Kind::RstStream, Some(code)) => {
+                self.end_body(frame.stream);
+                self.see_ended(frame.stream, EndedBy::Reset(code));
+            }
             (Kind::GoAway, Some(0)) => {
                 // The client will send these elsewhere; that is no refusal.
                 let last = frame.last_stream.unwrap_or(u32::MAX);
@@ -236,6 +249,14 @@ impl Watch {
     fn see_ended(&mut self, stream: u32, by: EndedBy) {
         if self.decide(stream) {
             self.ended.push_back(Ended { stream, by });
+        }
+    }
+
+    fn end_body(&mut self, stream: u32) {
+        let Ok(at) = self.bodies.binary_search(&stream) else { return };
+        self.bodies.remove(at);
+        if self.bodies.is_empty() && self.bodies.capacity() > UNDECIDED_COMMON {
+            self.bodies = VecDeque::new();
         }
     }
 

@@ -101,12 +101,14 @@ fn a_header_block_is_open_until_its_last_piece() {
 /// Frames of one kind without end are a flood after a thousand, and not before.
 #[test]
 fn floods_are_told_from_traffic() {
-    let floods: [(&str, Vec<u8>); 7] = [
+    let floods: [(&str, Vec<u8>); 9] = [
         ("PING", frame(6, 0, 0, &[0; 8])),
         ("SETTINGS", frame(4, 0, 0, &[])),
         ("PRIORITY", frame(2, 0, 1, &[0; 5])),
         ("WINDOW_UPDATE", frame(8, 0, 0, &[0, 0, 0, 1])),
         ("DATA", frame(0, 0, 1, &[])),
+        ("DATA", frame(0, END_STREAM, 1, &[])),
+        ("HEADERS", frame(1, END_HEADERS | END_STREAM, 0, b"\x82")),
         ("CONTINUATION", frame(9, 0, 1, &[])),
         ("unknown", frame(77, 0, 0, &[])),
     ];
@@ -152,6 +154,28 @@ fn busy_clients_are_left_alone() {
     assert!(!watch.is_flooded());
     watch.received(&frame(0, 0, 1, b"x").repeat(10_000), now);
     assert!(!watch.is_flooded());
+    // Uploads, each with an empty end.
+    for stream in (20_001..40_000).step_by(2) {
+        watch.received(&frame(1, END_HEADERS, stream, b"\x82"), now);
+        watch.received(&[frame(0, 0, stream, &[0; 100]), frame(0, END_STREAM, stream, &[])].concat(), now);
+        watch.handed_over(stream);
+        watch.sent(&frame(1, END_HEADERS | END_STREAM, stream, b"x"), now);
+    }
+    assert!(!watch.is_flooded() && watch.bodies.is_empty());
+}
+
+/// A byte now and then pays for no flood, nor does what belongs to no body.
+#[test]
+fn small_pieces_pay_for_nothing() {
+    let ping = frame(6, 0, 0, &[0; 8]);
+    for (paying, is_flood) in
+        [(frame(0, 0, 1, b"x"), true), (frame(0, 0, 3, &[0; 100]), true), (frame(0, 0, 1, &[0; 100]), false)]
+    {
+        let (mut watch, now) = (watch(), stopped());
+        watch.received(&frame(1, END_HEADERS, 1, b"\x82"), now);
+        watch.received(&[ping.clone(), paying].concat().repeat(1100), now);
+        assert_eq!(watch.is_flooded(), is_flood);
+    }
 }
 
 /// Two hundred probes a second are anybody's right, for ever.

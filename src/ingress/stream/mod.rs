@@ -59,6 +59,8 @@ pub(crate) struct EdgeStream {
     write_timeout: Duration,
     /// Set while a write makes no progress.
     stalled: Option<Stall>,
+    /// The client was given up: it does not take what is written to it.
+    abandoned: bool,
     /// How the client keeps up with what is written to it in this exchange.
     writing: Pace,
     /// Since when the client's body is waited for.
@@ -123,6 +125,7 @@ impl EdgeStream {
             alarm_set: 0,
             write_timeout,
             stalled: None,
+            abandoned: false,
             writing: Pace::new(write_timeout),
             body_awaited: None,
             reading: Pace::new(write_timeout),

@@ -91,6 +91,7 @@ impl EdgeStream {
             let now = clock::now();
             self.account(&mut stall, now);
             if let Some(why) = self.given_up(&stall, now) {
+                self.abandoned = true;
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)));
             }
             // The socket takes no more yet, but the client did take something.
@@ -210,10 +211,15 @@ impl AsyncWrite for EdgeStream {
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.abandoned {
+            // TLS would wait for room for its goodbye, which the client does not make.
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         ready!(this.poll_write_out(cx))?;
-        match this.transport.as_mut() {
+        let closed = match this.transport.as_mut() {
             Some(transport) => Pin::new(transport).poll_shutdown(cx),
             None => Poll::Ready(Ok(())),
-        }
+        };
+        this.poll_progress(cx, closed)
     }
 }

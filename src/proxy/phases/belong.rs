@@ -1,9 +1,13 @@
 //! Whether a request belongs on the connection it came on: the host to its TLS, cleartext to where it is answered.
 
+use std::time::UNIX_EPOCH;
+
 use http::StatusCode;
 
 use super::dispatch::Answer;
 use super::route::View;
+use crate::base::client_cert::ClientCert;
+use crate::base::clock;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::proxy::Context;
@@ -22,12 +26,22 @@ pub(in crate::proxy) fn check(view: &View<'_>, ctx: &Context) -> Result<(), Prob
         connection.retire();
         return Err(Problem::new(Reason::Misdirected));
     }
+    if made.client_cert.as_ref().is_some_and(|cert| is_expired(cert)) {
+        // It was good when the connection was made. A new one is to show a new certificate.
+        connection.retire();
+        return Err(Problem::new(Reason::Misdirected));
+    }
     let asked = made.server_name.as_deref();
     let host = Some(&*view.host).filter(|host| !host.is_empty());
     if host == asked || host.is_none() || tls.shares_certificate(asked, host) {
         return Ok(());
     }
     Err(Problem::new(Reason::Misdirected))
+}
+
+fn is_expired(cert: &ClientCert) -> bool {
+    let now = clock::wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    cert.not_after < i64::try_from(now).unwrap_or(i64::MAX)
 }
 
 /// Where the listener sends requests to instead (`redirect_https`), unless the route names the listener, or the client

@@ -10,6 +10,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
+use crate::base::client_cert::ClientCert;
 use crate::base::clock;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
@@ -79,36 +80,66 @@ pub(in crate::proxy) async fn peer(session: &mut Session, ctx: &mut Context) -> 
         return Error::e_explain(ErrorType::InternalError, "no attempt was picked");
     };
     let mut peer = attempt.peer();
-    if attempt.introduces() {
-        attempt.introduce(&mut peer, introduction(ctx));
+    let introduction = attempt.introduces().then(|| introduction(ctx));
+    if let Some(introduction) = introduction {
+        attempt.introduce(&mut peer, introduction);
     }
     if ctx.is_upgrade() {
-        tunnel::prepare(&mut peer);
+        tunnel::prepare(&mut peer, introduction);
     }
     if ctx.is_silence_normal() {
         // The request's deadline still holds until the answer begins: the client's side is cut off then.
         peer.options.read_timeout = Some(ctx.snapshot.limits.stream_idle);
+        // What is written is written long after that, too.
+        peer.options.write_timeout = Some(attempt.write_timeout());
     }
-    let watched = is_watched(session, ctx);
+    let (bodiless, watched) = (session.is_body_empty(), is_watched(session, ctx));
     if let Some(exchange) = &ctx.exchange {
         exchange.watch_server(peer.options.read_timeout.filter(|_| watched));
     }
     if watched {
-        peer.options.read_timeout = None;
-        peer.options.write_timeout = None;
+        // With a body there are moments when the client's side is not read: this is then the last resort.
+        let idle = ctx.snapshot.limits.stream_idle;
+        peer.options.read_timeout =
+            peer.options.read_timeout.filter(|_| !bodiless).map(|read| read.max(idle));
+        if bodiless && is_head_all(ctx) {
+            peer.options.write_timeout = None;
+        }
+    }
+    if let Some(call) = ctx.call.as_mut() {
+        // To a server of HTTP/2 what has no body is sent whole with its head, and no hook says so.
+        call.body_sent = bodiless;
     }
     Ok(peer)
 }
 
-/// Whether the client's connection keeps watch over the server, which spares Pingora's time-outs and their timers. It
-/// does while it is read for nothing else: by HTTP/1, without a body. Then the head is all that is written to the
-/// server, and as long as that fits the kernel's buffer, no write waits.
+/// Whether the client's side keeps watch over the server: it is read all the while, be it for the body or to notice that
+/// the client is gone. That spares Pingora's time-out and its timer, and unlike that one the watch can be told later,
+/// when the answer's head says so, that silence is normal ([`respond`](super::respond)).
+///
+/// Not with a body that a server may leave lying, as Pingora stops reading from the client when it cannot be sent on; and
+/// not over a server of HTTP/2, unless a stream of events is asked for: a time-out of Pingora's has the connection not
+/// used again that many requests share.
 fn is_watched(session: &mut Session, ctx: &Context) -> bool {
-    let exchange = ctx.exchange.as_ref().filter(|_| ctx.head.version < http::Version::HTTP_2);
-    exchange.is_some_and(|exchange| exchange.head_bytes <= UNBOUNDED_HEAD_BYTES_MAX)
+    let small = || ctx.head.content_length.is_some_and(|length| length <= WATCHED_BODY_BYTES_MAX);
+    ctx.exchange.is_some()
         && !ctx.is_silence_normal()
+        && (ctx.head.wants_events || session.is_body_empty() || small())
+        && ctx.call.as_ref().is_some_and(|call| !call.upstream.http2() || ctx.head.wants_events)
+}
+
+/// Longest body that the buffers of sockets take at once in practice.
+const WATCHED_BODY_BYTES_MAX: u64 = 64 * 1024;
+
+/// Whether all that is written to the server is a head (there is no body) that fits the kernel's buffer: then no write
+/// waits, and none needs a timer.
+fn is_head_all(ctx: &Context) -> bool {
+    let exchange = ctx.exchange.as_ref().filter(|_| ctx.head.version < http::Version::HTTP_2);
+    let principal = ctx.client_cert().and_then(ClientCert::principal).map_or(0, |name| name.len() as u64);
+    exchange.is_some_and(|exchange| exchange.head_bytes + principal <= UNBOUNDED_HEAD_BYTES_MAX)
+        && ctx.route.request.is_none()
+        && ctx.route.rewrite.is_none()
         && ctx.call.as_ref().is_some_and(|call| !call.upstream.http2())
-        && session.is_body_empty()
 }
 
 /// Longest head that is written without a time-out: the smallest buffer that a socket has, less what is added.

@@ -144,6 +144,10 @@ pub(in crate::proxy) fn body(
     end: bool,
     ctx: &mut Context,
 ) -> Result<()> {
+    if let Some(exchange) = &ctx.exchange {
+        // It was the client that was waited for.
+        exchange.server_spoke();
+    }
     if session.was_upgraded() {
         ctx.request_body_bytes += body.as_ref().map_or(0, |piece| piece.len() as u64);
         return Ok(());

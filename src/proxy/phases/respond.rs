@@ -59,15 +59,18 @@ pub(in crate::proxy) fn edit(
     ctx: &mut Context,
 ) -> Result<()> {
     if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+        edit::interim(response);
         return Ok(());
     }
     ctx.status = response.status.as_u16();
     ctx.failure = None;
     ctx.answer_began();
-    if is_stream(response) {
+    let is_stream = is_stream(response);
+    if is_stream {
+        session.set_read_timeout(Some(ctx.snapshot.limits.stream_idle));
         ctx.lift_pace();
     }
-    if ctx.is_silence_normal() {
+    if is_stream || ctx.is_silence_normal() {
         ctx.snapshot = ctx.snapshot.remnant();
     }
     if ctx.head.version == Version::HTTP_10 {

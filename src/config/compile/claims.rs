@@ -1,0 +1,44 @@
+//! What goes by the name of the identity's header before the gateway has set it: there only the client's own claim stands.
+
+use super::Compiler;
+use crate::base::decode::{Value, join_key};
+use crate::base::diagnostic::Diagnostics;
+use crate::base::origin::Origin;
+use crate::config::declared::Declared;
+
+/// Keys of a route in which templates stand.
+const TEMPLATES: [&str; 5] = ["redirect", "respond", "rewrite", "request", "response"];
+
+impl Compiler<'_> {
+    /// Warns of predicates, templates and hashes that read `identity.subject_header`.
+    pub(super) fn check_claims(self, out: &mut Diagnostics) {
+        let Some(name) = &self.raw.identity.subject_header.value.0 else { return };
+        let mut warn = |origin: &Origin, path: String| {
+            let message = format!("the header {name} says here what the client sent, not who it is");
+            out.warning("identity-of-client", origin, path, message)
+                .hint("it is set for services only; `auth` asks who it is, `{client.cert.subject}` says it");
+        };
+        let reference = format!("{{header.{name}}}");
+        let positions = Declared::positions(&self.declared.routes, &self.raw.routes);
+        for (route, position) in self.raw.routes.iter().zip(positions) {
+            let path = format!("routes[{position}]");
+            if let Some(wanted) = route.headers.get(name) {
+                warn(&wanted.origin, join_key(&join_key(&path, "headers"), name.as_str()));
+            }
+            let mut settings = Vec::new();
+            route.settings("", &route.origin, &mut settings);
+            for setting in settings {
+                let table = setting.key.split('.').next().unwrap_or_default();
+                if TEMPLATES.contains(&table) && setting.value.to_ascii_lowercase().contains(&reference) {
+                    warn(&setting.origin, format!("{path}.{}", setting.key));
+                }
+            }
+        }
+        let hashed = format!("\"header:{name}\"");
+        for (upstream, raw) in self.raw.upstreams.iter() {
+            if raw.balance.render().to_ascii_lowercase().contains(&hashed) {
+                warn(&raw.balance.origin, format!("{}.balance", join_key("upstreams", upstream)));
+            }
+        }
+    }
+}
