@@ -60,7 +60,12 @@ pub(super) struct Env {
     groups: Vec<String>,
     /// How many groups it has: `$1` and so on.
     captures: usize,
+    /// Hosts that the request has not got.
+    no_hosts: Vec<String>,
 }
+
+/// Most that a value may come to: `set` can double it line by line.
+const VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// Deepest that variables refer to variables.
 const DEPTH_MAX: usize = 8;
@@ -83,7 +88,18 @@ impl Env {
             known: self.known.clone(),
             groups: compiled.as_ref().map(groups).unwrap_or_default(),
             captures: compiled.as_ref().map_or(0, |regex| regex.captures_len() - 1),
+            no_hosts: self.no_hosts.clone(),
         }
+    }
+
+    /// Notes that the request has none of these hosts.
+    pub(super) fn exclude_hosts(&mut self, hosts: Vec<String>) {
+        self.no_hosts = hosts;
+    }
+
+    /// Whether the request has surely not got this host.
+    pub(super) fn is_no_host(&self, host: &str) -> bool {
+        self.no_hosts.iter().any(|known| known == host)
     }
 
     /// The capture that a variable names: a number or a name of a group.
@@ -112,6 +128,12 @@ impl Env {
     fn resolve(&self, parts: Vec<Part>, depth: usize) -> Vec<Part> {
         let mut out = Vec::new();
         for part in parts {
+            let length = |part: &Part| match part {
+                Part::Text(text) | Part::Var(text) => text.len() + 1,
+            };
+            if out.iter().map(length).sum::<usize>() > VALUE_BYTES_MAX {
+                return vec![Part::Var("a value longer than 64 KiB".to_owned())];
+            }
             match part {
                 Part::Text(text) => push_text(&mut out, &text),
                 Part::Var(name) => match self.known.get(&name) {
@@ -218,6 +240,14 @@ mod tests {
         env.set("backend", parts("app:$port"));
         assert_eq!(env.constant("http://$backend/"), Some("http://app:80/".to_owned()));
         assert_eq!(env.constant("$host"), None);
+        for _ in 0..60 {
+            env.set("twice", env.expand("$twice$twice"));
+        }
+        env.set_text("twice", "xx");
+        for _ in 0..60 {
+            env.set("twice", env.expand("$twice$twice"));
+        }
+        assert_eq!(env.constant("$twice"), None, "bounded");
         env.set("loop", parts("$loop"));
         assert_eq!(env.constant("$loop"), None);
         assert_eq!(
