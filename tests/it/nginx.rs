@@ -527,6 +527,7 @@ async fn what_nginx_prints_is_read_too() {
     let again = run(command(directory.path(), &["import", "nginx", "dump", "-o", "out.toml"])).await;
     assert_eq!(again.status, 1);
     assert!(again.stderr.contains("out.toml exists already"), "{}", again.stderr);
+    assert!(!again.stderr.contains("translated"), "no table of what was not written: {}", again.stderr);
 }
 
 #[tokio::test]

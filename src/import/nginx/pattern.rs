@@ -320,10 +320,9 @@ pub(super) fn unescaped(regex: &str) -> Option<String> {
 
 /// How the literal start of a regex is written in it.
 fn escaped_start<'r>(regex: &'r str, literal: &str) -> &'r str {
-    let mut left = literal.chars();
     let mut end = 0;
     let mut chars = regex.char_indices();
-    while let Some(wanted) = left.next() {
+    for wanted in literal.chars() {
         let Some((mut at, mut c)) = chars.next() else { break };
         if c == '\\' && wanted != '\\' {
             match chars.next() {

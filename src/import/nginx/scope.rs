@@ -22,7 +22,7 @@ impl<'a> Scope<'a> {
     }
 
     /// The same, as what stands around all servers.
-    pub(super) fn as_outer(mut self) -> Self {
+    pub(super) fn around_servers(mut self) -> Self {
         self.outer = self.levels.len();
         self
     }

@@ -179,6 +179,38 @@ fn certificates_of_clients_are_wanted_by_routes() {
     assert!(got.toml.contains("X-Dn = \"{client.cert.subject}\""), "{}", got.toml);
 }
 
+/// An alias may be a file; that a root is none is told of this machine, and is no defect.
+#[test]
+fn an_alias_of_one_file_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().display();
+    for name in ["favicon.ico", "LICENSE"] {
+        std::fs::write(directory.path().join(name), "x").unwrap();
+    }
+    let got = http(&format!(
+        "server {{ listen 8080; location /favicon.ico {{ alias {place}/favicon.ico; }}
+         location /license {{ alias {place}/LICENSE; }} }}"
+    ));
+    assert!(got.toml.contains(&format!("root = \"{place}\"")), "{}", got.toml);
+    assert!(got.toml.contains("path = \"/favicon.ico\""), "{}", got.toml);
+    assert!(got.warnings.contains("is not a directory"), "{}", got.warnings);
+}
+
+/// What a rewritten path may come to is asked of all locations, wherever they stand in the order.
+#[test]
+fn a_rewrite_gets_past_no_location() {
+    let got = server(
+        "rewrite ^/x/(.*)$ /a/$1 last; location ^~ /a/ { proxy_pass http://127.0.0.1:1; }
+         location /a/b/ { deny all; } location ~ \\.php$ { return 201; }",
+    );
+    assert!(got.iter().any(|route| route.starts_with("~^/x/(.*)$") && route.ends_with(" 403")), "{got:?}");
+    let got = server(
+        "rewrite ^/x/(.*)$ /a/$1 last; location /a/ { proxy_pass http://127.0.0.1:1; }
+         location ~ \\.inc$ { deny all; }",
+    );
+    assert!(got.iter().any(|route| route.starts_with("~^/x/(.*)$") && route.ends_with(" 403")), "{got:?}");
+}
+
 fn says(imported: &Imported, directive: &str, note: &str) -> bool {
     imported.report.rows.iter().any(|row| row.text.starts_with(directive) && row.note.contains(note))
 }

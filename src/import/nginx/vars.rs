@@ -64,7 +64,7 @@ pub(super) struct Env {
     no_hosts: Vec<String>,
 }
 
-/// Most that a value may come to: `set` can double it line by line.
+/// Most that is looked at for a value: `set` can double it line by line.
 const VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// Deepest that variables refer to variables.
@@ -122,23 +122,22 @@ impl Env {
 
     /// The pieces of `text` with every known variable replaced.
     pub(super) fn expand(&self, text: &str) -> Vec<Part> {
-        self.resolve(parts(text), 0)
+        let mut left = VALUE_BYTES_MAX;
+        self.resolve(parts(text), 0, &mut left)
+            .unwrap_or_else(|| vec![Part::Var("a value longer than 64 KiB".to_owned())])
     }
 
-    fn resolve(&self, parts: Vec<Part>, depth: usize) -> Vec<Part> {
+    /// `left`: how much may be looked at, on all levels together; `None` if there is more.
+    fn resolve(&self, parts: Vec<Part>, depth: usize, left: &mut usize) -> Option<Vec<Part>> {
         let mut out = Vec::new();
         for part in parts {
-            let length = |part: &Part| match part {
-                Part::Text(text) | Part::Var(text) => text.len() + 1,
-            };
-            if out.iter().map(length).sum::<usize>() > VALUE_BYTES_MAX {
-                return vec![Part::Var("a value longer than 64 KiB".to_owned())];
-            }
+            let (Part::Text(text) | Part::Var(text)) = &part;
+            *left = left.checked_sub(text.len() + 1)?;
             match part {
                 Part::Text(text) => push_text(&mut out, &text),
                 Part::Var(name) => match self.known.get(&name) {
                     Some(value) if depth < DEPTH_MAX => {
-                        for part in self.resolve(value.clone(), depth + 1) {
+                        for part in self.resolve(value.clone(), depth + 1, left)? {
                             match part {
                                 Part::Text(text) => push_text(&mut out, &text),
                                 var @ Part::Var(_) => out.push(var),
@@ -149,7 +148,7 @@ impl Env {
                 },
             }
         }
-        out
+        Some(out)
     }
 
     /// The text, if nothing in it depends on the request.

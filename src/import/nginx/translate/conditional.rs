@@ -25,9 +25,14 @@ impl<'a> Translator<'a> {
             Condition::Is(true) => {
                 self.done(directive);
                 self.rewrite_block(body, site, env, locations, out);
-                if out.end.is_none() && !site.location.is_server {
-                    out.end = self.conditional_content(directive, site, env, locations);
-                    out.over |= out.end.is_some();
+                if out.end.is_none()
+                    && !site.location.is_server
+                    && let Some(route) = self.conditional_content(directive, site, env, locations)
+                {
+                    let mut routes = self.except_methods(site, route);
+                    out.end = routes.pop();
+                    out.before.extend(routes);
+                    out.over = true;
                 }
             }
             Condition::Is(false) => {

@@ -195,7 +195,9 @@ impl<'a> Translator<'a> {
             };
             let there = there.filter(|there| self.same_files(there, site.location));
             if let (Some(there), true) = (there, is_below(fallback)) {
-                if there.block.id != site.location.block.id && !there.is_server && there.scope.own().len() > 0
+                if there.block.id != site.location.block.id
+                    && !there.is_server
+                    && !there.scope.own().is_empty()
                 {
                     self.nearly(
                         directive,

@@ -102,7 +102,7 @@ pub(super) fn translate<'a>(
     let main = Scope::of(root);
     // A file with servers alone is what `http` includes.
     let mut blocks = main.own_named("http");
-    let scope = blocks.next().map_or_else(|| main.clone(), |http| main.within(http.inner())).as_outer();
+    let scope = blocks.next().map_or_else(|| main.clone(), |http| main.within(http.inner())).around_servers();
     for more in blocks {
         this.drop(more, "there is one block of it");
     }
