@@ -21,7 +21,7 @@ use std::ops::Range;
 
 pub use host::HostPattern;
 pub use method::MethodSet;
-pub use pattern::{Captures, PathPattern};
+pub use pattern::{Captures, PATTERN_BYTES_MAX, PathPattern};
 pub use predicate::ValueMatch;
 pub use rewrite::Rewrite;
 pub use table::{ListenerSet, Outcome, RequestView, RouteId, RouteSpec, Table};

@@ -88,7 +88,8 @@ pub fn import(source: Source<'_>, prefix: Option<&Path>) -> Result<Imported, Imp
 
 /// Whether a problem is about a file of this machine, not about what was written.
 fn is_about_files(code: &str) -> bool {
-    code.starts_with("tls-") || matches!(code, "unusable-certificate" | "unreadable-file" | "no-certificates")
+    code.starts_with("tls-")
+        || matches!(code, "not-a-directory" | "unusable-certificate" | "unreadable-file" | "no-certificates")
 }
 
 /// Compiles what was made, as `edgeward check` would.

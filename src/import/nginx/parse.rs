@@ -42,7 +42,7 @@ impl Directive {
 
 /// Why a configuration cannot be read. Displays as `file:line: what`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{file}:{line}: {message}")]
+#[error("{file}{}: {message}", if *line == 0 { String::new() } else { format!(":{line}") })]
 pub struct ParseError {
     /// The file.
     pub file: String,

@@ -6,17 +6,35 @@ use super::parse::Directive;
 #[derive(Debug, Clone, Default)]
 pub(super) struct Scope<'a> {
     levels: Vec<&'a [Directive]>,
+    /// How many of them stand around all servers.
+    outer: usize,
 }
 
 impl<'a> Scope<'a> {
     pub(super) fn of(block: &'a [Directive]) -> Self {
-        Self { levels: vec![block] }
+        Self { levels: vec![block], outer: 0 }
     }
 
     pub(super) fn within(&self, block: &'a [Directive]) -> Self {
         let mut levels = self.levels.clone();
         levels.push(block);
-        Self { levels }
+        Self { levels, outer: self.outer }
+    }
+
+    /// The same, as what stands around all servers.
+    pub(super) fn around_servers(mut self) -> Self {
+        self.outer = self.levels.len();
+        self
+    }
+
+    /// Every directive of servers and locations.
+    pub(super) fn all_in_servers(&self) -> impl Iterator<Item = &'a Directive> + use<'a, '_> {
+        self.levels.iter().skip(self.outer).flat_map(|level| level.iter())
+    }
+
+    /// The directives of the block around the innermost.
+    pub(super) fn around(&self) -> &'a [Directive] {
+        self.levels.iter().rev().nth(1).copied().unwrap_or_default()
     }
 
     /// The directives of the innermost block.

@@ -104,7 +104,7 @@ fn what_keeps_people_out_is_closed_rather_than_opened() {
         "location / { access_by_lua_block { x } proxy_pass http://127.0.0.1:1; }",
         "if ($invalid_referer) { return 403; } location / { proxy_pass http://127.0.0.1:1; }",
         "location / { if ($geo) { return 403; } proxy_pass http://127.0.0.1:1; }",
-        "location ~ (.)\\1 { deny all; } location / { proxy_pass http://127.0.0.1:1; }",
+        "location ~ ^/(?P>x) { deny all; } location / { proxy_pass http://127.0.0.1:1; }",
         "location / { auth_ldap x; proxy_pass http://127.0.0.1:1; }",
         "location / { modsecurity on; proxy_pass http://127.0.0.1:1; }",
     ] {
@@ -177,6 +177,162 @@ fn certificates_of_clients_are_wanted_by_routes() {
     assert!(wants("/in/*") && !wants("/*"), "{}", got.toml);
     assert_eq!(table["listeners"][0]["client_auth"]["mode"].as_str(), Some("optional"));
     assert!(got.toml.contains("X-Dn = \"{client.cert.subject}\""), "{}", got.toml);
+}
+
+/// An alias may be a file; that a root is none is told of this machine, and is no defect.
+#[test]
+fn an_alias_of_one_file_is_sent() {
+    let directory = tempfile::tempdir().unwrap();
+    let place = directory.path().display();
+    for name in ["favicon.ico", "LICENSE"] {
+        std::fs::write(directory.path().join(name), "x").unwrap();
+    }
+    let got = http(&format!(
+        "server {{ listen 8080; location /favicon.ico {{ alias {place}/favicon.ico; }}
+         location /license {{ alias {place}/LICENSE; }} }}"
+    ));
+    assert!(got.toml.contains(&format!("root = \"{place}\"")), "{}", got.toml);
+    assert!(got.toml.contains("path = \"/favicon.ico\""), "{}", got.toml);
+    assert!(got.warnings.contains("is not a directory"), "{}", got.warnings);
+}
+
+/// What a rewritten path may come to is asked of all locations, wherever they stand in the order.
+#[test]
+fn a_rewrite_gets_past_no_location() {
+    let got = server(
+        "rewrite ^/x/(.*)$ /a/$1 last; location ^~ /a/ { proxy_pass http://127.0.0.1:1; }
+         location /a/b/ { deny all; } location ~ \\.php$ { return 201; }",
+    );
+    assert!(got.iter().any(|route| route.starts_with("~^/x/(.*)$") && route.ends_with(" 403")), "{got:?}");
+    let got = server(
+        "rewrite ^/x/(.*)$ /a/$1 last; location /a/ { proxy_pass http://127.0.0.1:1; }
+         location ~ \\.inc$ { deny all; }",
+    );
+    assert!(got.iter().any(|route| route.starts_with("~^/x/(.*)$") && route.ends_with(" 403")), "{got:?}");
+}
+
+fn says(imported: &Imported, directive: &str, note: &str) -> bool {
+    imported.report.rows.iter().any(|row| row.text.starts_with(directive) && row.note.contains(note))
+}
+
+/// The certificate of a client is asked for by whichever authority is named, and without one nobody comes in.
+#[test]
+fn an_authority_of_clients_is_looked_for_in_both_places() {
+    let server = |ca: &str| {
+        http(&format!(
+            "server {{ listen 8443 ssl; ssl_certificate a.pem; ssl_certificate_key a.key; {ca}
+             ssl_verify_client on; location / {{ proxy_pass http://127.0.0.1:1; }} }}"
+        ))
+    };
+    let got = server("ssl_trusted_certificate ca.pem;");
+    assert!(got.toml.contains("mode = \"required\"") && got.toml.contains("/ca.pem"), "{}", got.toml);
+    let got = server("");
+    assert_eq!(routes(&got), ["/* 403"], "{}", got.toml);
+    assert!(says(&got, "ssl_verify_client", "CLOSED"), "{}", got.report.table());
+}
+
+#[test]
+fn what_nobody_knows_closes_and_what_answers_by_code_answers_501() {
+    for (inner, expected) in [
+        ("location / { rewrite_by_lua_block { x } proxy_pass http://127.0.0.1:1; }", "/* 403"),
+        ("frobnicate on; location / { proxy_pass http://127.0.0.1:1; }", "/* 403"),
+        ("location / { frobnicate on; proxy_pass http://127.0.0.1:1; }", "/* 403"),
+        ("location / { more_set_headers x; proxy_pass http://127.0.0.1:1; }", "/* 127-0-0-1-1"),
+        ("root /srv; location / { content_by_lua_block { x } }", "/* 501"),
+        ("root /srv; location / { js_content x.y; }", "/* 501"),
+        ("root /srv; location / { perl x; }", "/* 501"),
+        ("root /srv; location / { try_files $uri =404; uwsgi_pass 127.0.0.1:9; }", "/* 501"),
+    ] {
+        assert_eq!(server(inner), [expected], "{inner}");
+    }
+    let got = server("location / { if ($http_x) { root /srv; } fastcgi_pass 127.0.0.1:9; }");
+    assert_eq!(got, ["/* 501", "/* 501"], "a condition takes the handler along");
+}
+
+#[test]
+fn conditions_are_not_taken_for_false() {
+    // Hosts without a dot are written out like others.
+    let got = http(
+        "server { listen 8080; if ($host = intranet) { return 403; } location / { proxy_pass http://127.0.0.1:1; } }",
+    );
+    assert_eq!(routes(&got), ["/* 403", "/* 127-0-0-1-1"], "{}", got.toml);
+    assert!(got.toml.contains("hosts = [\"intranet\"]"), "{}", got.toml);
+    for inner in [
+        "if ($request_uri ~ \"secret=1\") { return 403; } location / { proxy_pass http://127.0.0.1:1; }",
+        "if ($request_uri ~* \"\\.bak$\") { return 403; } location / { proxy_pass http://127.0.0.1:1; }",
+        "if ($request_uri = /a?b) { return 403; } location / { proxy_pass http://127.0.0.1:1; }",
+    ] {
+        assert_eq!(server(inner), ["/* 403"], "{inner}");
+    }
+    let got = http(
+        "map $host $kind { default open; ~^(?=x) shut; } server { listen 8080; server_name x.com;
+         if ($kind = shut) { return 403; } location / { proxy_pass http://127.0.0.1:1; } }",
+    );
+    assert!(routes(&got).iter().all(|route| route == "/* 403"), "{}", got.toml);
+    let got = http(
+        "map $host $kind { ~x 1; x.com 0; } server { listen 8080; server_name x.com;
+         if ($kind) { return 201; } return 202; }",
+    );
+    assert!(routes(&got).contains(&"/* 202".to_owned()), "exact entries go first: {}", got.toml);
+}
+
+#[test]
+fn a_named_location_keeps_its_own_addresses() {
+    let got = server(
+        "location / { allow all; try_files /none @app; } location @app { deny 10.0.0.1; proxy_pass http://127.0.0.1:1; }
+         location /x/ { deny 10.0.0.2; try_files /none @app; }",
+    );
+    assert!(got.contains(&"~^/x/ 403".to_owned()) && got.contains(&"/* 127-0-0-1-1".to_owned()), "{got:?}");
+    let again = server("location / { try_files /none @a; } location @a { try_files /none @a; }");
+    assert_eq!(again, ["/* 501"], "without end");
+}
+
+#[test]
+fn addresses_are_believed_only_as_nginx_believes_them() {
+    let rules = "allow 10.0.0.0/8; deny all; proxy_pass http://127.0.0.1:1;";
+    let one = |inner: &str| http(&format!("{inner} server {{ listen 8080; location / {{ {rules} }} }}"));
+    let got = one("set_real_ip_from 10.0.0.1; real_ip_header X-Forwarded-For;");
+    assert!(got.toml.contains("trusted_proxies = [\"10.0.0.1\"]"), "{}", got.toml);
+    let got = one("set_real_ip_from 10.0.0.1;");
+    assert!(!got.toml.contains("trusted_proxies"), "{}", got.toml);
+    assert!(says(&got, "set_real_ip_from", "x-real-ip is not read"), "{}", got.report.table());
+    assert!(
+        routes(&got).contains(&"/* 403".to_owned()),
+        "its own address would be the proxy's: {}",
+        got.toml
+    );
+    let got = http(&format!(
+        "real_ip_header X-Forwarded-For;
+         server {{ listen 8080; server_name a.com; set_real_ip_from 10.0.0.1; location / {{ {rules} }} }}
+         server {{ listen 8080; server_name b.com; location / {{ {rules} }} }}"
+    ));
+    assert!(!got.toml.contains("trusted_proxies"), "what one server says is not for all: {}", got.toml);
+    assert!(routes(&got).contains(&"/* 403".to_owned()), "{}", got.toml);
+}
+
+#[test]
+fn paths_of_servers_stay_as_they_are_written() {
+    let got = http("server { listen 8080; location /a/ { proxy_pass http://127.0.0.1:1/x%20y/; } }");
+    assert!(got.toml.contains("to = \"/x%20y/\""), "{}", got.toml);
+    let got = http("server { listen 8080; location / { proxy_pass http://127.0.0.1:1$uri.json; } }");
+    assert!(got.toml.contains("{request.path}.json") || routes(&got) == ["/* 501"], "{}", got.toml);
+}
+
+#[test]
+fn the_process_can_be_reached() {
+    let got =
+        imported("pid /run/nginx.pid; user www; events {} http { server { listen 8080; return 200; } }");
+    assert!(got.toml.contains("control_socket = \"/run/nginx-control.sock\""), "{}", got.toml);
+    assert!(says(&got, "user", "must be usable by www"), "{}", got.report.table());
+    let got = http("server { listen 8080; return 200; }");
+    assert!(got.toml.contains("control_socket = \"/run/edgeward/control.sock\""), "{}", got.toml);
+}
+
+#[test]
+fn values_do_not_grow_without_end() {
+    let doubling = "set $a \"$a$a\"; ".repeat(64);
+    let got = server(&format!("set $a xxxxxxxx; {doubling} location / {{ return 200 $a; }}"));
+    assert_eq!(got.len(), 1, "{got:?}");
 }
 
 /// A file of `sites-available` holds servers alone.

@@ -60,7 +60,12 @@ pub(super) struct Env {
     groups: Vec<String>,
     /// How many groups it has: `$1` and so on.
     captures: usize,
+    /// Hosts that the request has not got.
+    no_hosts: Vec<String>,
 }
+
+/// Most that is looked at for a value: `set` can double it line by line.
+const VALUE_BYTES_MAX: usize = 64 << 10;
 
 /// Deepest that variables refer to variables.
 const DEPTH_MAX: usize = 8;
@@ -83,7 +88,18 @@ impl Env {
             known: self.known.clone(),
             groups: compiled.as_ref().map(groups).unwrap_or_default(),
             captures: compiled.as_ref().map_or(0, |regex| regex.captures_len() - 1),
+            no_hosts: self.no_hosts.clone(),
         }
+    }
+
+    /// Notes that the request has none of these hosts.
+    pub(super) fn exclude_hosts(&mut self, hosts: Vec<String>) {
+        self.no_hosts = hosts;
+    }
+
+    /// Whether the request has surely not got this host.
+    pub(super) fn is_no_host(&self, host: &str) -> bool {
+        self.no_hosts.iter().any(|known| known == host)
     }
 
     /// The capture that a variable names: a number or a name of a group.
@@ -106,17 +122,22 @@ impl Env {
 
     /// The pieces of `text` with every known variable replaced.
     pub(super) fn expand(&self, text: &str) -> Vec<Part> {
-        self.resolve(parts(text), 0)
+        let mut left = VALUE_BYTES_MAX;
+        self.resolve(parts(text), 0, &mut left)
+            .unwrap_or_else(|| vec![Part::Var("a value longer than 64 KiB".to_owned())])
     }
 
-    fn resolve(&self, parts: Vec<Part>, depth: usize) -> Vec<Part> {
+    /// `left`: how much may be looked at, on all levels together; `None` if there is more.
+    fn resolve(&self, parts: Vec<Part>, depth: usize, left: &mut usize) -> Option<Vec<Part>> {
         let mut out = Vec::new();
         for part in parts {
+            let (Part::Text(text) | Part::Var(text)) = &part;
+            *left = left.checked_sub(text.len() + 1)?;
             match part {
                 Part::Text(text) => push_text(&mut out, &text),
                 Part::Var(name) => match self.known.get(&name) {
                     Some(value) if depth < DEPTH_MAX => {
-                        for part in self.resolve(value.clone(), depth + 1) {
+                        for part in self.resolve(value.clone(), depth + 1, left)? {
                             match part {
                                 Part::Text(text) => push_text(&mut out, &text),
                                 var @ Part::Var(_) => out.push(var),
@@ -127,7 +148,7 @@ impl Env {
                 },
             }
         }
-        out
+        Some(out)
     }
 
     /// The text, if nothing in it depends on the request.
@@ -218,6 +239,14 @@ mod tests {
         env.set("backend", parts("app:$port"));
         assert_eq!(env.constant("http://$backend/"), Some("http://app:80/".to_owned()));
         assert_eq!(env.constant("$host"), None);
+        for _ in 0..60 {
+            env.set("twice", env.expand("$twice$twice"));
+        }
+        env.set_text("twice", "xx");
+        for _ in 0..60 {
+            env.set("twice", env.expand("$twice$twice"));
+        }
+        assert_eq!(env.constant("$twice"), None, "bounded");
         env.set("loop", parts("$loop"));
         assert_eq!(env.constant("$loop"), None);
         assert_eq!(

@@ -16,14 +16,24 @@ use crate::import::toml;
 const CLOSED_STATUS: u16 = 403;
 
 impl<'a> Translator<'a> {
-    /// Whether a block keeps anybody out.
+    /// Whether a block keeps anybody out, by itself or by what is around it; also under a condition.
     pub(super) fn keeps_out(&self, scope: &Scope<'a>) -> bool {
-        let refuses = |directive: &Directive| match directive.name.as_str() {
+        self.refuses(scope)
+            || self.closing(scope).is_some()
+            || scope.nearest_of(&["allow", "deny"]).iter().any(|rule| rule.name == "deny")
+    }
+
+    /// Whether a block refuses anybody by its own words.
+    pub(super) fn refuses(&self, scope: &Scope<'a>) -> bool {
+        scope.own().iter().any(|directive| match directive.name.as_str() {
             "deny" | "internal" => true,
             "return" => directive.arg(0).parse::<u16>().is_ok_and(|status| status >= 400),
+            "if" | "limit_except" => {
+                let inner = scope.within(directive.inner());
+                self.refuses(&inner) || self.closing(&inner).is_some()
+            }
             _ => false,
-        };
-        scope.own().iter().any(refuses) || self.closing(scope).is_some()
+        })
     }
 
     /// Guards a route that nginx' access phase would: addresses, or closed altogether.
@@ -31,7 +41,10 @@ impl<'a> Translator<'a> {
         let rules = scope.nearest_of(&["allow", "deny"]);
         let any_suffices = scope.value("satisfy") == Some("any");
         if let Some(closing) = self.closing(scope) {
-            let Some(Known::Closes(why)) = known(&closing.name) else { return };
+            let why = match known(&closing.name) {
+                Some(Known::Closes(why)) => why,
+                _ => "this importer does not know it, and it may keep people out",
+            };
             // With `satisfy any` an address that is allowed suffices; for all others it stays closed.
             let addresses_suffice =
                 any_suffices && rules.iter().any(|rule| rule.name == "deny" && rule.arg(0) == "all");
@@ -43,11 +56,24 @@ impl<'a> Translator<'a> {
                 return;
             }
         }
+        if !rules.is_empty() && self.takes_other_addresses(scope) {
+            let why = "the addresses of clients come from where Edgeward does not take them";
+            if let Some(rule) = rules.first() {
+                self.drop(rule, format!("CLOSED, answers {CLOSED_STATUS}: {why}"));
+            }
+            close(route, why);
+            return;
+        }
         self.addresses(&rules, route);
     }
 
     /// The directive that may keep people out and cannot be said.
-    fn closing(&self, scope: &Scope<'a>) -> Option<&'a Directive> {
+    pub(super) fn closing(&self, scope: &Scope<'a>) -> Option<&'a Directive> {
+        if let Some(unknown) =
+            scope.all_in_servers().find(|one| known(&one.name).is_none() && one.arg(0) != "off")
+        {
+            return Some(unknown);
+        }
         let all: Vec<&'a Directive> = scope.all().collect();
         let counts = |directive: &&'a Directive| {
             matches!(known(&directive.name), Some(Known::Closes(_)))
@@ -112,7 +138,20 @@ impl<'a> Translator<'a> {
                 }
             })
             .collect();
-        route.key("ip", toml::inline([(key, toml::list(networks))]));
+        let written = toml::inline([(key, toml::list(networks))]);
+        // Of a location that this one leads to.
+        let other = route.keys.iter().find(|(key, value)| *key == "ip" && *value != written);
+        if other.is_some() {
+            if let Some(rule) = rules.first() {
+                self.drop(
+                    rule,
+                    format!("CLOSED, answers {CLOSED_STATUS}: the location it leads to has other addresses"),
+                );
+            }
+            close(route, "two lists of addresses hold at once");
+            return;
+        }
+        route.key("ip", written);
     }
 }
 

@@ -55,18 +55,22 @@ impl<'a> Translator<'a> {
             [Part::Text(text)] => Condition::Is(*text == value),
             [Part::Var(name)] => match (self.cases(name), name.as_str()) {
                 (Some(cases), _) => cases.into_condition(|case| case == value, env),
-                (None, "host") if !value.is_empty() => Condition::Is(false),
+                // Hosts with a case of their own are written out: what is left is none of them.
+                (None, "host" | "http_host") if env.is_no_host(&value) => Condition::Is(false),
+                (None, "host") => unsaid(name),
                 (None, _) if value.is_empty() => match predicate(name, FALSE.to_owned()) {
                     Some(predicate) => Condition::AnyOf(vec![predicate]),
                     None => unsaid(name),
                 },
-                (None, "ssl_client_verify") if value == "SUCCESS" && super::headers::routes_have("auth") => {
+                (None, "ssl_client_verify") if value == "SUCCESS" => {
                     Condition::AnyOf(vec![Predicate::Certificate])
                 }
                 (None, "request_method") => match crate::routing::MethodSet::named(&value) {
                     Ok(_) => Condition::AnyOf(vec![Predicate::Methods(vec![value])]),
                     Err(_) => Condition::Unsaid(format!("{value} is not a method that routes know")),
                 },
+                // It is the target as it was sent, with its query.
+                (None, "request_uri") if value.contains(['?', '%']) || value.contains("//") => unsaid(name),
                 (None, "uri" | "document_uri" | "request_uri") => Condition::AnyOf(vec![Predicate::Path(
                     format!("^{}$", pattern::escape(&pattern::encode_path(&value))),
                 )]),
@@ -89,6 +93,8 @@ impl<'a> Translator<'a> {
                     Some(methods) => Condition::AnyOf(vec![Predicate::Methods(methods)]),
                     None => Condition::Unsaid("methods are a list, not a regex".to_owned()),
                 },
+                // The target as it was sent, with its query, begins as its path does.
+                "request_uri" if !begins_plainly(regex) => unsaid(name),
                 "uri" | "document_uri" | "request_uri" => match pattern::path_regex(regex, any_case) {
                     Translated::Same(regex) if !regex.contains("\\?") => {
                         Condition::AnyOf(vec![Predicate::Path(regex)])
@@ -141,32 +147,15 @@ impl<'a> Translator<'a> {
     /// The value of the variable of a `map`, where it is known from what is known of its source.
     pub(super) fn mapped(&self, name: &str, env: &Env) -> Option<Vec<Part>> {
         let map = self.maps.get(name)?;
-        let source = env.constant(map.arg(0));
-        let unknown_host = source.is_none() && matches!(map.arg(0), "$host" | "$http_host");
         let cases = self.cases(name)?;
-        let fits = |key: &str, value: &str| {
-            let key = key.strip_prefix('\\').unwrap_or(key);
-            key.eq_ignore_ascii_case(value)
-                || key.strip_prefix("*.").is_some_and(|parent| value.ends_with(&format!(".{parent}")))
-                || key
-                    .strip_prefix('.')
-                    .is_some_and(|parent| value == parent || value.ends_with(&format!(".{parent}")))
-                || key.strip_prefix('~').is_some_and(|regex| {
-                    let regex = regex
-                        .strip_prefix('*')
-                        .map_or_else(|| regex.to_owned(), |regex| format!("(?i){regex}"));
-                    regex::Regex::new(&regex).is_ok_and(|regex| regex.is_match(value))
-                })
-        };
-        let value = match source {
-            Some(source) => cases
-                .entries
-                .iter()
-                .find(|(key, _)| fits(key, &source))
-                .map_or(cases.default, |(_, value)| value),
+        let value = match env.constant(map.arg(0)) {
+            Some(source) => cases.find(&source, map.inner().iter().any(|entry| entry.name == "hostnames"))?,
             // Hosts with a case of their own are written out; what is left has none, but for patterns.
-            None if unknown_host
-                && !cases.entries.iter().any(|(key, _)| key.contains('*') || key.starts_with(['~', '.'])) =>
+            None if matches!(map.arg(0), "$host" | "$http_host")
+                && cases
+                    .entries
+                    .iter()
+                    .all(|(key, _)| env.is_no_host(&literal_key(key).to_ascii_lowercase())) =>
             {
                 cases.default
             }
@@ -174,6 +163,11 @@ impl<'a> Translator<'a> {
         };
         Some(env.expand(value))
     }
+}
+
+/// A key without the backslash that keeps it from being read as a word of `map` itself.
+fn literal_key(key: &str) -> &str {
+    key.strip_prefix('\\').unwrap_or(key)
 }
 
 /// A `map` that is asked for its value.
@@ -184,6 +178,62 @@ struct Cases<'a> {
 }
 
 impl Cases<'_> {
+    /// The value for a source, in nginx' order: exact, the longest wildcard, the first regex. `None`: it is not known.
+    fn find(&self, source: &str, hostnames: bool) -> Option<&str> {
+        let is_regex = |key: &str| key.starts_with('~');
+        let exact =
+            |(key, _): &&(&str, &str)| !is_regex(key) && literal_key(key).eq_ignore_ascii_case(source);
+        if let Some((_, value)) = self.entries.iter().find(exact) {
+            return Some(value);
+        }
+        let source_lower = source.to_ascii_lowercase();
+        let below = |key: &str| {
+            let key = key.to_ascii_lowercase();
+            if let Some(parent) = key.strip_prefix("*.") {
+                return source_lower.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'));
+            }
+            if let Some(parent) = key.strip_prefix('.') {
+                return source_lower == parent
+                    || source_lower.strip_suffix(parent).is_some_and(|rest| rest.ends_with('.'));
+            }
+            key.strip_suffix(".*").is_some_and(|start| {
+                source_lower.strip_prefix(start).is_some_and(|rest| rest.starts_with('.'))
+            })
+        };
+        if hostnames {
+            let wild = |ahead: bool| {
+                self.entries
+                    .iter()
+                    .filter(|(key, _)| !is_regex(key) && key.ends_with(".*") != ahead && below(key))
+                    .max_by_key(|(key, _)| key.len())
+            };
+            if let Some((_, value)) = wild(true).or_else(|| wild(false)) {
+                return Some(value);
+            }
+        }
+        for (key, value) in self.entries.iter().filter(|(key, _)| is_regex(key)) {
+            let regex = key.get(1..).unwrap_or_default();
+            let regex =
+                regex.strip_prefix('*').map_or_else(|| regex.to_owned(), |regex| format!("(?i){regex}"));
+            // What another order of things would be is not known.
+            if regex::Regex::new(&regex).ok()?.is_match(source) {
+                return Some(value);
+            }
+        }
+        Some(self.default)
+    }
+
+    /// Whether an entry that does not hold may go before the one at `index`, which does.
+    fn is_hidden(&self, index: usize, holds: &impl Fn(&str) -> bool) -> bool {
+        let Some((key, _)) = self.entries.get(index) else { return true };
+        let Some(regex) = key.strip_prefix('~') else { return false };
+        let regex = regex.strip_prefix('*').map_or_else(|| regex.to_owned(), |regex| format!("(?i){regex}"));
+        let Ok(regex) = regex::Regex::new(&regex) else { return true };
+        self.entries.iter().enumerate().filter(|(_, (_, value))| !holds(value)).any(|(at, (other, _))| {
+            if other.starts_with('~') { at < index } else { regex.is_match(literal_key(other)) }
+        })
+    }
+
     fn into_condition(self, holds: impl Fn(&str) -> bool, env: &Env) -> Condition {
         let Some(source) = self.source.strip_prefix('$').filter(|name| !env.is_known(name)) else {
             return Condition::Unsaid("its map depends on several variables".to_owned());
@@ -192,7 +242,10 @@ impl Cases<'_> {
             return Condition::Unsaid("its map holds by default".to_owned());
         }
         let mut any = Vec::new();
-        for (key, _) in self.entries.iter().filter(|(_, value)| holds(value)) {
+        for (index, (key, _)) in self.entries.iter().enumerate().filter(|(_, (_, value))| holds(value)) {
+            if self.is_hidden(index, &holds) {
+                return Condition::Unsaid(format!("its map asks for {key} of ${source} after others"));
+            }
             let regex = |regex: &str, any_case: bool| {
                 let regex = if any_case { format!("(?i){regex}") } else { regex.to_owned() };
                 regex::bytes::Regex::new(&regex).is_ok().then(|| format!("~{regex}"))
@@ -234,6 +287,13 @@ fn predicate(name: &str, value: String) -> Option<Predicate> {
     name.strip_prefix("cookie_")
         .filter(|name| !name.is_empty())
         .map(|name| Predicate::Cookie(name.to_owned(), value))
+}
+
+/// Whether a regex asks for a literal start and takes anything after it.
+fn begins_plainly(regex: &str) -> bool {
+    let anything = ["(.*)$", "(.*)", ".*$", ".*"].iter().find_map(|end| regex.strip_suffix(end));
+    let literal = anything.unwrap_or(regex).strip_prefix('^').and_then(pattern::unescaped);
+    literal.is_some_and(|literal| !literal.contains(['?', '%', '#']) && !literal.contains("//"))
 }
 
 fn unsaid(name: &str) -> Condition {

@@ -1,13 +1,12 @@
 //! From a location to routes: what nginx' rewrite, access and content phases do with a request, in this order.
 
 use super::super::parse::Directive;
-use super::super::pattern;
 use super::super::scope::Scope;
 use super::super::units;
 use super::super::vars::Env;
 use super::Translator;
 use super::access::close;
-use super::condition::Condition;
+use super::known::is_handler;
 use super::locations::{Location, Locations, Placed};
 use super::route::{Predicate, Route, RoutePath, Target, prioritise};
 use crate::base::units::format_size;
@@ -81,6 +80,9 @@ impl<'a> Translator<'a> {
         if rewriting.proved {
             routes.iter_mut().for_each(Route::prove);
         }
+        if self.any_keeps_out(scope) && !routes.iter().all(|route| route.path == RoutePath::All) {
+            routes.insert(0, encoded_route(block, &locations));
+        }
         // A path that cannot be written leaves its requests to others, which may be more open.
         let paths: Vec<_> = routes.iter().map(|route| route.path.clone().sound()).collect();
         if paths.contains(&None) {
@@ -97,6 +99,12 @@ impl<'a> Translator<'a> {
         routes
     }
 
+    /// Whether the server or any location in it keeps anybody out.
+    fn any_keeps_out(&self, scope: &Scope<'a>) -> bool {
+        self.keeps_out(scope)
+            || scope.own_named("location").any(|block| self.any_keeps_out(&scope.within(block.inner())))
+    }
+
     fn placed_routes(&mut self, placed: &Placed<'a>, env: &Env, locations: &Locations<'a>) -> Vec<Route<'a>> {
         let location = &placed.location;
         if let Some(slashed) = &placed.redirected {
@@ -105,6 +113,16 @@ impl<'a> Translator<'a> {
             route.comments.push("as nginx does for a location that ends in a slash".to_owned());
             self.response_headers(&location.scope, env, &mut route);
             self.route_log(&location.scope, &mut route);
+            return vec![route];
+        }
+        if let Some((status, why)) = &placed.instead {
+            let target = Target::Respond { status: *status, text: None, content_type: None };
+            let mut route = Route::new(placed.path.clone(), target).from(location.block);
+            if *status == 403 {
+                close(&mut route, why);
+            } else {
+                route.comments.push(format!("answers {status}: {why}"));
+            }
             return vec![route];
         }
         let mut env = env.matched_by(placed.path.regex());
@@ -123,6 +141,17 @@ impl<'a> Translator<'a> {
         env: &mut Env,
         locations: &Locations<'a>,
     ) -> Vec<Route<'a>> {
+        self.location_routes_of(site, env, locations, None)
+    }
+
+    /// The same for requests whose path was rewritten before.
+    pub(super) fn location_routes_of(
+        &mut self,
+        site: &Site<'a, '_>,
+        env: &mut Env,
+        locations: &Locations<'a>,
+        rewritten: Option<&(String, String)>,
+    ) -> Vec<Route<'a>> {
         let rewriting = if site.location.is_server {
             Rewriting::default()
         } else {
@@ -137,8 +166,8 @@ impl<'a> Translator<'a> {
         if let Some(end) = rewriting.end {
             routes.push(end);
         } else {
-            let route = self.content(site, env, locations, rewriting.rewrite.as_ref());
-            routes.extend(self.except_methods(site, route));
+            let rewrite = rewriting.rewrite.as_ref().or(rewritten);
+            routes.extend(self.content_routes(site, env, locations, rewrite));
         }
         require(&mut routes, rewriting.required);
         if rewriting.proved {
@@ -150,6 +179,18 @@ impl<'a> Translator<'a> {
     /// A route at a site.
     pub(super) fn route(&self, site: &Site<'a, '_>, target: Target) -> Route<'a> {
         Route::new(site.path.clone(), target).from(site.location.block)
+    }
+
+    /// What nginx' access and content phases do, for each method.
+    pub(super) fn content_routes(
+        &mut self,
+        site: &Site<'a, '_>,
+        env: &Env,
+        locations: &Locations<'a>,
+        rewrite: Option<&(String, String)>,
+    ) -> Vec<Route<'a>> {
+        let route = self.content(site, env, locations, rewrite);
+        self.except_methods(site, route)
     }
 
     /// What nginx' access and content phases do.
@@ -185,7 +226,9 @@ impl<'a> Translator<'a> {
         {
             return route;
         }
-        for directive in scope.own() {
+        // Under a condition the location's own handler answers, if there is no other.
+        let around = if site.location.block.name == "if" { scope.around() } else { &[] };
+        for directive in scope.own().iter().chain(around) {
             match directive.name.as_str() {
                 "proxy_pass" | "grpc_pass" => return self.proxied(directive, site, env, rewrite),
                 "fastcgi_pass" | "uwsgi_pass" | "scgi_pass" | "memcached_pass" => {
@@ -195,6 +238,10 @@ impl<'a> Translator<'a> {
                 "stub_status" => {
                     self.drop(directive, "answers 404: /metrics of the admin listener says more");
                     return self.route(site, Target::Respond { status: 404, text: None, content_type: None });
+                }
+                name if is_handler(name) => {
+                    self.drop(directive, format!("answers {UNSAID_STATUS}: no code and no module is run"));
+                    return self.unsaid(site, &format!("{} has no equivalent", directive.text()));
                 }
                 _ => {}
             }
@@ -250,7 +297,7 @@ impl<'a> Translator<'a> {
     }
 
     /// `limit_except`: a route for the methods, and one for all others.
-    fn except_methods(&mut self, site: &Site<'a, '_>, route: Route<'a>) -> Vec<Route<'a>> {
+    pub(super) fn except_methods(&mut self, site: &Site<'a, '_>, route: Route<'a>) -> Vec<Route<'a>> {
         let Some(directive) = site.location.scope.own_named("limit_except").next() else {
             return vec![route];
         };
@@ -262,7 +309,9 @@ impl<'a> Translator<'a> {
             .collect();
         let mut others = route.clone();
         let inner = site.location.scope.within(directive.inner());
-        others.keys.retain(|(key, _)| *key != "ip");
+        if !inner.nearest_of(&["allow", "deny"]).is_empty() {
+            others.keys.retain(|(key, _)| *key != "ip");
+        }
         self.guard(&inner, &mut others);
         match methods {
             Some(methods) => {
@@ -285,7 +334,7 @@ impl<'a> Translator<'a> {
         out
     }
 
-    fn rewrite_block(
+    pub(super) fn rewrite_block(
         &mut self,
         block: &'a [Directive],
         site: &Site<'a, '_>,
@@ -298,6 +347,9 @@ impl<'a> Translator<'a> {
                 return;
             }
             match directive.name.as_str() {
+                name if name.starts_with("set_by_lua") || name == "js_set" || name == "perl_set" => {
+                    env.forget(directive.arg(0).trim_start_matches('$'));
+                }
                 "set" => {
                     self.done(directive);
                     if let Some(name) = directive.arg(0).strip_prefix('$') {
@@ -320,182 +372,32 @@ impl<'a> Translator<'a> {
             }
         }
     }
-
-    fn conditional(
-        &mut self,
-        directive: &'a Directive,
-        site: &Site<'a, '_>,
-        env: &mut Env,
-        locations: &Locations<'a>,
-        out: &mut Rewriting<'a>,
-    ) {
-        let body = directive.inner();
-        match self.condition(directive, env) {
-            Condition::Is(true) => {
-                self.done(directive);
-                self.rewrite_block(body, site, env, locations, out);
-                if out.end.is_none() && !site.location.is_server {
-                    out.end = self.conditional_content(directive, site, env, locations);
-                    out.over |= out.end.is_some();
-                }
-            }
-            Condition::Is(false) => {
-                self.done(directive);
-                for inner in body {
-                    self.done(inner);
-                }
-            }
-            Condition::AnyOf(any) if any.contains(&Predicate::Certificate) => {
-                self.unsaid_condition(directive, "a certificate can be asked for, not noticed", env, out);
-            }
-            // The routes refuse by themselves who shows none.
-            Condition::Not(Predicate::Certificate) => {
-                self.nearly(directive, "answers 401 without a certificate");
-                for inner in body {
-                    self.done(inner);
-                }
-                out.proved = true;
-            }
-            Condition::AnyOf(any) => {
-                for predicate in any {
-                    // A path is asked for by the route's own; its groups are what `$1` is then.
-                    let (there, inner) = match &predicate {
-                        Predicate::Path(regex) => match joined(site, regex) {
-                            Some(path) => {
-                                (Site { path: path.clone(), ..site.clone() }, env.matched_by(path.regex()))
-                            }
-                            None => {
-                                return self.unsaid_condition(
-                                    directive,
-                                    "two regexes for one path",
-                                    env,
-                                    out,
-                                );
-                            }
-                        },
-                        _ => (site.clone(), env.clone()),
-                    };
-                    let Some(answers) = self.conditional_answer(directive, &there, &inner, locations) else {
-                        return self.unsaid_condition(
-                            directive,
-                            "what it does cannot be made a route",
-                            env,
-                            out,
-                        );
-                    };
-                    self.done(directive);
-                    for mut route in answers {
-                        let asked =
-                            matches!(predicate, Predicate::Path(_)) || route.narrow(predicate.clone());
-                        if !asked {
-                            return self.unsaid_condition(directive, "it asks twice for one name", env, out);
-                        }
-                        out.before.push(route);
-                    }
-                }
-            }
-            Condition::Not(predicate) => {
-                let mut answers =
-                    self.conditional_answer(directive, site, env, locations).unwrap_or_default();
-                match (answers.pop(), answers.is_empty()) {
-                    (Some(answer), true) => {
-                        self.done(directive);
-                        if matches!(&predicate, Predicate::Methods(methods) if methods.iter().any(|name| name == "GET") && !methods.iter().any(|name| name == "HEAD"))
-                        {
-                            self.nearly(directive, "HEAD goes with GET");
-                        }
-                        out.required.push((predicate, answer));
-                    }
-                    _ => self.unsaid_condition(directive, "what it does cannot be made a route", env, out),
-                }
-            }
-            Condition::Unsaid(why) => self.unsaid_condition(directive, &why, env, out),
-        }
-    }
-
-    /// A condition that cannot be said: closed, if it keeps anybody out.
-    fn unsaid_condition(
-        &mut self,
-        directive: &'a Directive,
-        why: &str,
-        env: &mut Env,
-        out: &mut Rewriting<'a>,
-    ) {
-        let body = directive.inner();
-        for set in body.iter().filter(|inner| inner.name == "set") {
-            env.forget(set.arg(0).trim_start_matches('$'));
-        }
-        if self.keeps_out(&Scope::of(body)) {
-            self.drop(directive, format!("CLOSED, answers 403: {why}"));
-            out.closed = Some(format!("{}: {why}", directive.text()));
-            out.over = true;
-        } else {
-            self.drop(directive, why);
-        }
-    }
-
-    /// The routes of an `if` whose condition a predicate says; the last is for all that come there.
-    fn conditional_answer(
-        &mut self,
-        directive: &'a Directive,
-        site: &Site<'a, '_>,
-        env: &Env,
-        locations: &Locations<'a>,
-    ) -> Option<Vec<Route<'a>>> {
-        // Nor does nginx take a condition inside a condition.
-        if directive.inner().iter().any(|inner| inner.name == "if") {
-            return None;
-        }
-        let mut env = env.clone();
-        let mut inner = Rewriting::default();
-        self.rewrite_block(directive.inner(), site, &mut env, locations, &mut inner);
-        if inner.closed.is_some() || !inner.required.is_empty() {
-            return None;
-        }
-        let mut routes = inner.before;
-        match inner.end {
-            Some(end) => routes.push(end),
-            None if inner.rewrite.is_some() && !site.location.is_server => {
-                routes.push(self.content(site, &env, locations, inner.rewrite.as_ref()));
-            }
-            None => routes.extend(self.conditional_content(directive, site, &env, locations)),
-        }
-        (!routes.is_empty()).then_some(routes)
-    }
-
-    /// What answers inside an `if` of a location, if it says so.
-    fn conditional_content(
-        &mut self,
-        directive: &'a Directive,
-        site: &Site<'a, '_>,
-        env: &Env,
-        locations: &Locations<'a>,
-    ) -> Option<Route<'a>> {
-        let answers =
-            |inner: &Directive| matches!(inner.name.as_str(), "proxy_pass" | "grpc_pass" | "root" | "alias");
-        if !directive.inner().iter().any(answers) {
-            return None;
-        }
-        let location = Location {
-            block: directive,
-            scope: site.location.scope.within(directive.inner()),
-            literal: site.location.literal.clone(),
-            is_server: false,
-        };
-        Some(self.content(&Site { location: &location, path: site.path.clone() }, env, locations, None))
-    }
 }
 
-/// The path of a site's requests that `regex` finds, too.
-fn joined(site: &Site<'_, '_>, regex: &str) -> Option<RoutePath> {
-    match &site.path {
-        RoutePath::All => Some(RoutePath::Regex(regex.to_owned())),
-        RoutePath::Exact(_) => None,
-        _ => match pattern::below(&pattern::encode_path(site.location.literal.as_deref()?), regex) {
-            (both, true) => Some(RoutePath::Regex(both)),
-            _ => None,
-        },
+/// Refuses what nginx would decode before it looks for the location, and Edgeward does not: a slash, and what the
+/// locations name that may be encoded or not.
+fn encoded_route<'a>(block: &'a Directive, locations: &Locations<'a>) -> Route<'a> {
+    const MEANINGFUL: [char; 8] = ['!', '&', '\'', ',', ';', '=', ':', '@'];
+    let mut codes = vec!["2F".to_owned()];
+    for c in MEANINGFUL {
+        if locations
+            .placed
+            .iter()
+            .any(|placed| placed.location.block.args.iter().any(|arg| arg.len() > 1 && arg.contains(c)))
+        {
+            codes.push(format!("{:02X}", u32::from(c)));
+        }
     }
+    let regex = match codes.as_slice() {
+        [one] => format!("(?i)%{one}"),
+        several => format!("(?i)%(?:{})", several.join("|")),
+    };
+    let target = Target::Respond { status: 403, text: None, content_type: None };
+    let mut route = Route::new(RoutePath::Regex(regex), target).from(block);
+    route
+        .comments
+        .push("nginx decodes this before it looks for the location; here it would get past one".to_owned());
+    route
 }
 
 /// Holds all routes to what is required, and adds what others get.

@@ -4,11 +4,12 @@ use super::super::parse::Directive;
 use super::super::pattern;
 use super::super::vars::Env;
 use super::Translator;
+use super::access::close;
 use super::content::{Site, UNSAID_STATUS};
+use super::known::is_handler;
 use super::locations::{Location, Locations};
+use super::rewrite::Found;
 use super::route::{Files, How, Route, RoutePath, Target};
-use crate::base::decode::Keys;
-use crate::config::route::RouteRaw;
 
 impl<'a> Translator<'a> {
     /// The files of a location that nothing else answers.
@@ -28,10 +29,6 @@ impl<'a> Translator<'a> {
             route.comments.push("nothing is named that answers".to_owned());
             return route;
         };
-        if !RouteRaw::KEYS.iter().any(|key| key.name == "files") {
-            self.drop(directive, format!("answers {UNSAID_STATUS}: files are not available in this version"));
-            return self.unsaid(site, "files are not available in this version");
-        }
         let expanded = env.expand(directive.arg(0));
         let mut route =
             self.route(site, Target::Respond { status: UNSAID_STATUS, text: None, content_type: None });
@@ -39,14 +36,12 @@ impl<'a> Translator<'a> {
         let (root, path) = match (env.constant(directive.arg(0)), alias, &site.path) {
             (Some(root), false, _) => (root, None),
             // The path of the file itself.
-            (Some(file), true, RoutePath::Exact(_)) => match file.rsplit_once('/') {
-                Some((root, name)) => (
-                    root.to_owned(),
-                    Some(("path", format!("/{}", super::super::vars::escape(&pattern::encode_path(name))))),
-                ),
-                None => (".".to_owned(), Some(("path", format!("/{file}")))),
-            },
+            (Some(file), true, RoutePath::Exact(_)) => one_file(&file),
             (Some(root), true, _) => match &site.location.literal {
+                Some(literal) if is_file(literal, &root) => {
+                    self.nearly(directive, "the file is sent for longer paths, too");
+                    one_file(&root)
+                }
                 Some(literal) => {
                     (root.clone(), Some(("prefix", self.alias_prefix(directive, literal, &root))))
                 }
@@ -146,18 +141,21 @@ impl<'a> Translator<'a> {
             // What is inherited is the named location's; its own access rules hold.
             let location = Location { literal: site.location.literal.clone(), ..location };
             let there = Site { location: &location, path: site.path.clone() };
-            if location.scope.own_named("rewrite").next().is_some() {
-                self.drop(directive, format!("answers {UNSAID_STATUS}: @{name} rewrites the path again"));
-                return Some(self.unsaid(site, &format!("@{name} rewrites the path again")));
+            let mut routes = self.elsewhere_routes(directive, &there, env, locations, rewrite);
+            if let (Some(route), true) = (routes.pop(), routes.is_empty()) {
+                return Some(route);
             }
-            let returned = location.scope.own_named("return").next();
-            return Some(match returned {
-                Some(returned) => self.returned(returned, &there, env),
-                None => self.content(&there, env, locations, rewrite),
-            });
+            let why = format!("@{name} asks more of a request than can be said here");
+            let status = if self.keeps_out(&location.scope) { 403 } else { UNSAID_STATUS };
+            self.drop(directive, format!("answers {status}: {why}"));
+            let mut route = self.unsaid(site, &why);
+            if status == 403 {
+                close(&mut route, &why);
+            }
+            return Some(route);
         }
         // With its own handler the files come first, and what is left goes on to it.
-        let handled = site.location.scope.own().iter().any(|other| other.name.ends_with("_pass"));
+        let handled = site.location.scope.own().iter().any(|other| is_handler(&other.name));
         if handled {
             self.nearly(directive, "files are not looked for first");
             return None;
@@ -190,16 +188,75 @@ impl<'a> Translator<'a> {
             let fallback =
                 cut.map_or(path, |cut| path.strip_prefix(cut.trim_end_matches('/')).unwrap_or(path));
             let fallback = fallback.trim_start_matches('/');
-            if is_below(fallback) {
+            let to = super::super::vars::escape(&pattern::encode_path(path));
+            let there = match self.location_of(&to, locations) {
+                Found::Location { location, instead: None, .. } => Some(location),
+                _ => None,
+            };
+            let there = there.filter(|there| self.same_files(there, site.location));
+            if let (Some(there), true) = (there, is_below(fallback)) {
+                if there.block.id != site.location.block.id
+                    && !there.is_server
+                    && !there.scope.own().is_empty()
+                {
+                    self.nearly(
+                        directive,
+                        format!("{path} is sent as this location says, not as {}", there.block.text()),
+                    );
+                }
                 files.fallback = Some(fallback.to_owned());
             } else {
-                self.nearly(directive, format!("what is not there is answered 404, not by {last}"));
+                self.nearly(
+                    directive,
+                    format!("what is not there is answered 404: {last} is another location's, with other files or rules"),
+                );
             }
         } else {
             self.nearly(directive, format!("what is not there is answered 404, not by {last}"));
         }
         Some(route)
     }
+}
+
+impl<'a> Translator<'a> {
+    /// Whether a location sends the same files as another, and to whom that one does.
+    fn same_files(&self, one: &Location<'a>, other: &Location<'a>) -> bool {
+        if one.block.id == other.block.id {
+            return true;
+        }
+        let root = |location: &Location<'a>| location.scope.nearest_of(&["root", "alias"]).last().copied();
+        let same_root = match (root(one), root(other)) {
+            (Some(one), Some(other)) => {
+                one.name == "root" && other.name == "root" && one.arg(0) == other.arg(0)
+            }
+            _ => false,
+        };
+        let answers = one.scope.own().iter().any(|directive| {
+            is_handler(&directive.name) || matches!(directive.name.as_str(), "return" | "rewrite" | "if")
+        });
+        // What the server itself says has been asked before any location.
+        same_root && (one.is_server || !answers) && !self.is_stricter(one, other)
+    }
+}
+
+/// The directory of a file, and the path of the request that stands for it.
+fn one_file(file: &str) -> (String, Option<(&'static str, String)>) {
+    let (root, name) = file.rsplit_once('/').unwrap_or((".", file));
+    let root = if root.is_empty() { "/" } else { root };
+    let name = super::super::vars::escape(&pattern::encode_path(name));
+    (root.to_owned(), Some(("path", format!("/{name}"))))
+}
+
+/// Whether an alias names a file, as far as names tell: neither it nor the location ends in a slash, and both in one name
+/// with an extension.
+fn is_file(literal: &str, alias: &str) -> bool {
+    let extension = |path: &str| {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        name.rsplit_once('.')
+            .filter(|(stem, end)| !stem.is_empty() && !end.is_empty())
+            .map(|(_, end)| end.to_owned())
+    };
+    extension(literal).is_some() && extension(literal) == extension(alias)
 }
 
 /// Whether a name stays below its directory.

@@ -5,8 +5,6 @@ use super::super::units;
 use super::super::vars::{Env, Part};
 use super::Translator;
 use super::route::{Route, RoutePath, Target};
-use crate::base::decode::Keys;
-use crate::config::route::RouteRaw;
 use crate::routing::PathPattern;
 use crate::routing::template::{Scope as Names, Template};
 
@@ -56,11 +54,6 @@ fn header_template(env: &Env, value: &str, path: &RoutePath) -> Result<String, S
     if template.trim().is_empty() { Err("its value is empty".to_owned()) } else { Ok(template) }
 }
 
-/// Whether routes of this version have `key`.
-pub(super) fn routes_have(key: &str) -> bool {
-    RouteRaw::KEYS.iter().any(|known| known.name == key)
-}
-
 impl<'a> Translator<'a> {
     /// `proxy_set_header`, `Host` aside, and what is said of headers by other directives.
     pub(super) fn request_headers(
@@ -102,10 +95,6 @@ impl<'a> Translator<'a> {
                     continue;
                 }
             }
-            if !routes_have("request") {
-                self.drop(directive, "editing requests is not available in this version");
-                continue;
-            }
             if let Some(why) = not_ours_to_edit(&lower) {
                 self.drop(directive, why);
                 continue;
@@ -144,23 +133,17 @@ impl<'a> Translator<'a> {
             for directive in scope.nearest("proxy_hide_header") {
                 if let Some(why) = not_ours_to_edit(&directive.arg(0).to_ascii_lowercase()) {
                     self.drop(directive, why);
-                } else if routes_have("response") {
+                } else {
                     self.done(directive);
                     if !route.response.remove.iter().any(|known| known.eq_ignore_ascii_case(directive.arg(0)))
                     {
                         route.response.remove.push(directive.arg(0).to_owned());
                     }
-                } else {
-                    self.drop(directive, "editing answers is not available in this version");
                 }
             }
         }
         for directive in scope.nearest("add_header") {
             let (name, value) = (directive.arg(0), directive.arg(1));
-            if !routes_have("response") {
-                self.drop(directive, "editing answers is not available in this version");
-                continue;
-            }
             if let Some(why) = not_ours_to_edit(&name.to_ascii_lowercase()) {
                 self.drop(directive, why);
                 continue;
@@ -207,9 +190,6 @@ impl<'a> Translator<'a> {
                 None => return self.drop(directive, "is no time known before requests come"),
             },
         };
-        if !routes_have("response") {
-            return self.drop(directive, "editing answers is not available in this version");
-        }
         self.nearly(directive, "Cache-Control alone, which says the same, and on errors, too");
         if !route.response.set.iter().any(|(name, _)| name.eq_ignore_ascii_case("cache-control")) {
             route.response.set.push(("Cache-Control".to_owned(), control));

@@ -11,9 +11,11 @@ pub(super) enum Known {
     Dropped(&'static str),
     /// It may keep people out: routes under it are closed.
     Closes(&'static str),
+    /// It answers requests, in a way that cannot be said.
+    Handler,
 }
 
-use Known::{Closes, Dropped, Itself, Read};
+use Known::{Closes, Dropped, Handler, Itself, Read};
 
 const INSIDES: &str = "about nginx' own insides";
 const STREAMS: &str = "Edgeward streams bodies both ways";
@@ -32,7 +34,7 @@ const TABLE: &[(&str, Known)] = &[
          ssl_verify_client http2 access_log log_format error_log user pid worker_processes worker_connections \
          worker_shutdown_timeout real_ip_header set_real_ip_from real_ip_recursive allow deny internal stub_status \
          default_type types limit_except keepalive least_conn ip_hash hash random satisfy limit_conn limit_conn_zone \
-         fastcgi_pass uwsgi_pass scgi_pass memcached_pass limit_req limit_req_zone ssl",
+         limit_req limit_req_zone ssl",
         Read,
     ),
     ("proxy_http_version", Itself("Edgeward speaks HTTP/1.1 or HTTP/2 to servers")),
@@ -142,7 +144,7 @@ const TABLE: &[(&str, Known)] = &[
     ("autoindex_exact_size autoindex_localtime autoindex_format", Dropped("a listing has one form")),
     ("disable_symlinks", Itself("symbolic links never lead out of `root`")),
     (
-        "dav_methods create_full_put_path dav_access dav_ext_methods mp4 flv random_index userid userid_name \
+        "dav_methods create_full_put_path dav_access dav_ext_methods random_index userid userid_name \
          userid_domain userid_path userid_expires",
         Dropped("not available"),
     ),
@@ -164,15 +166,98 @@ pub(super) fn known(name: &str) -> Option<Known> {
     }
     let starts = |starts: &[&str]| starts.iter().any(|start| name.starts_with(start));
     Some(match name {
+        _ if starts(&["access_by_", "auth_"]) => Closes("code that may keep people out"),
+        _ if starts(&["modsecurity", "naxsi", "testcookie"]) => Closes("there is no application firewall"),
+        _ if is_handler(name) => Handler,
         _ if starts(&["fastcgi_", "uwsgi_", "scgi_", "memcached_"]) => {
             Dropped("Edgeward speaks HTTP to servers")
         }
-        _ if starts(&["access_by_", "auth_"]) => Closes("code that may keep people out"),
-        _ if starts(&["modsecurity", "naxsi", "testcookie"]) => Closes("there is no application firewall"),
-        _ if name.contains("_by_lua") || starts(&["js_", "perl", "lua_"]) => Dropped("no code is run"),
-        _ if starts(&["opentracing", "otel_"]) => Dropped(LATER),
+        _ if starts(&[
+            "header_filter_by_lua",
+            "body_filter_by_lua",
+            "log_by_lua",
+            "init_by_lua",
+            "init_worker_by_lua",
+            "exit_worker_by_lua",
+            "balancer_by_lua",
+            "ssl_certificate_by_lua",
+            "ssl_session_",
+            "set_by_lua",
+            "lua_",
+            "perl_",
+        ]) =>
+        {
+            Dropped("no code is run")
+        }
+        _ if name.contains("_by_lua") || starts(&["js_access", "js_preread"]) => {
+            Closes("code that may keep people out")
+        }
+        _ if starts(&["js_"]) => Dropped("no code is run"),
+        _ if starts(&["opentracing", "otel_", "opentelemetry"]) => Dropped(LATER),
+        // Modules that change answers, count or log.
+        _ if starts(&[
+            "more_",
+            "subs_filter",
+            "pagespeed",
+            "vhost_traffic_status",
+            "fancyindex",
+            "brotli_",
+            "zstd",
+            "gzip_",
+            "image_filter_",
+            "ssi_",
+            "sub_filter_",
+            "xslt_",
+            "upload_",
+            "slice",
+            "status_zone",
+            "autoindex_",
+            "dav_",
+            "userid_",
+            "geoip",
+            "mp4_",
+            "gunzip_",
+            "charset_",
+            "addition_",
+        ]) =>
+        {
+            Dropped("no such module is here")
+        }
+        // nginx' own about servers, connections and protocols.
+        _ if starts(&[
+            "proxy_",
+            "grpc_",
+            "http2_",
+            "http3_",
+            "quic_",
+            "client_",
+            "keepalive_",
+            "open_",
+            "large_",
+        ]) =>
+        {
+            Dropped("this importer does not know it")
+        }
         _ => return None,
     })
+}
+
+/// Whether a directive of that name answers the requests of its location.
+pub(super) fn is_handler(name: &str) -> bool {
+    name.ends_with("_pass")
+        || name.starts_with("content_by_")
+        || name.starts_with("echo")
+        || matches!(
+            name,
+            "js_content"
+                | "perl"
+                | "empty_gif"
+                | "passenger_enabled"
+                | "mp4"
+                | "flv"
+                | "stub_status"
+                | "unit"
+        )
 }
 
 /// Blocks whose entries are no directives.
@@ -199,6 +284,15 @@ mod tests {
     fn what_may_keep_people_out_is_known_by_its_name() {
         for name in ["auth_basic", "auth_ldap", "access_by_lua_block", "modsecurity", "ssl_crl"] {
             assert!(matches!(known(name), Some(Closes(_))), "{name}");
+        }
+        for name in ["rewrite_by_lua_block", "server_rewrite_by_lua_file", "js_access"] {
+            assert!(matches!(known(name), Some(Closes(_))), "{name}");
+        }
+        for name in ["content_by_lua_block", "js_content", "perl", "fastcgi_pass", "uwsgi_pass", "echo"] {
+            assert_eq!(known(name), Some(Handler), "{name}");
+        }
+        for name in ["log_by_lua_block", "js_set", "more_set_headers", "fastcgi_param", "proxy_frobnicate"] {
+            assert!(matches!(known(name), Some(Dropped(_))), "{name}");
         }
         assert_eq!(known("frobnicate"), None);
     }

@@ -5,8 +5,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use super::super::parse::Directive;
 use super::Translator;
 use super::server::Server;
-use crate::base::decode::Keys;
-use crate::config::process::ListenerRaw;
 use crate::import::toml;
 
 /// An address of nginx' configuration.
@@ -154,8 +152,7 @@ impl<'a> Translator<'a> {
             });
             self.listeners.len() - 1
         });
-        let available = ListenerRaw::KEYS.iter().any(|key| key.name == "proxy_protocol");
-        let available = available && !self.trusted.is_empty();
+        let available = !self.trusted.is_empty();
         if flags.proxy_protocol && !available {
             self.drop(
                 source,
@@ -238,8 +235,7 @@ impl<'a> Translator<'a> {
                     "other names are shown the first certificate, and answered by the default server",
                 );
             }
-            let ca =
-                scope.one("ssl_client_certificate").map(|directive| self.under_directory(directive.arg(0)));
+            let ca = scope.one("ssl_client_certificate").or_else(|| scope.one("ssl_trusted_certificate"));
             let mode = match scope.value("ssl_verify_client") {
                 Some("on") => Some("required"),
                 Some("optional") => Some("optional"),
@@ -251,6 +247,17 @@ impl<'a> Translator<'a> {
                 }
                 _ => None,
             };
+            let ca = ca.map(|directive| {
+                if mode.is_some() {
+                    self.done(directive);
+                }
+                self.under_directory(directive.arg(0))
+            });
+            if let (None, Some(_), Some(directive)) = (&ca, mode, scope.one("ssl_verify_client")) {
+                let why = "no authority is named for certificates of clients";
+                self.drop(directive, format!("CLOSED, answers 403: {why}"));
+                self.closed.insert(index, why.to_owned());
+            }
             auth.push((index, ca.zip(mode)));
         }
         self.client_auth(at, servers, auth);
@@ -277,23 +284,12 @@ impl<'a> Translator<'a> {
             .filter(|(_, asked)| asked.is_some())
             .filter_map(|(index, _)| servers.get(*index)?.scope.one("ssl_verify_client"))
             .collect();
-        let available = ListenerRaw::KEYS.iter().any(|key| key.name == "client_auth");
         let differ = auth.iter().any(|(_, asked)| asked.as_ref() != Some(&first));
         let required =
             auth.iter().any(|(_, asked)| asked.as_ref().is_some_and(|(_, mode)| *mode == "required"));
         let Some(listener) = self.listeners.get_mut(at) else { return };
-        if !available {
-            listener.usable = false;
-            for directive in directives {
-                self.drop(
-                    directive,
-                    "certificates of clients are not available in this version: not listened there",
-                );
-            }
-            return;
-        }
         // Routes can ask for the certificate one by one.
-        let by_route = differ && super::headers::routes_have("auth");
+        let by_route = differ;
         let mode = if required && !by_route { "required" } else { "optional" };
         let ca = first.0.clone();
         listener.client_auth = Some((first.0, mode));
@@ -311,8 +307,6 @@ impl<'a> Translator<'a> {
         for directive in directives {
             if auth.iter().any(|(_, asked)| asked.as_ref().is_some_and(|(other, _)| *other != ca)) {
                 self.drop(directive, "CLOSED, answers 403, where the authority differs: a listener has one");
-            } else if differ && !by_route {
-                self.nearly(directive, "holds for all servers of the listener");
             } else if by_route {
                 self.nearly(directive, "asked for by the routes of the server: 401 without one");
             } else {
@@ -357,7 +351,8 @@ impl<'a> Translator<'a> {
                 Address::Unix(path) => format!("unix:{path}"),
             };
             let mut text = format!(
-                "[[listeners]]                        # {place}\nname = {}\naddress = {}\n",
+                "[[listeners]]                        {}name = {}\naddress = {}\n",
+                toml::comment(&place),
                 toml::text(&listener.name),
                 toml::text(&address)
             );

@@ -5,6 +5,7 @@
 
 mod access;
 mod condition;
+mod conditional;
 mod content;
 mod files;
 mod headers;
@@ -57,8 +58,12 @@ pub(super) struct Translator<'a> {
     proving: Vec<usize>,
     /// Networks that are believed.
     trusted: Vec<String>,
+    /// The same with the header, whether it is read or not.
+    believed: process::Believed,
     /// What `client_max_body_size` says for everything.
     body_bytes: u64,
+    /// How many locations have led to others on the way to the one at hand.
+    redirections: usize,
 }
 
 /// What comes of it.
@@ -88,14 +93,16 @@ pub(super) fn translate<'a>(
         longest_read: std::time::Duration::ZERO,
         shortest_read: std::time::Duration::MAX,
         body_bytes: 0,
+        redirections: 0,
         closed: BTreeMap::new(),
         proving: Vec::new(),
         trusted: Vec::new(),
+        believed: process::Believed::default(),
     };
     let main = Scope::of(root);
     // A file with servers alone is what `http` includes.
     let mut blocks = main.own_named("http");
-    let scope = blocks.next().map_or_else(|| main.clone(), |http| main.within(http.inner()));
+    let scope = blocks.next().map_or_else(|| main.clone(), |http| main.within(http.inner())).around_servers();
     for more in blocks {
         this.drop(more, "there is one block of it");
     }
@@ -187,6 +194,8 @@ impl<'a> Translator<'a> {
                         self.nearly(directive, "of texts that are returned; files have Edgeward's own types");
                     }
                     (Some(Known::Read), None) => self.done(directive),
+                    (Some(Known::Handler), None) => self.done(directive),
+                    (Some(Known::Handler), Some(why)) => self.drop(directive, why),
                     (None, _) => self.drop(directive, "this importer does not know it"),
                 }
             }

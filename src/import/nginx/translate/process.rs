@@ -7,9 +7,7 @@ use super::super::scope::Scope;
 use super::super::units;
 use super::Translator;
 use super::route::Route;
-use crate::base::decode::Keys;
 use crate::base::units::{format_duration, format_size};
-use crate::config::process::LimitsRaw;
 use crate::import::toml;
 use crate::telemetry::access::{Escape, Format};
 
@@ -25,10 +23,10 @@ const HEADER_BYTES_MAX: u64 = 1 << 20;
 impl<'a> Translator<'a> {
     /// `[server]`, `[limits]` and `[log]`.
     pub(super) fn process(&mut self, main: &Scope<'a>, http: &Scope<'a>) -> String {
-        let mut out = format!(
-            "# Made by `edgeward import nginx` from {}. What could not be said stands as a comment at its place.\n",
+        let mut out = toml::comment(&format!(
+            "Made by `edgeward import nginx` from {}. What could not be said stands as a comment at its place.",
             (self.names)(0)
-        );
+        ));
         let server = self.server_table(main, http);
         let limits = self.limits(main, http);
         let log = self.log(main, http);
@@ -65,9 +63,11 @@ impl<'a> Translator<'a> {
             self.done(directive);
             line("pid_file", toml::text(&self.under_prefix(directive.arg(0))));
         }
+        line("control_socket", toml::text(&self.control_socket(main)));
         if let Some(directive) = main.one("user").filter(|directive| !directive.arg(0).is_empty()) {
-            self.done(directive);
-            line("user", toml::text(directive.arg(0)));
+            let user = directive.arg(0);
+            self.nearly(directive, format!("keys, logs and the pid directory must be usable by {user}"));
+            line("user", toml::text(user));
             if let Some(group) = directive.args.get(1) {
                 line("group", toml::text(group));
             }
@@ -89,7 +89,9 @@ impl<'a> Translator<'a> {
                 match (name, directive.arg(0).to_ascii_lowercase().as_str()) {
                     ("real_ip_recursive", "on")
                     | ("real_ip_header", "x-forwarded-for" | "proxy_protocol") => self.done(directive),
-                    ("real_ip_header", _) => self.nearly(directive, "Forwarded or X-Forwarded-For is read"),
+                    ("real_ip_header", _) => {
+                        self.nearly(directive, "it is not read: a client's address is its connection's");
+                    }
                     _ => self.nearly(directive, "all trusted addresses of the list are skipped"),
                 }
             }
@@ -97,22 +99,65 @@ impl<'a> Translator<'a> {
         if lines.is_empty() { lines } else { format!("[server]\n{lines}") }
     }
 
-    /// The networks of `set_real_ip_from`, wherever it stands.
+    /// Where `edgeward reload` reaches the process: beside the pid file, if there is one.
+    fn control_socket(&self, main: &Scope<'a>) -> String {
+        let Some(pid) = main.value("pid") else { return "/run/edgeward/control.sock".to_owned() };
+        let pid = self.under_prefix(pid);
+        let stem = pid.strip_suffix(".pid").unwrap_or(&pid);
+        format!("{stem}-control.sock")
+    }
+
+    /// Who is believed in a block about the addresses of clients, and by which header.
+    fn believed_in(scope: &Scope<'a>) -> Believed {
+        let is_network =
+            |text: &&str| text.parse::<ipnet::IpNet>().is_ok() || text.parse::<std::net::IpAddr>().is_ok();
+        let mut networks: Vec<String> = Vec::new();
+        for network in
+            scope.nearest("set_real_ip_from").iter().map(|directive| directive.arg(0)).filter(is_network)
+        {
+            if !networks.iter().any(|known| known == network) {
+                networks.push(network.to_owned());
+            }
+        }
+        let header = scope.value("real_ip_header").unwrap_or("X-Real-IP").to_ascii_lowercase();
+        Believed { networks, header }
+    }
+
+    /// Whether the addresses of clients in a block are others than Edgeward will find.
+    pub(super) fn takes_other_addresses(&self, scope: &Scope<'a>) -> bool {
+        let own = Self::believed_in(scope);
+        !own.networks.is_empty() && (own != self.believed || self.trusted.is_empty())
+    }
+
+    /// The networks of `set_real_ip_from`: what all servers say, or what is said around them.
     pub(super) fn trusted_networks(&mut self, http: &Scope<'a>) -> Vec<String> {
-        let mut trusted: Vec<String> = Vec::new();
+        let mut servers =
+            http.own_named("server").map(|server| Self::believed_in(&http.within(server.inner())));
+        let first = servers.next();
+        self.believed = match first {
+            Some(first) if servers.all(|other| other == first) => first,
+            _ => Self::believed_in(http),
+        };
+        let readable = matches!(self.believed.header.as_str(), "x-forwarded-for" | "proxy_protocol");
+        let trusted = if readable { self.believed.networks.clone() } else { Vec::new() };
         let mut all: Vec<&'a Directive> = Vec::new();
         collect(http.own(), "set_real_ip_from", &mut all);
         for directive in all {
             let network = directive.arg(0);
             if network == "unix:" {
                 self.nearly(directive, "clients of unix sockets have no address");
-            } else if network.parse::<ipnet::IpNet>().is_ok() || network.parse::<std::net::IpAddr>().is_ok() {
+            } else if trusted.iter().any(|known| known == network) {
                 self.done(directive);
-                if !trusted.iter().any(|known| known == network) {
-                    trusted.push(network.to_owned());
-                }
+            } else if !self.believed.networks.iter().any(|known| known == network) {
+                self.drop(directive, "who is believed is said once: by all servers, or around them");
             } else {
-                self.drop(directive, "is no network");
+                self.nearly(
+                    directive,
+                    format!(
+                        "{} is not read, so nobody is believed; X-Forwarded-For is",
+                        self.believed.header
+                    ),
+                );
             }
         }
         trusted
@@ -193,7 +238,6 @@ impl<'a> Translator<'a> {
             .filter(|zone| matches!(zone.arg(0), "$binary_remote_addr" | "$remote_addr"))
             .filter_map(|zone| zone.arg(1).strip_prefix("zone=")?.split(':').next())
             .collect();
-        let available = LimitsRaw::KEYS.iter().any(|key| key.name == "connections_per_address");
         let mut found = None;
         let mut all: Vec<&'a Directive> = Vec::new();
         collect(http.own(), "limit_conn", &mut all);
@@ -201,14 +245,13 @@ impl<'a> Translator<'a> {
             let count = directive.arg(1).parse::<u32>().ok().filter(|count| *count > 0);
             let own = http.own_named("limit_conn").any(|own| own.id == directive.id);
             match count {
-                Some(count) if available && own && by_address.contains(&directive.arg(0)) => {
+                Some(count) if own && by_address.contains(&directive.arg(0)) => {
                     self.nearly(
                         directive,
                         "connections, not requests under way; one too many is closed, not answered",
                     );
                     found = Some(("connections_per_address", count.to_string()));
                 }
-                Some(_) if !available => self.drop(directive, "not available in this version"),
                 _ => self.drop(
                     directive,
                     "connections are counted by address and for everything: limits.connections_per_address",
@@ -385,6 +428,14 @@ impl<'a> Translator<'a> {
             route.key("access_log", "false".to_owned());
         }
     }
+}
+
+/// Who is believed about the addresses of clients.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Believed {
+    networks: Vec<String>,
+    /// In lower case.
+    header: String,
 }
 
 fn collect<'a>(block: &'a [Directive], name: &str, found: &mut Vec<&'a Directive>) {

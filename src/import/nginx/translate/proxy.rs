@@ -78,7 +78,7 @@ impl<'a> Translator<'a> {
         }
         let Some(literal) = &site.location.literal else { return Ok(()) };
         let literal = pattern::encode_path(literal);
-        let to = pattern::encode_path(uri);
+        let to = pattern::encode_written(uri);
         if to == literal {
             return Ok(());
         }
@@ -108,10 +108,13 @@ impl<'a> Translator<'a> {
             [] => return Ok(()),
             [Part::Var(name)] if name == "request_uri" => return Ok(()),
             [Part::Var(name), rest @ ..] if name == "uri" || name == "document_uri" => {
-                if rest.is_empty() {
-                    self.nearly(directive, "the request's query goes along");
+                let query = |part: &Part| matches!(part, Part::Var(name) if matches!(name.as_str(), "is_args" | "args" | "query_string"));
+                if rest.iter().all(query) {
+                    if rest.is_empty() {
+                        self.nearly(directive, "the request's query goes along");
+                    }
+                    return Ok(());
                 }
-                return Ok(());
             }
             _ => {}
         }

@@ -1,13 +1,14 @@
 //! `rewrite`: redirects, and other paths for what answers.
 
 use super::super::parse::Directive;
-use super::super::pattern::{self, Translated};
+use super::super::pattern::{self, Below, Translated};
 use super::super::vars::{Env, Part, escape};
 use super::Translator;
-use super::content::{Rewriting, Site};
+use super::access::close;
+use super::content::{Rewriting, Site, UNSAID_STATUS};
 use super::locations::{Location, Locations};
 use super::redirect::elsewhere;
-use super::route::{RoutePath, Target};
+use super::route::{Route, RoutePath, Target};
 
 impl<'a> Translator<'a> {
     pub(super) fn rewrite(
@@ -85,77 +86,180 @@ impl<'a> Translator<'a> {
         let Some(path) = self.path_of(&regex, site) else {
             return self.drop(directive, "its regex and the location's path cannot be asked for together");
         };
-        let location = if flag == "break" && !site.location.is_server {
-            site.location.clone()
-        } else {
-            let (found, certain) = self.location_of(&to, locations);
-            let Some(found) = found else {
-                return self.drop(directive, "which location answers the new path cannot be told");
-            };
-            if !certain {
-                self.nearly(
-                    directive,
-                    format!(
-                        "the new path is answered as by location {}",
-                        found.literal.clone().unwrap_or_default()
-                    ),
-                );
-            }
-            found
-        };
         if flag.is_empty() {
             self.nearly(directive, "what would be rewritten again is not");
         }
         let env = env.matched_by(path.regex());
-        let there = Site { location: &location, path };
-        let mut route = if let Some(returned) =
-            location.scope.own_named("return").next().filter(|_| !location.is_server)
-        {
-            self.returned(returned, &there, &env)
+        let rewrite = (regex.clone(), to.clone());
+        let routes = if flag == "break" && !site.location.is_server {
+            // Nothing more of the rewrite phase; what comes after it holds.
+            self.content_routes(&Site { location: site.location, path }, &env, locations, Some(&rewrite))
         } else {
-            self.content(&there, &env, locations, Some(&(regex.clone(), to)))
+            match self.location_of(&to, locations) {
+                Found::None => {
+                    self.drop(
+                        directive,
+                        format!(
+                            "answers {UNSAID_STATUS}: which location answers the new path cannot be told"
+                        ),
+                    );
+                    vec![self.unsaid(&Site { location: site.location, path }, &directive.text())]
+                }
+                Found::Closed(by) => {
+                    let why = format!("the new path may be one of location {by}, which keeps people out");
+                    self.drop(directive, format!("CLOSED, answers 403: {why}"));
+                    let there = Site { location: site.location, path };
+                    let mut route =
+                        self.route(&there, Target::Respond { status: 403, text: None, content_type: None });
+                    close(&mut route, &why);
+                    vec![route]
+                }
+                Found::Location { location, instead: Some(status), .. } => {
+                    self.drop(
+                        directive,
+                        format!("answers {status}, as location {} does", location.block.arg(0)),
+                    );
+                    let there = Site { location: site.location, path };
+                    vec![self.route(&there, Target::Respond { status, text: None, content_type: None })]
+                }
+                Found::Location { location, certain, instead: None } => {
+                    if !certain {
+                        self.nearly(
+                            directive,
+                            format!(
+                                "the new path is answered as by location {}",
+                                location.literal.clone().unwrap_or_default()
+                            ),
+                        );
+                    }
+                    self.elsewhere_routes(
+                        directive,
+                        &Site { location: &location, path },
+                        &env,
+                        locations,
+                        Some(&rewrite),
+                    )
+                }
+            }
         };
-        route.source = Some(directive);
-        if takes_all(&regex, site) {
-            out.end = Some(route);
-            out.over = true;
-        } else {
-            out.before.push(route);
+        let all = takes_all(&regex, site);
+        let count = routes.len();
+        for (index, mut route) in routes.into_iter().enumerate() {
+            route.source = Some(directive);
+            if all && index + 1 == count {
+                out.end = Some(route);
+                out.over = true;
+            } else {
+                out.before.push(route);
+            }
         }
     }
 
-    /// The location of a path that begins as the template does; whether that is certain.
-    fn location_of(&self, to: &str, locations: &Locations<'a>) -> (Option<Location<'a>>, bool) {
+    /// The routes of a location for requests whose path was another one's: `site` has that path.
+    ///
+    /// What the location asks of the path, or makes of it, cannot be said then.
+    pub(super) fn elsewhere_routes(
+        &mut self,
+        directive: &'a Directive,
+        site: &Site<'a, '_>,
+        env: &Env,
+        locations: &Locations<'a>,
+        rewrite: Option<&(String, String)>,
+    ) -> Vec<Route<'a>> {
+        let block = site.location.scope.own();
+        let asks = |directive: &Directive| {
+            directive.name == "if"
+                && directive.args.iter().any(|arg| {
+                    ["$uri", "$document_uri", "$request_filename", "${uri}", "-f", "-d", "-e", "-x"]
+                        .iter()
+                        .any(|name| arg.contains(name))
+                })
+        };
+        let why = if self.redirections >= REDIRECTIONS_MAX {
+            "locations lead to each other without end"
+        } else if !site.location.is_server && rewrites(block) {
+            "the location rewrites the path again"
+        } else if block.iter().any(asks) {
+            "the location asks for the new path"
+        } else {
+            self.redirections += 1;
+            let mut env = env.clone();
+            let routes = self.location_routes_of(site, &mut env, locations, rewrite);
+            self.redirections -= 1;
+            return routes;
+        };
+        let status = if self.keeps_out(&site.location.scope) { 403 } else { UNSAID_STATUS };
+        self.drop(directive, format!("answers {status}: {why}"));
+        let mut route = self.unsaid(site, why);
+        if status == 403 {
+            close(&mut route, why);
+        }
+        vec![route]
+    }
+
+    /// The location of a path that begins as the template does.
+    pub(super) fn location_of(&self, to: &str, locations: &Locations<'a>) -> Found<'a> {
         let (literal, whole) = match to.find('{') {
             Some(at) => (to.get(..at).unwrap_or_default(), false),
             None => (to, true),
         };
+        let end = to.rsplit('}').next().filter(|_| !whole).unwrap_or_default();
         let mut certain = true;
+        // Those that might be it, if the rest of the path were known.
+        let mut skipped: Vec<&Location<'a>> = Vec::new();
         for placed in &locations.placed {
-            let found = match (&placed.path, &placed.location.literal) {
+            let location = &placed.location;
+            let (found, possible) = match (&placed.path, &location.literal) {
                 _ if placed.redirected.is_some() => continue,
                 (RoutePath::Exact(path), _) => {
-                    certain &= whole || !path.starts_with(literal);
-                    whole && path == literal
-                }
-                (_, Some(prefix)) => {
-                    let prefix = pattern::encode_path(prefix);
-                    certain &= whole || literal.starts_with(&prefix) || !prefix.starts_with(literal);
-                    literal.starts_with(&prefix)
+                    (whole && path == literal, !whole && path.starts_with(literal))
                 }
                 (RoutePath::Regex(regex), None) => {
                     let fits =
                         regex::bytes::Regex::new(regex).is_ok_and(|regex| regex.is_match(literal.as_bytes()));
-                    certain &= whole;
-                    whole && fits
+                    (whole && fits, !whole && pattern::may_find(regex, literal, end))
                 }
-                _ => false,
+                (_, Some(prefix)) => {
+                    let prefix = pattern::encode_path(prefix);
+                    let longer: Vec<(String, &Location<'a>)> = prefixes_longer_than(&prefix, locations);
+                    let found = literal.starts_with(&prefix)
+                        && !longer.iter().any(|(other, _)| literal.starts_with(other.as_str()));
+                    if found && !whole {
+                        // Wherever they stand in the order: of prefixes the longest counts.
+                        let possible = longer.iter().filter(|(other, _)| other.starts_with(literal));
+                        for (_, other) in possible {
+                            certain = false;
+                            skipped.push(other);
+                        }
+                    }
+                    (found, !whole && prefix.starts_with(literal))
+                }
+                _ => (false, true),
             };
             if found {
-                return (Some(placed.location.clone()), certain);
+                if let Some(by) = skipped.iter().find(|other| self.is_stricter(other, location)) {
+                    return Found::Closed(by.block.args.join(" "));
+                }
+                let instead = placed.instead.as_ref().map(|(status, _)| *status);
+                return Found::Location { location: location.clone(), certain, instead };
+            }
+            if possible {
+                certain = false;
+                skipped.push(location);
             }
         }
-        (None, false)
+        Found::None
+    }
+
+    /// Whether a location may keep out whom another lets in.
+    pub(super) fn is_stricter(&self, one: &Location<'a>, other: &Location<'a>) -> bool {
+        let rules = |location: &Location<'a>| -> Vec<u32> {
+            location.scope.nearest_of(&["allow", "deny"]).iter().map(|rule| rule.id).collect()
+        };
+        let closing = |location: &Location<'a>| self.closing(&location.scope).map(|directive| directive.id);
+        self.refuses(&one.scope)
+            || rules(one) != rules(other) && self.keeps_out(&one.scope)
+            || closing(one).is_some() && closing(one) != closing(other)
     }
 
     /// The path of a route that takes what `regex` finds at a site.
@@ -175,8 +279,8 @@ impl<'a> Translator<'a> {
                     .filter(|_| !regex.contains('('))
             }
             (_, Some(literal)) => match pattern::below(&pattern::encode_path(literal), regex) {
-                (both, true) => Some(RoutePath::Regex(both)),
-                _ => None,
+                Below::Exact(both) => Some(RoutePath::Regex(both)),
+                Below::Never | Below::Unsaid => None,
             },
             (RoutePath::Regex(own), None) if own == regex => Some(RoutePath::Regex(regex.to_owned())),
             _ => None,
@@ -225,6 +329,45 @@ impl<'a> Translator<'a> {
         }
         finish(to, None)
     }
+}
+
+/// The prefixes that are longer than one, encoded, with their locations.
+fn prefixes_longer_than<'l, 'a>(
+    prefix: &str,
+    locations: &'l Locations<'a>,
+) -> Vec<(String, &'l Location<'a>)> {
+    locations
+        .placed
+        .iter()
+        .filter(|placed| placed.redirected.is_none() && !matches!(placed.path, RoutePath::Exact(_)))
+        .filter_map(|placed| {
+            Some((pattern::encode_path(placed.location.literal.as_deref()?), &placed.location))
+        })
+        .filter(|(other, _)| other.len() > prefix.len())
+        .collect()
+}
+
+/// Which location answers a path.
+pub(super) enum Found<'a> {
+    /// This one, as far as can be told; `instead`: a status in place of what it says.
+    Location {
+        location: Location<'a>,
+        certain: bool,
+        instead: Option<u16>,
+    },
+    /// It may be this one, which keeps people out.
+    Closed(String),
+    None,
+}
+
+/// Deepest that locations lead to others.
+const REDIRECTIONS_MAX: usize = 8;
+
+/// Whether a block makes another path of the request's.
+fn rewrites(block: &[Directive]) -> bool {
+    block
+        .iter()
+        .any(|directive| directive.name == "rewrite" || directive.name == "if" && rewrites(directive.inner()))
 }
 
 struct Rewritten<'f> {

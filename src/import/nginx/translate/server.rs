@@ -40,6 +40,9 @@ struct Group<'a> {
     routes: Vec<(String, Route<'a>)>,
 }
 
+/// Hosts, and which they are where it is one.
+type HostCopy = (Vec<String>, Option<String>);
+
 /// Hosts for which a server that depends on the host is written out, at most.
 const HOSTS_MAX: usize = 64;
 
@@ -100,8 +103,12 @@ impl<'a> Translator<'a> {
         }
         for (hosts, listeners) in copies {
             for listeners in self.by_scheme(index, server, listeners) {
-                for (hosts, known) in self.by_host(server, &hosts) {
+                let (copies, no_hosts) = self.by_host(server, &hosts);
+                for (hosts, known) in copies {
                     let mut env = Env::default();
+                    if known.is_none() {
+                        env.exclude_hosts(no_hosts.clone());
+                    }
                     if let Some(host) = &known {
                         env.set_text("host", host);
                         env.set_text("http_host", host);
@@ -211,12 +218,14 @@ impl<'a> Translator<'a> {
     }
 
     /// Writes each host out where the server's answers depend on which it is.
-    fn by_host(&self, server: &Server<'a>, hosts: &[String]) -> Vec<(Vec<String>, Option<String>)> {
+    ///
+    /// Also the hosts that requests of the last, where no host is named, have not got.
+    fn by_host(&self, server: &Server<'a>, hosts: &[String]) -> (Vec<HostCopy>, Vec<String>) {
         let whole = vec![(hosts.to_vec(), None)];
         let mut known: Vec<String> = Vec::new();
         let depends = self.hosts_asked(server.block.inner(), &mut known);
         if !depends {
-            return whole;
+            return (whole, Vec::new());
         }
         for name in &server.names {
             if let HostPattern::Exact(name) = name {
@@ -227,18 +236,21 @@ impl<'a> Translator<'a> {
         known.dedup();
         known.retain(|name| {
             HostPattern::parse(name).is_ok_and(|pattern| matches!(pattern, HostPattern::Exact(_)))
-                && (hosts.is_empty() || server.names.iter().any(|pattern| pattern.matches(name)))
         });
+        let (mut known, mut no_hosts): (Vec<String>, Vec<String>) = known
+            .into_iter()
+            .partition(|name| hosts.is_empty() || server.names.iter().any(|pattern| pattern.matches(name)));
         known.truncate(HOSTS_MAX);
+        no_hosts.extend(known.iter().cloned());
         if known.is_empty() {
-            return whole;
+            return (whole, no_hosts);
         }
         let mut all: Vec<_> = known.iter().map(|name| (vec![name.clone()], Some(name.clone()))).collect();
         let rest: Vec<String> = hosts.iter().filter(|host| !known.contains(host)).cloned().collect();
         if hosts.is_empty() || !rest.is_empty() {
             all.push((rest, None));
         }
-        all
+        (all, no_hosts)
     }
 
     /// Whether conditions or maps of the server ask for the host; the hosts they name.
@@ -250,7 +262,11 @@ impl<'a> Translator<'a> {
                 if text.contains("$host") || text.contains("$http_host") {
                     asked = true;
                     let words = text.split(['=', ' ', '(', ')', '"', '\'', '!']);
-                    known.extend(words.filter(|word| word.contains('.')).map(str::to_ascii_lowercase));
+                    known.extend(
+                        words
+                            .filter(|word| !word.is_empty() && !word.starts_with(['$', '~']))
+                            .map(str::to_owned),
+                    );
                 }
             }
             for (name, map) in &self.maps {
