@@ -175,6 +175,8 @@ impl Http2Stream {
         if head.status == StatusCode::SWITCHING_PROTOCOLS || self.answer_head.is_some() {
             return Ok(());
         }
+        // Whoever waits to be asked for a body is waited for from now on.
+        self.awaited = None;
         let mut interim = Response::from_parts(head.as_owned_parts(), ());
         remove_connection_fields(interim.headers_mut());
         self.answer.send_informational(interim).or_err(ErrorType::WriteError, "sending an interim answer")

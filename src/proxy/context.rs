@@ -60,6 +60,8 @@ pub struct Context {
     /// The server's answer was received whole.
     pub(super) answer_ended: bool,
     pub(super) recorded: bool,
+    /// No pace is demanded yet: see [`Context::hold_pace`].
+    pub(super) pace_held: bool,
 }
 
 /// What is needed of the request's head when the session is gone, or lent out.
@@ -151,6 +153,7 @@ impl Context {
             response_body_bytes: 0,
             answer_ended: false,
             recorded: false,
+            pace_held: false,
         }
     }
 
@@ -318,6 +321,23 @@ impl Context {
         if let Some(exchange) = &self.exchange {
             exchange.demand(0);
             exchange.watch_longer(self.snapshot.limits.stream_idle);
+        }
+    }
+
+    /// Until the server asks for the body, it is not the client that is waited for.
+    pub(super) fn hold_pace(&mut self) {
+        if let Some(exchange) = self.exchange.as_ref().filter(|_| self.head.marks.expect) {
+            exchange.demand(0);
+            self.pace_held = true;
+        }
+    }
+
+    /// The server asked, or the client did not wait for it.
+    pub(super) fn resume_pace(&mut self) {
+        if std::mem::take(&mut self.pace_held)
+            && let Some(exchange) = &self.exchange
+        {
+            exchange.demand(self.snapshot.limits.min_body_rate);
         }
     }
 

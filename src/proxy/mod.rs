@@ -111,6 +111,8 @@ impl ProxyHttp for Gateway {
                 if ctx.is_silence_normal() {
                     session.set_read_timeout(Some(ctx.snapshot.limits.stream_idle));
                     ctx.lift_pace();
+                } else {
+                    ctx.hold_pace();
                 }
                 return Ok(false);
             }

@@ -45,6 +45,8 @@ pub struct Marks {
     pub request_id: bool,
     /// `Host`.
     pub host: bool,
+    /// `Expect`: the client may hold its body back until it is asked for it.
+    pub expect: bool,
 }
 
 impl<'h> Received<'h> {
@@ -97,6 +99,7 @@ impl Marks {
             | "http2-settings"
             | "trailer" => self.hop = true,
             "tracestate" => self.trace = true,
+            "expect" => self.expect = true,
             name if name.starts_with('x') || name.starts_with('f') => {
                 self.forwarding |= is_forwarding(name);
                 self.identity |= is_identity(name);
@@ -124,10 +127,11 @@ mod tests {
         let received = Received::read(&headers);
         assert_eq!(received.accept.unwrap(), "a");
         assert_eq!(received.host.unwrap(), "h");
-        let Marks { upgrade, hop, forwarding, identity, trace, several_traces, request_id, host } =
+        let Marks { upgrade, hop, forwarding, identity, trace, several_traces, request_id, host, expect } =
             received.marks;
         assert!(
-            host && ![upgrade, hop, forwarding, identity, trace, several_traces, request_id].contains(&true)
+            host && ![upgrade, hop, forwarding, identity, expect, trace, several_traces, request_id]
+                .contains(&true)
         );
     }
 

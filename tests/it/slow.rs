@@ -89,6 +89,38 @@ async fn a_body_in_bursts_is_served() {
     }
 }
 
+/// A server that takes its time to ask for a body uses up its own, not the client's.
+#[tokio::test]
+async fn a_body_that_is_asked_for_late_is_not_late() {
+    const PIECE: usize = 8 * 1024;
+    let app = RawUpstream::script(|mut peer| async move {
+        peer.head().await;
+        let mut ticks = ticks(900);
+        ticks.tick().await;
+        ticks.tick().await;
+        peer.write(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+        peer.body(5 * PIECE).await;
+        peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await;
+        peer.rest().await;
+    })
+    .await;
+    let gw = in_front_of(&app, "").and(BOUNDS).start().await;
+    let mut raw = gw.raw().await;
+    let length = 5 * PIECE;
+    raw.send(format!(
+        "POST /late HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+    ))
+    .await;
+    assert_eq!(raw.read_exactly(25).await, b"HTTP/1.1 100 Continue\r\n\r\n");
+    let mut ticks = ticks(800);
+    ticks.tick().await;
+    for _ in 0..5 {
+        ticks.tick().await;
+        raw.send(vec![b'x'; PIECE]).await;
+    }
+    raw.response().await.expect_status(200);
+}
+
 /// A stream may move as slowly as it likes, in both directions.
 #[tokio::test]
 async fn streams_have_no_pace() {

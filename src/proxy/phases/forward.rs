@@ -144,6 +144,7 @@ pub(in crate::proxy) fn body(
     end: bool,
     ctx: &mut Context,
 ) -> Result<()> {
+    ctx.resume_pace();
     if let Some(exchange) = &ctx.exchange {
         // It was the client that was waited for.
         exchange.server_spoke();

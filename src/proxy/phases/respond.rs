@@ -60,11 +60,13 @@ pub(in crate::proxy) fn edit(
 ) -> Result<()> {
     if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
         edit::interim(response);
+        ctx.resume_pace();
         return Ok(());
     }
     ctx.status = response.status.as_u16();
     ctx.failure = None;
     ctx.answer_began();
+    ctx.resume_pace();
     let is_stream = is_stream(response);
     if is_stream {
         session.set_read_timeout(Some(ctx.snapshot.limits.stream_idle));
