@@ -1,6 +1,6 @@
 //! The limit on open file descriptors.
 
-pub use crate::config::settings::{connections_within, descriptors_wanted as wanted};
+pub use crate::config::settings::descriptors_wanted as wanted;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 /// The most that [`raise_limit`] could raise it to; `None` = unlimited.

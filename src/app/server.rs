@@ -134,9 +134,9 @@ impl Server {
             let (connections, idle) = (snapshot.limits.connections, snapshot.limits.upstream_idle);
             let wanted = descriptors::wanted(connections, idle);
             if limit < wanted {
-                tracing::warn!(limit, wanted, "the limit on open files is too low for limits.connections");
-            } else if connections == descriptors::connections_within(limit, idle) {
-                tracing::info!(limit, connections, "as many connections as the limit on open files allows");
+                // `check` warns where somebody asked for more than there is.
+                let what = "open files allow so many connections, not all of them proxied at once";
+                tracing::info!(limit, connections, wanted, "{what}");
             }
         }
         let (user, group) = (snapshot.server.user.as_deref(), snapshot.server.group.as_deref());

@@ -64,10 +64,11 @@ pub fn descriptors_wanted(connections: usize, upstream_idle: usize) -> u64 {
     connections.saturating_mul(2).saturating_add(upstream_idle).saturating_add(OTHER_DESCRIPTORS) as u64
 }
 
-/// The most connections that `descriptors` are enough for.
+/// The most connections that `descriptors` are enough for: one for each that is idle. (Those that wait for a server take
+/// two, but most connections of a gateway are idle.)
 pub fn connections_within(descriptors: u64, upstream_idle: usize) -> usize {
     let left = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    (left.saturating_sub(upstream_idle.saturating_add(OTHER_DESCRIPTORS)) / 2).max(CONNECTIONS_MIN)
+    left.saturating_sub(upstream_idle.saturating_add(OTHER_DESCRIPTORS)).max(CONNECTIONS_MIN)
 }
 
 /// Where a listener is bound.
