@@ -468,7 +468,10 @@ async fn check_warns_of_accounts_that_are_not_there() {
 #[tokio::test]
 async fn files_that_the_user_cannot_read_are_named() {
     use std::os::unix::fs::PermissionsExt;
-    assert!(rustix::process::geteuid().is_root(), "only root can become somebody else");
+    if !rustix::process::geteuid().is_root() {
+        // Only root can become somebody else: there is nobody to be kept from anything.
+        return;
+    }
     let directory = tempfile::tempdir().unwrap();
     let allow = |name: &str, mode: u32| {
         let path = directory.path().join(name);
