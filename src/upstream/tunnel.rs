@@ -40,9 +40,10 @@ pub fn prepare(peer: &mut HttpPeer, introduction: Option<Introduction>) {
     static TUNNELS: AtomicU64 = AtomicU64::new(0);
     peer.options.set_http_version(1, 1);
     // Pingora tells idle connections apart by their descriptor, and shows it none: such a connection must not meet
-    // another one in a pool. A key of its own keeps it apart, and no time in the pool has it closed at once.
+    // another one in a pool. A key of its own keeps it apart, and next to no time in the pool has it closed at once. (None
+    // at all would be a time-out of zero, for which Pingora's timer panics in a debug build within its first millisecond.)
     peer.group_key ^= TUNNELS.fetch_add(1, Ordering::Relaxed).wrapping_add(1).rotate_left(32);
-    peer.options.idle_timeout = Some(Duration::ZERO);
+    peer.options.idle_timeout = Some(Duration::from_millis(1));
     peer.options.custom_l4 = Some(Arc::new(Patient { limit: peer.options.connection_timeout, introduction }));
 }
 
