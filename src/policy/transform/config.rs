@@ -152,7 +152,7 @@ impl QueryEditsRaw {
 
 /// Headers that say how a message is framed or what holds for one connection: the gateway writes them itself, and who
 /// could bring one back could have two readers see two messages (RFC 9110 section 7.6.1).
-const OF_THE_HOP: &[&str] = &[
+pub const OF_THE_HOP: &[&str] = &[
     "connection",
     "content-length",
     "expect",

@@ -5,6 +5,7 @@ use super::super::units;
 use super::super::vars::{Env, Part};
 use super::Translator;
 use super::route::{Route, RoutePath, Target};
+use crate::policy::transform::OF_THE_HOP;
 use crate::routing::PathPattern;
 use crate::routing::template::{Scope as Names, Template};
 
@@ -25,23 +26,11 @@ const OWN: [&str; 6] = ["connection", "upgrade", "te", "trailer", "transfer-enco
 
 /// Why a header is not edited: it is none, or the gateway makes it.
 fn not_ours_to_edit(lower: &str) -> Option<&'static str> {
-    const OF_THE_HOP: [&str; 11] = [
-        "connection",
-        "content-length",
-        "expect",
-        "http2-settings",
-        "keep-alive",
-        "proxy-connection",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "x-request-id",
-    ];
     if http::HeaderName::from_bytes(lower.as_bytes()).is_err() {
         return Some("is no header's name");
     }
-    OF_THE_HOP.contains(&lower).then_some("the gateway sets it itself")
+    let own = OF_THE_HOP.contains(&lower) || lower == "x-request-id";
+    own.then_some("the gateway sets it itself")
 }
 
 /// The template of a header's value on a route with this path; why there is none.
