@@ -1,7 +1,8 @@
 //! Edgeward: an API gateway and edge proxy on Pingora. `ARCHITECTURE.md` says what lives where and why.
 //!
 //! Folders are the architecture; imports point one way, and `tests/it/tidy.rs` holds that:
-//! `cli → app → {proxy, admin} → ingress → config → {policy, upstream, files} → routing → telemetry → base`.
+//! `cli → app → {proxy, admin} → ingress → config → {policy, upstream, files} → identity → {store, cluster} →
+//! routing → telemetry → base`.
 
 pub mod admin;
 pub mod app;
@@ -10,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod files;
+pub mod identity;
 pub mod import;
 pub mod ingress;
 #[cfg(any(test, feature = "fuzzing"))]

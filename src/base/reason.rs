@@ -46,6 +46,50 @@ pub enum Reason {
     IpDenied,
     /// The route wants a client certificate, and the connection has none.
     CertificateRequired,
+    /// The route wants to know who asks, and the request has no credentials.
+    CredentialsRequired,
+    /// Credentials of one kind stand in several places (RFC 6750 section 2).
+    CredentialsAmbiguous,
+    /// The token is not a signed JSON Web Token in compact form, or larger than allowed.
+    TokenMalformed,
+    /// Nobody the route trusts vouches for the token: signature, key, algorithm, issuer, audience or a claim is wrong.
+    TokenInvalid,
+    /// The token was valid, and is no longer.
+    TokenExpired,
+    /// The token says that it holds later.
+    TokenNotYetValid,
+    /// The token, or all of its subject up to a moment, was revoked.
+    TokenRevoked,
+    /// The keys of the token's provider were never fetched.
+    KeysUnavailable,
+    /// The API key is unknown, expired or revoked.
+    ApiKeyInvalid,
+    /// Who asks does not hold the roles that the route wants.
+    RoleMissing,
+    /// The token lacks a scope that the route wants.
+    ScopeMissing,
+    /// The route's `auth.when` does not hold, or cannot be evaluated.
+    RuleDenied,
+    /// A route's `when` cannot be evaluated for the request.
+    ExpressionFailed,
+    /// The body of a login, refresh or logout is not what it has to be.
+    LoginMalformed,
+    /// No such user, another password, or a user who is disabled: which of them, only the log says.
+    LoginFailed,
+    /// The refresh token is unknown, used up, expired or revoked.
+    RefreshInvalid,
+    /// More passwords wait to be checked than the queue holds.
+    LoginBusy,
+    /// The store did not answer, or not in time.
+    StoreUnavailable,
+    /// A rate limit has no room for the request.
+    RateLimited,
+    /// The plan's quota for the period is used up.
+    QuotaExceeded,
+    /// As many requests are under way as the limit allows.
+    ConcurrencyExceeded,
+    /// The limit's counters cannot be reached, and it denies without them.
+    LimitUnavailable,
     /// All servers of the upstream are unhealthy or ejected.
     NoServer,
     /// No address of the upstream's servers is known yet.
@@ -100,6 +144,28 @@ impl Reason {
         Self::RangeNotSatisfiable,
         Self::IpDenied,
         Self::CertificateRequired,
+        Self::CredentialsRequired,
+        Self::CredentialsAmbiguous,
+        Self::TokenMalformed,
+        Self::TokenInvalid,
+        Self::TokenExpired,
+        Self::TokenNotYetValid,
+        Self::TokenRevoked,
+        Self::KeysUnavailable,
+        Self::ApiKeyInvalid,
+        Self::RoleMissing,
+        Self::ScopeMissing,
+        Self::RuleDenied,
+        Self::ExpressionFailed,
+        Self::LoginMalformed,
+        Self::LoginFailed,
+        Self::RefreshInvalid,
+        Self::LoginBusy,
+        Self::StoreUnavailable,
+        Self::RateLimited,
+        Self::QuotaExceeded,
+        Self::ConcurrencyExceeded,
+        Self::LimitUnavailable,
         Self::NoServer,
         Self::NotReady,
         Self::CircuitOpen,
@@ -135,10 +201,24 @@ impl Reason {
     pub const fn grpc_status(self) -> u8 {
         match self {
             Self::FileNotFound => 5,
-            Self::IpDenied | Self::FileForbidden => 7,
+            Self::IpDenied
+            | Self::FileForbidden
+            | Self::RoleMissing
+            | Self::ScopeMissing
+            | Self::RuleDenied => 7,
             Self::PreconditionFailed => 9,
             Self::RangeNotSatisfiable => 11,
-            Self::CertificateRequired => 16,
+            Self::CertificateRequired
+            | Self::CredentialsRequired
+            | Self::TokenMalformed
+            | Self::TokenInvalid
+            | Self::TokenExpired
+            | Self::TokenNotYetValid
+            | Self::TokenRevoked
+            | Self::ApiKeyInvalid
+            | Self::LoginFailed
+            | Self::RefreshInvalid => 16,
+            Self::CredentialsAmbiguous | Self::ExpressionFailed | Self::LoginMalformed => 3,
             Self::RouteNotFound | Self::MethodNotAllowed | Self::MethodUnsupported => 12,
             Self::HeaderTimeout
             | Self::BodyTimeout
@@ -146,7 +226,12 @@ impl Reason {
             | Self::ConnectTimeout
             | Self::UpstreamTimeout
             | Self::DeadlineExceeded => 4,
-            Self::BodyTooLarge | Self::HeaderTooLarge | Self::UriTooLong => 8,
+            Self::BodyTooLarge
+            | Self::HeaderTooLarge
+            | Self::UriTooLong
+            | Self::RateLimited
+            | Self::QuotaExceeded
+            | Self::ConcurrencyExceeded => 8,
             Self::NoServer
             | Self::NotReady
             | Self::CircuitOpen
@@ -154,6 +239,10 @@ impl Reason {
             | Self::UpstreamTls
             | Self::UpstreamReset
             | Self::BadResponse
+            | Self::KeysUnavailable
+            | Self::LoginBusy
+            | Self::StoreUnavailable
+            | Self::LimitUnavailable
             | Self::Overloaded => 14,
             Self::ClientClosed | Self::ClientTooSlow => 1,
             Self::RequestMalformed
@@ -206,6 +295,32 @@ impl Reason {
             Self::CertificateRequired => {
                 (401, "auth.certificate_required", "A client certificate is needed here.")
             }
+            Self::CredentialsRequired => (401, "auth.credentials_required", "Credentials are needed here."),
+            Self::CredentialsAmbiguous => {
+                (400, "auth.credentials_ambiguous", "Send one credential, in one place.")
+            }
+            Self::TokenMalformed => (401, "auth.token_malformed", "The token is not valid."),
+            Self::TokenInvalid => (401, "auth.token_invalid", "The token is not valid."),
+            Self::TokenExpired => (401, "auth.token_expired", "The token has expired."),
+            Self::TokenNotYetValid => (401, "auth.token_not_yet_valid", "The token is not valid yet."),
+            Self::TokenRevoked => (401, "auth.token_revoked", "The token is no longer valid."),
+            Self::KeysUnavailable => {
+                (503, "auth.keys_unavailable", "Tokens cannot be verified at the moment.")
+            }
+            Self::ApiKeyInvalid => (401, "auth.api_key_invalid", "The API key is not valid."),
+            Self::RoleMissing => (403, "auth.role_missing", "A role is missing that is needed here."),
+            Self::ScopeMissing => (403, "auth.scope_missing", "The token lacks a scope that is needed here."),
+            Self::RuleDenied => (403, "auth.denied", "This is not allowed."),
+            Self::ExpressionFailed => (400, "route.expression_failed", "The request cannot be matched."),
+            Self::LoginMalformed => (400, "login.malformed", "The request is not a login."),
+            Self::LoginFailed => (401, "login.failed", "The user name or the password is wrong."),
+            Self::RefreshInvalid => (401, "login.refresh_invalid", "The refresh token is not valid."),
+            Self::LoginBusy => (503, "login.busy", "Too many logins at the moment."),
+            Self::StoreUnavailable => (503, "store.unavailable", "This is not possible at the moment."),
+            Self::RateLimited => (429, "limit.exceeded", "Too many requests."),
+            Self::QuotaExceeded => (429, "limit.quota_exceeded", "The quota is used up."),
+            Self::ConcurrencyExceeded => (429, "limit.concurrency_exceeded", "Too many requests at once."),
+            Self::LimitUnavailable => (503, "limit.unavailable", "This is not possible at the moment."),
             Self::NoServer => (503, "upstream.no_server", "No server is available at the moment."),
             Self::NotReady => (503, "upstream.not_ready", "The service is not ready yet."),
             Self::CircuitOpen => (503, "upstream.circuit_open", "The service is recovering from failures."),

@@ -11,6 +11,9 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry", "demo"],
     // Policies and uses of it read its templates; it knows none of them.
     &["routing"],
+    // What identity, limits, services and usage share.
+    &["store", "cluster"],
+    &["identity"],
     &["policy", "upstream", "files"],
     &["config"],
     // The proxy's hooks ask `ingress` for the connection they run on; not the other way round.

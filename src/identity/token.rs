@@ -1,0 +1,46 @@
+//! A token that was verified, and why one was not.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value};
+
+use crate::base::reason::Reason;
+
+/// A JSON Web Token (RFC 7519) whose signature and claims were checked. Immutable: the requests that show it share it.
+#[derive(Debug)]
+pub struct Token {
+    /// The provider that vouches for it, by its name in the configuration.
+    pub provider: Arc<str>,
+    /// `sub`.
+    pub subject: Option<Box<str>>,
+    /// `jti`.
+    pub id: Option<Box<str>>,
+    /// `iat`, in Unix seconds.
+    pub issued_at: Option<i64>,
+    /// `exp`, in Unix seconds, leeway not included.
+    pub expires_at: Option<i64>,
+    /// The provider's `roles_claim`.
+    pub roles: Box<[Box<str>]>,
+    /// `scope` or `scp` (RFC 8693 section 4.2).
+    pub scopes: Box<[Box<str>]>,
+    /// All claims, in the order of the payload.
+    pub claims: Map<String, Value>,
+    /// The payload's JSON, byte for byte as it was signed.
+    pub payload: Box<[u8]>,
+}
+
+/// Why a credential does not prove anything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What the client is told.
+    pub reason: Reason,
+    /// Which provider, which check, by how much: for the log and `explain` alone.
+    pub detail: String,
+}
+
+impl Refusal {
+    /// One for `reason`.
+    pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
+        Self { reason, detail: detail.into() }
+    }
+}
