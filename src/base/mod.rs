@@ -11,6 +11,7 @@ pub mod out;
 pub mod peer;
 pub mod problem;
 pub mod reason;
+pub mod registry;
 pub mod respond;
 pub mod secret;
 pub mod seldom;

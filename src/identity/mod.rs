@@ -2,6 +2,13 @@
 //!
 //! Policies ask here; nothing here knows routes or requests.
 
+pub mod cache;
 pub mod consumer;
+pub mod jwks;
+pub mod jwt;
+pub mod keys;
+pub mod live;
 pub mod principal;
+pub mod provider;
+pub mod signing;
 pub mod token;

@@ -1,6 +1,7 @@
 //! A token that was verified, and why one was not.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -36,11 +37,19 @@ pub struct Refusal {
     pub reason: Reason,
     /// Which provider, which check, by how much: for the log and `explain` alone.
     pub detail: String,
+    /// When asking again may help: what `Retry-After` says.
+    pub retry_after: Option<Duration>,
 }
 
 impl Refusal {
     /// One for `reason`.
     pub fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), retry_after: None }
+    }
+
+    /// The same, of the provider called `name`.
+    pub fn by(mut self, name: &str) -> Self {
+        self.detail.insert_str(0, &format!("provider {name}: "));
+        self
     }
 }

@@ -3,17 +3,14 @@
 //! Everything is held weakly. A new configuration takes over what it shares with the one before; what nobody holds any
 //! more, neither a configuration nor a request, is gone.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Instant;
-
-use parking_lot::Mutex;
 
 use super::address::Address;
 use super::discovery::{Name, Resolve};
 use super::server::ServerState;
 use super::{Fallback, Settings, Upstream};
+use crate::base::registry::Registry;
 use crate::telemetry::metrics::Metrics;
 
 /// What makes a server the same server in two configurations.
@@ -80,72 +77,5 @@ impl Live {
     /// requests go on, but its background work is done for it.
     pub(super) fn started(&self, upstream: &Arc<Upstream>) -> Option<Arc<Upstream>> {
         self.started.replace(upstream.name.clone(), upstream).filter(|before| !Arc::ptr_eq(before, upstream))
-    }
-}
-
-/// Values by identity, for as long as somebody holds them.
-#[derive(Debug)]
-struct Registry<K, V> {
-    inner: Mutex<Inner<K, V>>,
-}
-
-#[derive(Debug)]
-struct Inner<K, V> {
-    by_key: HashMap<K, Weak<V>>,
-    /// Size at which dead entries are looked for: the map stays within twice what is alive.
-    prune_at: usize,
-}
-
-const PRUNE_AT_MIN: usize = 64;
-
-impl<K, V> Default for Registry<K, V> {
-    fn default() -> Self {
-        Self { inner: Mutex::new(Inner { by_key: HashMap::new(), prune_at: PRUNE_AT_MIN }) }
-    }
-}
-
-impl<K: Eq + Hash, V> Registry<K, V> {
-    fn get(&self, key: K, build: impl FnOnce() -> V) -> Arc<V> {
-        self.get_arc(key, || Arc::new(build()))
-    }
-
-    fn get_arc(&self, key: K, build: impl FnOnce() -> Arc<V>) -> Arc<V> {
-        let mut inner = self.inner.lock();
-        if let Some(value) = inner.by_key.get(&key).and_then(Weak::upgrade) {
-            return value;
-        }
-        let value = build();
-        inner.insert(key, &value);
-        value
-    }
-
-    fn replace(&self, key: K, value: &Arc<V>) -> Option<Arc<V>> {
-        self.inner.lock().insert(key, value).and_then(|before| before.upgrade())
-    }
-}
-
-impl<K: Eq + Hash, V> Inner<K, V> {
-    fn insert(&mut self, key: K, value: &Arc<V>) -> Option<Weak<V>> {
-        if self.by_key.len() >= self.prune_at {
-            self.by_key.retain(|_, value| value.strong_count() > 0);
-            self.prune_at = (self.by_key.len() * 2).max(PRUNE_AT_MIN);
-        }
-        self.by_key.insert(key, Arc::downgrade(value))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn keeps_what_is_held_and_forgets_the_rest() {
-        let registry = Registry::default();
-        let kept = registry.get(0, || "kept");
-        for key in 1..1_000 {
-            registry.get(key, || "dropped");
-        }
-        assert!(Arc::ptr_eq(&kept, &registry.get(0, || "new")));
-        assert!(registry.inner.lock().by_key.len() <= PRUNE_AT_MIN);
     }
 }

@@ -7,6 +7,7 @@
 
 mod cells;
 mod handles;
+mod jwks;
 mod listener;
 mod process;
 mod render;
@@ -21,6 +22,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+pub use self::jwks::JwksMetrics;
 pub use self::listener::{ListenerMetrics, OpenConnection};
 pub use self::render::{OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE};
 pub use self::route::{InFlight, RouteMetrics};
@@ -37,6 +39,7 @@ pub struct Metrics {
     routes: Handles<RouteMetrics>,
     upstreams: Handles<UpstreamMetrics>,
     listeners: Handles<ListenerMetrics>,
+    key_sets: Handles<JwksMetrics>,
     /// By position in [`Reason::ALL`].
     rejected: Rejected,
     access_log: AccessLogCounters,
@@ -85,6 +88,11 @@ impl Metrics {
     /// The metrics of the listener called `name`; lives like [`Metrics::route`].
     pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
         self.listeners.get(name, || ListenerMetrics::new(name))
+    }
+
+    /// The metrics of the key set of the provider called `name`; lives like [`Metrics::route`].
+    pub fn key_set(&self, name: &str) -> Arc<JwksMetrics> {
+        self.key_sets.get(name, || JwksMetrics::new(name))
     }
 
     /// The gateway itself ended a request: it was malformed, too large, too slow, or nothing could answer it.

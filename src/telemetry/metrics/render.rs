@@ -50,6 +50,7 @@ impl Collector for Metrics {
         self.encode_routes(&mut out)?;
         self.encode_upstreams(&mut out)?;
         self.encode_listeners(&mut out)?;
+        self.encode_key_sets(&mut out)?;
         self.encode_process_wide(&mut out)?;
         encode_process(Process::read(), &mut out)
     }
@@ -230,6 +231,26 @@ impl Metrics {
             listener.http2_errors.each(|code, count| {
                 counter(&mut family, &[("listener", &listener.name), ("code", code)], count)
             })?;
+        }
+        Ok(())
+    }
+
+    fn encode_key_sets(&self, out: &mut Out<'_>) -> fmt::Result {
+        let key_sets = self.key_sets.all();
+        let mut family = out
+            .counter("edgeward_jwks_refresh", "Key sets of identity providers fetched, by what came of it")?;
+        for set in &key_sets {
+            counter(&mut family, &[("issuer", &set.name), ("result", "success")], set.succeeded.get())?;
+            set.failed.each(|reason, count| {
+                counter(&mut family, &[("issuer", &set.name), ("result", reason)], count)
+            })?;
+        }
+        let name = "edgeward_jwks_last_success_timestamp_seconds";
+        let mut family =
+            out.gauge(name, "When the key set of an identity provider was fetched last; 0 = never")?;
+        for set in &key_sets {
+            let last = ConstGauge::new(set.last_success());
+            last.encode(family.encode_family(&[("issuer", &*set.name)])?)?;
         }
         Ok(())
     }

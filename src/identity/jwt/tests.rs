@@ -1,0 +1,1 @@
+//! Tokens of our own, verified; and what must not be.

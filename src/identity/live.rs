@@ -1,0 +1,46 @@
+//! What outlives a configuration: providers with the tokens they have verified, and the keys that were fetched, found again
+//! by identity.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::jwks::{Fetch, JwksUrl, Offline, Remote};
+use super::provider::{Provider, Settings};
+use crate::base::registry::Registry;
+use crate::telemetry::metrics::Metrics;
+
+/// The live state of identity of a process (or test).
+#[derive(Debug)]
+pub struct Live {
+    metrics: Arc<Metrics>,
+    fetch: Arc<dyn Fetch>,
+    providers: Registry<(String, u64), Provider>,
+    key_sets: Registry<(Arc<str>, String), Remote>,
+}
+
+impl Live {
+    /// Nothing known yet; key sets are got by `fetch`.
+    pub fn new(metrics: Arc<Metrics>, fetch: Arc<dyn Fetch>) -> Arc<Self> {
+        Arc::new(Self { metrics, fetch, providers: Registry::default(), key_sets: Registry::default() })
+    }
+
+    /// One that never fetches: for `check`, `explain` and tests.
+    pub fn offline(metrics: Arc<Metrics>) -> Arc<Self> {
+        Self::new(metrics, Arc::new(Offline))
+    }
+
+    /// The provider that `settings` describe: the one there is, if it was `written` alike and its files still contain the
+    /// same (`content` tells that). So a reload keeps the tokens it has verified.
+    pub fn provider(&self, settings: Settings, written: &str, content: u64) -> Arc<Provider> {
+        let key = (format!("{} = {written}", settings.name), content);
+        self.providers.get(key, || Provider::new(settings))
+    }
+
+    /// The key set of the provider `name` under `url`: the one there is, so that whatever else changes about the provider,
+    /// its keys need not be fetched again.
+    pub fn key_set(&self, name: &Arc<str>, url: &JwksUrl, now: Instant) -> Arc<Remote> {
+        self.key_sets.get((name.clone(), url.to_string()), || {
+            Remote::new(name.clone(), url.clone(), self.fetch.clone(), self.metrics.key_set(name), now)
+        })
+    }
+}

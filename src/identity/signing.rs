@@ -1,0 +1,285 @@
+//! Tokens of our own: signing them, and publishing what verifies them.
+
+use aws_lc_rs::hmac;
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair,
+    RSA_PKCS1_SHA256, RSA_PKCS1_SHA384, RSA_PKCS1_SHA512, RSA_PSS_SHA256, RSA_PSS_SHA384, RSA_PSS_SHA512,
+    RsaEncoding, RsaKeyPair,
+};
+use base64::Engine;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use rustls::pki_types::PrivateKeyDer;
+use rustls::pki_types::pem::PemObject;
+use serde_json::{Map, Value, json};
+
+use super::jwt::algorithm::{Algorithm, Kind};
+use super::keys::{Key, Public, pem};
+
+/// The private half of a key pair.
+pub struct SigningKey {
+    pair: Pair,
+    public: Public,
+}
+
+enum Pair {
+    Rsa(RsaKeyPair),
+    Ec(EcdsaKeyPair),
+    Ed25519(Ed25519KeyPair),
+}
+
+impl std::fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SigningKey").field("public", &self.public.thumbprint()).finish_non_exhaustive()
+    }
+}
+
+impl SigningKey {
+    /// Reads the private key of a PEM file: PKCS#8, or the older forms of RSA and EC keys.
+    ///
+    /// # Errors
+    /// Completes "the file …".
+    pub fn from_pem(pem: &[u8]) -> Result<Self, String> {
+        let der = PrivateKeyDer::from_pem_slice(pem).map_err(|_| {
+            let is_locked = pem.windows(9).any(|window| window == b"ENCRYPTED");
+            let what = if is_locked { "only an encrypted private key" } else { "no private key in PEM" };
+            format!("holds {what}")
+        })?;
+        match &der {
+            PrivateKeyDer::Pkcs1(key) => RsaKeyPair::from_der(key.secret_pkcs1_der()).ok().map(Pair::Rsa),
+            PrivateKeyDer::Sec1(key) => ec(key.secret_sec1_der()),
+            PrivateKeyDer::Pkcs8(key) => {
+                let key = key.secret_pkcs8_der();
+                let rsa = || RsaKeyPair::from_pkcs8(key).ok().map(Pair::Rsa);
+                let ed25519 = || Ed25519KeyPair::from_pkcs8_maybe_unchecked(key).ok().map(Pair::Ed25519);
+                ec(key).or_else(rsa).or_else(ed25519)
+            }
+            _ => None,
+        }
+        .ok_or_else(|| {
+            "holds a private key that is none of RSA (2048 bits or more), P-256, P-384, Ed25519".to_owned()
+        })
+        .and_then(Self::new)
+    }
+
+    /// Makes a key for `algorithm`, and what to write into its file.
+    ///
+    /// # Errors
+    /// There is none for secrets; or no randomness.
+    pub fn generate(algorithm: Algorithm) -> Result<(Self, String), String> {
+        let failed = |_| "no key could be made".to_owned();
+        let (pair, document) = match algorithm.kind() {
+            Kind::P256 | Kind::P384 => {
+                let curve = match algorithm.kind() {
+                    Kind::P256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
+                    _ => &ECDSA_P384_SHA384_FIXED_SIGNING,
+                };
+                let pair = EcdsaKeyPair::generate(curve).map_err(failed)?;
+                let document = pair.to_pkcs8v1().map_err(failed)?;
+                (Pair::Ec(pair), document.as_ref().to_vec())
+            }
+            Kind::Ed25519 => {
+                let pair = Ed25519KeyPair::generate().map_err(failed)?;
+                let document = pair.to_pkcs8().map_err(failed)?;
+                (Pair::Ed25519(pair), document.as_ref().to_vec())
+            }
+            Kind::Rsa => {
+                use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
+                let pair = RsaKeyPair::generate(KeySize::Rsa2048).map_err(failed)?;
+                let document: Pkcs8V1Der<'_> = pair.as_der().map_err(failed)?;
+                let document = document.as_ref().to_vec();
+                (Pair::Rsa(pair), document)
+            }
+            Kind::Secret => return Err("a secret is not generated".to_owned()),
+        };
+        Ok((Self::new(pair)?, to_pem(&document)))
+    }
+
+    fn new(pair: Pair) -> Result<Self, String> {
+        let public = match &pair {
+            Pair::Rsa(pair) => pem::rsa(pair.public_key().as_ref())?,
+            Pair::Ec(pair) => {
+                let point = pair.public_key().as_ref();
+                let kind = if point.len() == 65 { Kind::P256 } else { Kind::P384 };
+                Public::ec(kind, point).map_err(|weak| format!("holds a key that {weak}"))?
+            }
+            Pair::Ed25519(pair) => Public::ed25519(pair.public_key().as_ref())
+                .map_err(|weak| format!("holds a key that {weak}"))?,
+        };
+        Ok(Self { pair, public })
+    }
+
+    /// Its public half.
+    pub fn public(&self) -> &Public {
+        &self.public
+    }
+
+    fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Result<Vec<u8>, SignError> {
+        match &self.pair {
+            Pair::Rsa(pair) => {
+                let encoding = rsa_encoding(algorithm).ok_or(SignError)?;
+                let mut signature = vec![0; pair.public_modulus_len()];
+                pair.sign(encoding, &SystemRandom::new(), message, &mut signature).map_err(|_| SignError)?;
+                Ok(signature)
+            }
+            Pair::Ec(pair) => {
+                let signature = pair.sign(&SystemRandom::new(), message).map_err(|_| SignError)?;
+                Ok(signature.as_ref().to_vec())
+            }
+            Pair::Ed25519(pair) => Ok(pair.sign(message).as_ref().to_vec()),
+        }
+    }
+}
+
+fn ec(der: &[u8]) -> Option<Pair> {
+    [&ECDSA_P256_SHA256_FIXED_SIGNING, &ECDSA_P384_SHA384_FIXED_SIGNING]
+        .into_iter()
+        .find_map(|curve| EcdsaKeyPair::from_private_key_der(curve, der).ok())
+        .map(Pair::Ec)
+}
+
+fn rsa_encoding(algorithm: Algorithm) -> Option<&'static dyn RsaEncoding> {
+    Some(match algorithm {
+        Algorithm::Rs256 => &RSA_PKCS1_SHA256,
+        Algorithm::Rs384 => &RSA_PKCS1_SHA384,
+        Algorithm::Rs512 => &RSA_PKCS1_SHA512,
+        Algorithm::Ps256 => &RSA_PSS_SHA256,
+        Algorithm::Ps384 => &RSA_PSS_SHA384,
+        Algorithm::Ps512 => &RSA_PSS_SHA512,
+        _ => return None,
+    })
+}
+
+fn to_pem(pkcs8: &[u8]) -> String {
+    let body = STANDARD.encode(pkcs8);
+    let mut text = "-----BEGIN PRIVATE KEY-----\n".to_owned();
+    let mut rest = &body[..];
+    while !rest.is_empty() {
+        // RFC 7468 section 2: lines of 64. Base64 is ASCII.
+        let (line, after) = rest.split_at(rest.len().min(64));
+        text.push_str(line);
+        text.push('\n');
+        rest = after;
+    }
+    text.push_str("-----END PRIVATE KEY-----\n");
+    text
+}
+
+/// The library could not sign. It does not say why, and there is no reason known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the token could not be signed")]
+pub struct SignError;
+
+/// What a provider signs with.
+#[derive(Debug)]
+pub enum Signer {
+    /// A key pair.
+    Key(SigningKey),
+    /// A secret, which verifies as well.
+    Secret(hmac::Key),
+}
+
+/// Issues tokens that its provider verifies.
+#[derive(Debug)]
+pub struct Issuer {
+    algorithm: Algorithm,
+    signer: Signer,
+    /// The header of every token, in base64url.
+    header: Box<str>,
+    jwks: Bytes,
+}
+
+impl Issuer {
+    /// Signs with `key`; `others` are public keys that are published as well: those before it, and those to come.
+    ///
+    /// `None` if `key` cannot serve `algorithm`.
+    pub fn new(key: SigningKey, algorithm: Algorithm, others: &[Public]) -> Option<Self> {
+        (algorithm.kind() == key.public.kind()).then(|| {
+            let id = key.public.thumbprint();
+            let jwks = jwks(
+                std::iter::once((&key.public, Some(algorithm))).chain(others.iter().map(|key| (key, None))),
+            );
+            Self::with(Signer::Key(key), algorithm, Some(&id), jwks)
+        })
+    }
+
+    /// Signs with a shared `secret`. It has no name in tokens, since a name made from it could be used to guess it, and is
+    /// not published.
+    ///
+    /// `None` if `algorithm` is not one of secrets.
+    pub fn with_secret(secret: &[u8], algorithm: Algorithm) -> Option<Self> {
+        let hmac = match algorithm {
+            Algorithm::Hs256 => hmac::HMAC_SHA256,
+            Algorithm::Hs384 => hmac::HMAC_SHA384,
+            Algorithm::Hs512 => hmac::HMAC_SHA512,
+            _ => return None,
+        };
+        let key = hmac::Key::new(hmac, secret);
+        Some(Self::with(Signer::Secret(key), algorithm, None, jwks(std::iter::empty())))
+    }
+
+    fn with(signer: Signer, algorithm: Algorithm, id: Option<&str>, jwks: Bytes) -> Self {
+        let mut header = json!({ "alg": algorithm.as_str(), "typ": "JWT" });
+        if let (Some(id), Some(header)) = (id, header.as_object_mut()) {
+            header.insert("kid".to_owned(), id.into());
+        }
+        Self { algorithm, signer, header: URL_SAFE_NO_PAD.encode(header.to_string()).into(), jwks }
+    }
+
+    /// A token that says `claims`, in compact form. All of them are the caller's: `iss`, `aud`, `iat` and `exp` as well.
+    ///
+    /// # Errors
+    /// The library failed.
+    pub fn issue(&self, claims: &Map<String, Value>) -> Result<String, SignError> {
+        let payload = serde_json::to_vec(claims).map_err(|_| SignError)?;
+        let mut token = String::with_capacity(self.header.len() + payload.len() * 4 / 3 + 400);
+        token.push_str(&self.header);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(payload, &mut token);
+        let signature = match &self.signer {
+            Signer::Key(key) => key.sign(self.algorithm, token.as_bytes())?,
+            Signer::Secret(key) => hmac::sign(key, token.as_bytes()).as_ref().to_vec(),
+        };
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
+    }
+
+    /// What its tokens are signed with.
+    pub fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+
+    /// The document with the public keys (RFC 7517 section 5), as JSON. Without any for a secret.
+    pub fn jwks(&self) -> Bytes {
+        self.jwks.clone()
+    }
+}
+
+/// The set of `keys`, each once, under its thumbprint.
+fn jwks<'k>(keys: impl Iterator<Item = (&'k Public, Option<Algorithm>)>) -> Bytes {
+    let mut entries: Vec<Value> = Vec::new();
+    for (key, algorithm) in keys {
+        let id = key.thumbprint();
+        if entries.iter().any(|entry| entry.get("kid").and_then(Value::as_str) == Some(&id)) {
+            continue;
+        }
+        let mut entry = key.members();
+        if let Some(entry) = entry.as_object_mut() {
+            entry.insert("kid".to_owned(), id.into());
+            entry.insert("use".to_owned(), "sig".into());
+            if let Some(algorithm) = algorithm {
+                entry.insert("alg".to_owned(), algorithm.as_str().into());
+            }
+        }
+        entries.push(entry);
+    }
+    json!({ "keys": entries }).to_string().into()
+}
+
+/// The key that verifies tokens of a signing key, for `algorithms`.
+pub fn verifying(public: &Public, algorithms: super::jwt::algorithm::Algorithms) -> Key {
+    Key::public(Some(public.thumbprint().into()), public.clone(), algorithms)
+}
