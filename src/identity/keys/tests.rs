@@ -36,9 +36,13 @@ fn wycheproof(file: &str) -> Option<Value> {
 /// Every signature that Project Wycheproof calls invalid is refused, and every other one accepted but six, about which
 /// opinions differ: a token of another algorithm than its key (346, 350), of an algorithm that does not exist (347, 351), and
 /// with a character in it that is not base64url (372, 373).
+///
+/// Two that are called invalid for their padding (367, 370) have lost it on their way into the file: they are, byte for byte
+/// and under the same key, the valid token 357. No verifier can tell them from it.
 #[test]
 fn signatures_of_wycheproof() {
     const DISPUTED: &[u64] = &[346, 347, 350, 351, 372, 373];
+    const SAME_AS_VALID: &[u64] = &[367, 370];
     let mut counted = 0;
     for file in ["json_web_signature_test.json", "json_web_key_test.json", "json_web_crypto_test.json"] {
         let Some(vectors) = wycheproof(file) else {
@@ -52,8 +56,12 @@ fn signatures_of_wycheproof() {
                 let token = test["jws"].as_str().map_or_else(|| test["jws"].to_string(), str::to_owned);
                 let (id, valid) = (test["tcId"].as_u64().unwrap(), test["result"] == "valid");
                 let disputed = file.contains("signature") && DISPUTED.contains(&id);
+                let tests = group["tests"].as_array().unwrap();
+                let same =
+                    tests.iter().any(|other| other["jws"] == test["jws"] && other["result"] == "valid");
+                assert_eq!(same && !valid, file.contains("signature") && SAME_AS_VALID.contains(&id));
                 let verified = verify(keys, &token);
-                if verified.is_ok() != (valid && !disputed) {
+                if verified.is_ok() != (same && !disputed) {
                     wrong.push(format!("{file} {id} {}: {verified:?}", test["comment"]));
                 }
                 counted += 1;
@@ -61,7 +69,7 @@ fn signatures_of_wycheproof() {
         }
         assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     }
-    println!("{counted} vectors");
+    println!("{counted} vectors measured");
 }
 
 /// RFC 7515 appendix A.1, A.2, A.3, and RFC 8037 appendix A.4.
