@@ -39,27 +39,47 @@ pub fn parse_set(bytes: &[u8], secrets: Secrets, skipped: &mut Vec<String>) -> R
         skipped.push(format!("{} keys past the first {KEYS_MAX}", entries.len() - KEYS_MAX));
     }
     let mut keys = Vec::new();
+    // Broken ones that would be good for signatures, by name and kind.
+    let mut broken = Vec::new();
     for (index, entry) in entries.into_iter().take(KEYS_MAX).enumerate() {
-        let name = || match entry.and_then(|key| key.get("kid")).and_then(Value::as_str) {
+        let member = |name| entry.and_then(|key| key.get(name)).and_then(Value::as_str);
+        let name = match member("kid") {
             Some(kid) => format!("key {}", shown(kid)),
             None => format!("key {index}"),
         };
         match entry.ok_or_else(|| "not an object".to_owned()).and_then(parse_key) {
-            Ok(key) => keys.push((name(), key)),
-            Err(why) => skipped.push(format!("{}: {why}", name())),
+            Ok(key) => keys.push((name, member("kty"), key)),
+            Err(why) => {
+                skipped.push(format!("{name}: {why}"));
+                if entry.is_some_and(is_for_signatures) {
+                    broken.push((member("kid"), member("kty")));
+                }
+            }
         }
     }
-    let mixed = keys.iter().any(|(_, key)| key.public.is_some());
-    keys.retain(|(name, key)| {
+    let mixed = keys.iter().any(|(_, _, key)| key.public.is_some());
+    keys.retain(|(name, kty, key)| {
         let why = match (key.public.is_none(), secrets) {
             (true, Secrets::Refused) => "a published secret",
             (true, Secrets::Allowed) if mixed => "a secret beside public keys",
+            // Which of the two is meant nobody can tell.
+            _ if key.id.is_some() && broken.contains(&(key.id(), *kty)) => "a broken key has its name, too",
             _ => return true,
         };
         skipped.push(format!("{name}: {why}"));
         false
     });
-    Ok(KeySet::new(keys.into_iter().map(|(_, key)| key)))
+    Ok(KeySet::new(keys.into_iter().map(|(_, _, key)| key)))
+}
+
+/// Whether `key`, broken or not, says to verify signatures of a kind known here.
+fn is_for_signatures(key: &Map<String, Value>) -> bool {
+    let has = |name: &str, fits: fn(&str) -> bool| {
+        key.get(name).is_none_or(|value| value.as_str().is_some_and(fits))
+    };
+    has("use", |purpose| purpose == "sig")
+        && has("alg", |word| Algorithm::from_word(word).is_some())
+        && check_operations(key).is_ok()
 }
 
 /// Reads one key.
