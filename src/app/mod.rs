@@ -13,6 +13,7 @@
 mod bind;
 pub mod control;
 pub mod descriptors;
+mod fetch;
 mod handover;
 mod lifecycle;
 mod pid_file;
@@ -26,6 +27,7 @@ mod upgrade;
 pub mod user;
 mod watch;
 
+pub use fetch::Fetcher;
 pub use handover::Predecessor;
 pub use lifecycle::{Command, Ending, Lifecycle, Order};
 pub use reload::{Origins, Read};

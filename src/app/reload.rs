@@ -1,6 +1,7 @@
 //! A new configuration for a running process: read, compile, warm, swap; or nothing at all.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,6 +17,7 @@ use crate::config::diff::{self, Changes};
 use crate::config::snapshot::{Current, Snapshot};
 use crate::config::tls::Sessions;
 use crate::config::{Compiled, Loaded, Runtime, render};
+use crate::identity::live::Live as Identity;
 use crate::telemetry::access::Queue;
 use crate::telemetry::log::ProcessLog;
 use crate::telemetry::metrics::Metrics;
@@ -34,6 +36,8 @@ pub struct Origins {
     pub read: Read,
     /// Knows servers and names from earlier configurations.
     pub live: Arc<Live>,
+    /// Knows providers, the keys fetched for them and the tokens verified by them from earlier configurations.
+    pub identity: Arc<Identity>,
     /// Keys of TLS sessions, which clients of earlier configurations hold tickets of.
     pub sessions: Arc<Sessions>,
     /// Gives handles by name.
@@ -55,6 +59,7 @@ impl Origins {
     pub fn runtime(&self, generation: u64, bound: Vec<String>) -> Runtime {
         Runtime {
             live: self.live.clone(),
+            identity: self.identity.clone(),
             metrics: self.metrics.clone(),
             access_queue: self.access.clone(),
             sessions: self.sessions.clone(),
@@ -223,7 +228,10 @@ impl Reloader {
             let compiled = match snapshot.filter(|_| !diagnostics.has_errors()) {
                 Some(new) => {
                     let changes = Changes::between(&old, &new);
-                    Ok((new, changes, text))
+                    match keep_generated(&new, |_| Ok(())) {
+                        Ok(()) => Ok((new, changes, text)),
+                        Err(first) => Err(Refused { errors: 1, text: format!("error: {first}\n"), first }),
+                    }
                 }
                 None => {
                     Err(Refused { errors: errors(&diagnostics), first: first(&diagnostics, &sources), text })
@@ -249,13 +257,29 @@ fn first(diagnostics: &Diagnostics, sources: &crate::base::origin::Sources) -> S
     format!("{}: {}", sources.describe(&problem.origin), problem.message)
 }
 
+/// Writes signing keys that were made for `snapshot` into their files: what is signed with a key that is nowhere could not
+/// be verified after the next start. `own` gives each file to whom the process is going to be.
+///
+/// # Errors
+/// What could not be written.
+pub(super) fn keep_generated(
+    snapshot: &Snapshot,
+    own: impl Fn(&Path) -> io::Result<()>,
+) -> Result<(), String> {
+    snapshot.providers.values().try_for_each(|provider| provider.keep_generated(&own))
+}
+
 /// Starts what runs beside requests and waits a moment for it, so that the first request finds servers.
 pub(super) async fn warm(snapshot: &Snapshot) {
     for upstream in snapshot.upstreams.values() {
         upstream.start();
     }
-    let all = join_all(snapshot.upstreams.values().map(|upstream| upstream.warm()));
-    if tokio::time::timeout(WARM_TIMEOUT, all).await.is_err() {
+    for provider in snapshot.providers.values() {
+        provider.start();
+    }
+    let upstreams = join_all(snapshot.upstreams.values().map(|upstream| upstream.warm()));
+    let providers = join_all(snapshot.providers.values().map(|provider| provider.warm()));
+    if tokio::time::timeout(WARM_TIMEOUT, async { tokio::join!(upstreams, providers) }).await.is_err() {
         tracing::debug!("not everything is warm yet");
     }
 }

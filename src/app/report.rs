@@ -8,6 +8,7 @@ use super::reload::Reloader;
 use crate::admin::{Check, Health};
 use crate::base::{clock, units};
 use crate::config::snapshot::Current;
+use crate::identity::provider::Provider;
 use crate::ingress::connection::Connections;
 use crate::upstream::Upstream;
 
@@ -35,9 +36,16 @@ pub(super) fn health(current: &Arc<Current>, reloader: &Arc<Reloader>) -> Health
     let bound = current.clone();
     let listeners: Check =
         Box::new(move || (true, "listeners".to_owned(), format!("{} bound", bound.load().listeners.len())));
-    let upstreams = current.clone();
+    let (upstreams, providers) = (current.clone(), current.clone());
     Health::new(vec![configuration, listeners])
         .detail(move || upstreams.load().upstreams.values().map(|upstream| report(upstream)).collect())
+        .detail(move || {
+            let (snapshot, now) = (providers.load(), clock::now());
+            let line = |provider: &Arc<Provider>| {
+                format!("provider {}: {}\n", provider.name(), provider.status(now))
+            };
+            snapshot.providers.values().map(line).collect()
+        })
 }
 
 /// What `/readyz?verbose` says of an upstream: a line for it, one for each name and server.

@@ -63,6 +63,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// A signing key that was made could not be kept.
+    #[error("{0}")]
+    Key(String),
     /// The privileges could not be dropped.
     #[error("cannot become the configured user: {0}")]
     User(#[source] io::Error),
@@ -154,6 +157,7 @@ impl Server {
             // What is wrong with it shows when the file is opened.
             std::fs::create_dir_all(directory).and_then(|()| account.own(directory)).unwrap_or_default();
         }
+        reload::keep_generated(snapshot, |path| account.own(path)).map_err(StartError::Key)?;
         account.become_it().map_err(StartError::User)?;
         if snapshot.server.user.is_some() {
             check_readable(snapshot)?;

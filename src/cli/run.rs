@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{DEFAULT_CONFIGS, OK, PROBLEMS, USAGE, fail};
-use crate::app::{Invocation, Origins, Predecessor, Process, Read, Server, StartError};
+use crate::app::{Fetcher, Invocation, Origins, Predecessor, Process, Read, Server, StartError};
 use crate::base::out;
 use crate::config::snapshot::Snapshot;
 use crate::config::{self, Compiled, render};
+use crate::identity::live::Live as Identity;
 use crate::telemetry::access::Queue;
 use crate::telemetry::log::ProcessLog;
 use crate::telemetry::metrics::Metrics;
@@ -78,8 +79,9 @@ impl Prepared {
         let metrics = Metrics::new();
         let access = Queue::new(metrics.clone());
         let live = Live::new(metrics.clone(), Arc::new(System));
+        let identity = Identity::new(metrics.clone(), Arc::new(Fetcher::new()));
         let sessions = Arc::default();
-        let origins = Origins { read, live, sessions, metrics, access, log };
+        let origins = Origins { read, live, identity, sessions, metrics, access, log };
         let runtime = origins.runtime(1, Vec::new());
         let Compiled { sources, diagnostics, snapshot, .. } = (origins.read)().compile(&runtime);
         let text =

@@ -18,6 +18,7 @@ pub struct Outline {
     process: Vec<Setting>,
     listeners: IndexMap<String, Part>,
     upstreams: IndexMap<String, Part>,
+    providers: IndexMap<String, Part>,
 }
 
 /// One named table.
@@ -37,6 +38,8 @@ impl Outline {
         raw.limits.settings("limits", &raw.limits.origin, &mut process);
         raw.log.settings("log", &raw.log.origin, &mut process);
         raw.identity.settings("identity", &raw.identity.origin, &mut process);
+        // Parts of their own, below.
+        process.retain(|setting| !setting.key.starts_with("identity.providers"));
         if let Some(admin) = &raw.admin {
             admin.settings("admin", &admin.origin, &mut process);
         }
@@ -57,7 +60,13 @@ impl Outline {
             upstream.settings("", &upstream.origin, &mut part.settings);
             (name.clone(), part)
         });
-        Self { process, listeners: listeners.collect(), upstreams: upstreams.collect() }
+        let providers = raw.identity.providers.iter().map(|(name, provider)| {
+            let mut part = Part { origin: provider.origin.clone(), ..Part::default() };
+            provider.settings("", &provider.origin, &mut part.settings);
+            (name.clone(), part)
+        });
+        let (upstreams, providers) = (upstreams.collect(), providers.collect());
+        Self { process, listeners: listeners.collect(), upstreams, providers }
     }
 
     /// Adds what the listener's certificate files contain.
@@ -69,6 +78,13 @@ impl Outline {
                 }
                 listener.tls.as_ref().map(|tls| tls.content()).hash(hasher);
             });
+        }
+    }
+
+    /// Adds what the provider's key files and secrets contain.
+    pub(super) fn provider_content(&mut self, name: &str, content: u64) {
+        if let Some(part) = self.providers.get_mut(name) {
+            part.content = content;
         }
     }
 
@@ -107,6 +123,7 @@ impl Changes {
         };
         changes.compare("listener ", &parts(&old.outline.listeners), &parts(&new.outline.listeners));
         changes.compare("upstream ", &parts(&old.outline.upstreams), &parts(&new.outline.upstreams));
+        changes.compare("provider ", &parts(&old.outline.providers), &parts(&new.outline.providers));
         let routes = |snapshot: &Snapshot| -> IndexMap<String, u64> {
             snapshot.routes.iter().map(|route| (route.name.to_string(), route_fingerprint(route))).collect()
         };

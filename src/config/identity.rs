@@ -1,8 +1,11 @@
 //! `[identity]`: how services learn who a request is from.
 
 use http::HeaderName;
+use indexmap::IndexMap;
 
 use crate::base::decode::{Decoder, Node, Shape, Value, quote};
+use crate::base::origin::At;
+use crate::identity::config::ProviderRaw;
 use crate::keys;
 
 keys! {
@@ -10,6 +13,8 @@ keys! {
     pub struct IdentityRaw {
         /// The header that says who was verified. What clients send under this name is always removed; `""` = none is.
         subject_header: IdentityHeader = IdentityHeader(Some(HeaderName::from_static("x-auth-subject"))),
+        /// Who vouches for tokens, by name.
+        providers: IndexMap<String, At<ProviderRaw>> = IndexMap::new(),
     }
 }
 

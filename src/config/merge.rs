@@ -174,6 +174,7 @@ fn adopt(root: &mut Table, table: Table, cx: &mut Decoder<'_>) {
         match name.as_str() {
             "defaults" => {}
             "upstreams" => adopt_named(root, name, entry, cx),
+            "identity" => adopt_identity(root, entry, cx),
             "include" => {
                 let message = "an included file cannot include files";
                 cx.key_error("not-in-included-file", &entry.key, "include", message)
@@ -197,6 +198,31 @@ fn refuse(name: &str, origin: &Origin, cx: &mut Decoder<'_>) {
         let message = format!("unknown key {}", quote(name));
         cx.key_error("unknown-key", origin, name, message).suggest(nearest(name, known));
     }
+}
+
+/// Of `identity` an included file may hold providers alone.
+fn adopt_identity(root: &mut Table, entry: Entry, cx: &mut Decoder<'_>) {
+    cx.key("identity", |cx| {
+        let Kind::Table(found) = entry.node.kind else {
+            cx.expected::<()>(&entry.node, "a table");
+            return;
+        };
+        let identity = root.entry("identity".to_owned()).or_insert_with(|| Entry {
+            key: entry.key,
+            node: Node { origin: entry.node.origin, kind: Kind::Table(Table::new()) },
+        });
+        for (name, entry) in found {
+            match (name.as_str(), &mut identity.node.kind) {
+                ("providers", Kind::Table(identity)) => adopt_named(identity, name, entry, cx),
+                ("providers", _) => {}
+                _ => {
+                    let message = format!("{} cannot stand in an included file", quote(&name));
+                    cx.key_error("not-in-included-file", &entry.key, &name, message)
+                        .hint("of [identity] an included file holds providers");
+                }
+            }
+        }
+    });
 }
 
 /// Adds named tables; a name that is there already is reported with both places.

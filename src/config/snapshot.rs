@@ -20,6 +20,7 @@ pub use super::tls::{CertificateFacts, ListenerTls, PolicyId};
 pub use crate::base::decode::Setting;
 use crate::base::origin::{Origin, Sources};
 use crate::files::Site;
+use crate::identity::provider::Provider;
 use crate::policy;
 use crate::policy::transform::{RequestRules, Rules};
 use crate::routing::template::{Template, push_visible};
@@ -53,6 +54,8 @@ pub struct Snapshot {
     pub unmatched: Arc<Route>,
     /// By name, in the order of the file.
     pub upstreams: IndexMap<String, Arc<Upstream>>,
+    /// By name, in the order of the file.
+    pub providers: IndexMap<String, Arc<Provider>>,
     /// The files it came from, for `explain`.
     pub sources: Sources,
     /// Every file it was made from, and the directories in which more are looked for.
@@ -81,6 +84,7 @@ impl Snapshot {
                 routes: Vec::new(),
                 unmatched: self.unmatched.clone(),
                 upstreams: IndexMap::new(),
+                providers: IndexMap::new(),
                 sources: Sources::default(),
                 files: Arc::default(),
                 outline: Outline::default(),

@@ -3,6 +3,7 @@
 //! Policies ask here; nothing here knows routes or requests.
 
 pub mod cache;
+pub mod config;
 pub mod consumer;
 pub mod jwks;
 pub mod jwt;

@@ -1,7 +1,13 @@
 //! Providers: who vouches for tokens, with which keys, and under which rules.
 
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
+
+use parking_lot::Mutex;
 
 use super::cache::TokenCache;
 use super::jwks::{KeyWait, Remote};
@@ -28,6 +34,22 @@ pub struct Settings {
     pub issuer: Option<Issuer>,
     /// The consumer that all its tokens are.
     pub consumer: Option<Arc<str>>,
+    /// A signing key that is in no file yet.
+    pub generated: Option<Generated>,
+}
+
+/// A signing key that was made for a file that is not there: see [`Provider::keep_generated`].
+pub struct Generated {
+    /// The file.
+    pub path: PathBuf,
+    /// What is to stand in it.
+    pub pem: String,
+}
+
+impl std::fmt::Debug for Generated {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Generated").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 /// Where the keys of a provider come from.
@@ -48,6 +70,7 @@ pub struct Provider {
     keys: Keys,
     issuer: Option<Issuer>,
     consumer: Option<Arc<str>>,
+    generated: Mutex<Option<Generated>>,
     cache: TokenCache,
 }
 
@@ -65,8 +88,9 @@ pub enum Verified {
 impl Provider {
     /// The provider that `settings` describe.
     pub fn new(settings: Settings) -> Self {
-        let Settings { name, rules, algorithms, keys, issuer, consumer } = settings;
-        Self { name, rules, algorithms, keys, issuer, consumer, cache: TokenCache::default() }
+        let Settings { name, rules, algorithms, keys, issuer, consumer, generated } = settings;
+        let (generated, cache) = (Mutex::new(generated), TokenCache::default());
+        Self { name, rules, algorithms, keys, issuer, consumer, generated, cache }
     }
 
     /// Its name.
@@ -118,6 +142,34 @@ impl Provider {
             Keys::Fixed(_) => true,
             Keys::Fetched(remote) => remote.held().usable_until.is_some_and(|until| now < until),
         }
+    }
+
+    /// Writes the signing key that was made for it into its file, for nobody else to read; `own` gives the file to whom the
+    /// process is going to be. Compiling a configuration makes no file: this is for who puts it into force.
+    ///
+    /// # Errors
+    /// The file system says no, or the file is there by now. The text names the file.
+    pub fn keep_generated(&self, own: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), String> {
+        let mut generated = self.generated.lock();
+        let Some(Generated { path, pem }) = &*generated else { return Ok(()) };
+        let write = || {
+            if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+                std::fs::create_dir_all(parent)?;
+            }
+            let mut file = File::options().write(true).create_new(true).mode(0o600).open(path)?;
+            file.write_all(pem.as_bytes())?;
+            file.sync_all()?;
+            own(path)
+        };
+        write().map_err(|error| {
+            format!(
+                "the signing key of the provider \"{}\" cannot be written to {}: {error}",
+                self.name,
+                path.display()
+            )
+        })?;
+        *generated = None;
+        Ok(())
     }
 
     /// Begins what runs beside requests: fetching keys. On the current runtime.

@@ -32,7 +32,6 @@ const IDENTITY: &[&str] = &[
     "keep_authorization",
     "api_key",
     "login",
-    "providers",
 ];
 
 const PENDING: &[(&str, &[&str])] = &[

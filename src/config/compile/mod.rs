@@ -28,6 +28,9 @@ use crate::base::decode::{Value, join_key};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::{At, Origin, Sources};
 use crate::base::units::format_duration;
+use crate::identity::config::Surroundings;
+use crate::identity::live::Live as Identity;
+use crate::identity::provider::Provider;
 use crate::routing::{Mistake, Table};
 use crate::telemetry::access::{AccessLog, Escape, Format, Output, Queue};
 use crate::telemetry::metrics::Metrics;
@@ -44,6 +47,8 @@ pub struct Runtime {
     pub access_queue: Arc<Queue>,
     /// Knows servers and names from earlier configurations.
     pub live: Arc<Live>,
+    /// Knows providers, the keys fetched for them and the tokens verified by them from earlier configurations.
+    pub identity: Arc<Identity>,
     /// Keys of TLS sessions, which clients of earlier configurations hold tickets of.
     pub sessions: Arc<Sessions>,
     /// Counts configurations of this process, from 1.
@@ -67,6 +72,7 @@ impl Runtime {
         Self {
             access_queue: Queue::new(metrics.clone()),
             live: Live::new(metrics.clone(), Arc::new(System)),
+            identity: Identity::offline(metrics.clone()),
             metrics,
             sessions: Arc::default(),
             generation: 1,
@@ -109,7 +115,7 @@ impl Loaded {
             |origin: &Origin| !sources.written(origin).trim_matches(['"', '\'']).starts_with('/');
         diagnostics.drop_hint(tls::RELATIVE_HINT, is_relative);
         if runtime.serves_nothing {
-            diagnostics.forgive(&["tls-", "no-certificates"]);
+            diagnostics.forgive(&["tls-", "no-certificates", "key-unreadable"]);
         }
         let files: Arc<[PathBuf]> = files.into();
         let snapshot = snapshot.filter(|_| !diagnostics.has_errors());
@@ -142,6 +148,7 @@ impl Compiler<'_> {
         let listeners = self.listeners(files, out);
         listeners.iter().for_each(|listener| outline.listener_content(listener));
         let upstreams = self.upstreams(&mut outline, out);
+        let providers = self.providers(&mut outline, out);
         let routes = self.routes(&upstreams, out);
         self.check_claims(out);
         let table = Table::build(routes.specs);
@@ -160,6 +167,7 @@ impl Compiler<'_> {
             routes: routes.routes,
             unmatched: routes.unmatched,
             upstreams,
+            providers,
             sources,
             files: Arc::default(),
             outline,
@@ -236,6 +244,20 @@ impl Compiler<'_> {
         }
         link_fallbacks(&upstreams, &self.raw.upstreams, out);
         upstreams
+    }
+
+    fn providers(self, outline: &mut Outline, out: &mut Diagnostics) -> IndexMap<String, Arc<Provider>> {
+        let Runtime { identity, now, .. } = self.runtime;
+        let surroundings = Surroundings { live: identity, now: *now, clustered: false };
+        let mut providers = IndexMap::with_capacity(self.raw.identity.providers.len());
+        for (name, provider) in self.raw.identity.providers.iter() {
+            let path = join_key("identity.providers", name);
+            check_name(name, &provider.origin, &path, out);
+            let compiled = provider.compile(name, &path, &provider.origin, surroundings, out);
+            outline.provider_content(name, compiled.content);
+            providers.insert(name.clone(), compiled.provider);
+        }
+        providers
     }
 
     /// A client that stops sending must be noticed before the server seems to hang: that would count against the server.

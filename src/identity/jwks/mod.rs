@@ -3,6 +3,7 @@
 //! Requests only look at what is there ([`Remote::keys`]); one task for each set keeps it fresh ([`Remote::start`]). When to
 //! fetch, and what to say to a token whose key is not there, is decided by [`schedule::Schedule`].
 
+mod freshness;
 pub mod schedule;
 mod url;
 
@@ -16,6 +17,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+pub use self::freshness::max_age;
 pub use self::url::JwksUrl;
 
 use self::schedule::{Next, Schedule, Unknown};

@@ -38,15 +38,10 @@ impl Rules {
     /// # Errors
     /// [`Reason::TokenInvalid`].
     pub fn check_type(&self, typ: Option<&str>) -> Result<(), Refusal> {
-        let media_type = |typ: &str| {
-            let prefix = "application/";
-            let has_prefix = typ.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-            if has_prefix { typ.get(prefix.len()..).unwrap_or_default().to_owned() } else { typ.to_owned() }
-        };
-        let fits = match (&self.typ, typ.map(media_type)) {
-            (Some(wanted), Some(typ)) => wanted.eq_ignore_ascii_case(&typ),
+        let fits = match (&self.typ, typ.map(without_prefix)) {
+            (Some(wanted), Some(typ)) => wanted.eq_ignore_ascii_case(typ),
             (Some(_), None) => false,
-            (None, Some(typ)) => USUAL_TYPES.iter().any(|usual| usual.eq_ignore_ascii_case(&typ)),
+            (None, Some(typ)) => USUAL_TYPES.iter().any(|usual| usual.eq_ignore_ascii_case(typ)),
             (None, None) => true,
         };
         if fits {
@@ -151,6 +146,13 @@ impl Rules {
         }
         Ok((issued_at, expires_at))
     }
+}
+
+/// `typ` without the prefix that may be left out (RFC 7515 section 4.1.9).
+pub(in crate::identity) fn without_prefix(typ: &str) -> &str {
+    const PREFIX: &str = "application/";
+    let has_prefix = typ.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+    if has_prefix { typ.get(PREFIX.len()..).unwrap_or_default() } else { typ }
 }
 
 /// The string under `name`; another type, null too, is wrong.
