@@ -19,5 +19,6 @@ pub mod invariants;
 pub mod policy;
 pub mod proxy;
 pub mod routing;
+pub mod store;
 pub mod telemetry;
 pub mod upstream;

@@ -38,3 +38,9 @@ impl Moment {
 pub fn unix_seconds(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }
+
+/// The wall clock in whole Unix seconds.
+#[inline]
+pub fn unix_now() -> i64 {
+    wall().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}

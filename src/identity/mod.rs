@@ -5,11 +5,14 @@
 pub mod cache;
 pub mod config;
 pub mod consumer;
+pub mod directory;
 pub mod jwks;
 pub mod jwt;
 pub mod keys;
 pub mod live;
 pub mod principal;
 pub mod provider;
+pub mod revoked;
 pub mod signing;
+pub mod sync;
 pub mod token;

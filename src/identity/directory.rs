@@ -1,0 +1,414 @@
+//! Who is known: consumers, their keys and subjects, and what was revoked. Lives as long as the process.
+//!
+//! It holds what the configuration says and what the store says, and follows both (see [`super::sync`]). Requests ask it
+//! without a lock: a question reads the index of that moment, and the next request the next one.
+//!
+//! A consumer that stands in both is the one of the configuration, with the groups, the plan, the keys and the subjects
+//! written there; keys that the store has for it are its, too. A subject that stands in both is whose the configuration
+//! says.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use arc_swap::ArcSwap;
+use aws_lc_rs::digest;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::consumer::{ApiKey, Consumer};
+use super::revoked::RevokedSet;
+use super::token::{Refusal, Token};
+use crate::base::reason::Reason;
+use crate::base::secret::Secret;
+use crate::store::changes::Changes;
+use crate::store::{ConsumerRow, KeyRow, Revoked};
+
+/// Seconds for which a revocation is kept beyond the end of its tokens: providers allow a leeway, and clocks differ.
+const KEPT_AFTER_END: i64 = 3600;
+/// Seconds within which a key's use is not recorded again.
+const USE_RECORDED_EVERY: i64 = 30;
+
+/// SHA-256 of an API key.
+type KeyHash = [u8; 32];
+
+/// Who is known at the moment.
+#[derive(Debug)]
+pub struct Directory {
+    index: ArcSwap<Index>,
+    tokens: RevokedSet,
+    subjects: RevokedSet,
+    known: Mutex<Known>,
+    generation: watch::Sender<u64>,
+}
+
+/// What the configuration says of consumers.
+#[derive(Debug, Default)]
+pub struct Configured {
+    /// In the order of the file.
+    pub consumers: Vec<ConfiguredConsumer>,
+}
+
+/// A consumer of the configuration.
+#[derive(Debug)]
+pub struct ConfiguredConsumer {
+    /// What is known of it.
+    pub consumer: Arc<Consumer>,
+    /// Its keys, as they are shown by clients.
+    pub keys: Vec<Secret>,
+    /// Whose tokens are its: provider and `sub`.
+    pub subjects: Vec<(String, String)>,
+}
+
+/// What both say, from which the index is made.
+#[derive(Debug, Default)]
+struct Known {
+    configured: Arc<Configured>,
+    /// Whether there is a store that was never read.
+    awaits_store: bool,
+    consumers: HashMap<String, Arc<Consumer>>,
+    subjects: HashMap<(String, String), String>,
+    keys: HashMap<String, Arc<StoredKey>>,
+}
+
+#[derive(Debug)]
+struct StoredKey {
+    id: Box<str>,
+    consumer: Box<str>,
+    hash: KeyHash,
+    expires_at: Option<i64>,
+    revoked_at: Option<i64>,
+    used: Arc<Use>,
+}
+
+/// When a key was last used, and what of that the store knows.
+#[derive(Debug, Default)]
+struct Use {
+    last: AtomicI64,
+    recorded: AtomicI64,
+}
+
+/// What requests ask.
+#[derive(Debug, Default)]
+struct Index {
+    consumers: HashMap<Arc<str>, Arc<Consumer>>,
+    keys: HashMap<KeyHash, Entry>,
+    /// By provider, then by subject.
+    subjects: HashMap<Box<str>, HashMap<Box<str>, Arc<Consumer>>>,
+    awaits_store: bool,
+    /// Names that stand in both the configuration and the store.
+    clashes: Vec<Arc<str>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    /// `None` if its consumer is unknown.
+    key: Option<Arc<ApiKey>>,
+    id: Box<str>,
+    revoked_at: Option<i64>,
+    used: Option<Arc<Use>>,
+}
+
+/// What there is, in numbers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Facts {
+    /// Consumers of both.
+    pub consumers: usize,
+    /// API keys of both, also those that do not hold any more.
+    pub keys: usize,
+    /// Revoked tokens.
+    pub revoked_tokens: usize,
+    /// Subjects whose tokens were revoked up to a moment.
+    pub revoked_subjects: usize,
+    /// What revocations take of memory.
+    pub revoked_bytes: usize,
+    /// Consumers that stand in the configuration and in the store.
+    pub clashes: Vec<Arc<str>>,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            index: ArcSwap::default(),
+            tokens: RevokedSet::default(),
+            subjects: RevokedSet::default(),
+            known: Mutex::default(),
+            generation: watch::Sender::new(0),
+        }
+    }
+}
+
+impl Directory {
+    /// The key that a client shows, and whose it is.
+    ///
+    /// # Errors
+    /// Unknown, expired, revoked, or its consumer is gone; or the store was never read, and the key may stand there.
+    pub fn key(&self, presented: &str, unix_now: i64) -> Result<Arc<ApiKey>, Refusal> {
+        let index = self.index.load();
+        let invalid = |detail: String| Refusal::new(Reason::ApiKeyInvalid, detail);
+        let Some(entry) = index.keys.get(&hash_key(presented)) else {
+            return Err(if index.awaits_store {
+                Refusal::new(
+                    Reason::StoreUnavailable,
+                    "the store was not read yet, and the key is not configured",
+                )
+            } else {
+                invalid("no such API key".to_owned())
+            });
+        };
+        if let Some(at) = entry.revoked_at {
+            return Err(invalid(format!("the API key {} was revoked {} s ago", entry.id, unix_now - at)));
+        }
+        let Some(key) = &entry.key else {
+            return Err(invalid(format!("the consumer of the API key {} is not there", entry.id)));
+        };
+        if let Some(end) = key.expires_at.filter(|end| *end <= unix_now) {
+            return Err(invalid(format!("the API key {} expired {} s ago", entry.id, unix_now - end)));
+        }
+        if let Some(used) = &entry.used
+            && used.last.load(Ordering::Relaxed) + USE_RECORDED_EVERY <= unix_now
+        {
+            used.last.store(unix_now, Ordering::Relaxed);
+        }
+        Ok(key.clone())
+    }
+
+    /// The consumer called `name`.
+    pub fn consumer(&self, name: &str) -> Option<Arc<Consumer>> {
+        self.index.load().consumers.get(name).cloned()
+    }
+
+    /// Whose the tokens of `subject` of `provider` are.
+    pub fn consumer_of(&self, provider: &str, subject: &str) -> Option<Arc<Consumer>> {
+        self.index.load().subjects.get(provider)?.get(subject).cloned()
+    }
+
+    /// Whether `token` was revoked: by its `jti`, or with all of its subject that were issued no later. One that does not
+    /// say when it was issued counts as issued before.
+    pub fn is_revoked(&self, token: &Token) -> bool {
+        if let Some(id) = &token.id
+            && self.tokens.before(&token.provider, id).is_some()
+        {
+            return true;
+        }
+        token
+            .subject
+            .as_ref()
+            .and_then(|subject| self.subjects.before(&token.provider, subject))
+            .is_some_and(|before| token.issued_at.is_none_or(|issued| issued <= before))
+    }
+
+    /// Revokes in this process, at once; [`crate::store::Store::revoke_token`] tells the others. `provider` may be empty:
+    /// whoever issued it. The token expires at `expires_at`.
+    pub fn revoke_token(&self, provider: &str, jti: &str, expires_at: i64) {
+        self.tokens.add(provider, jti, i64::MAX, expires_at.saturating_add(KEPT_AFTER_END));
+        self.changed();
+    }
+
+    /// Revokes in this process, at once, the tokens of `subject` that were issued at `issued_before` or earlier; the last
+    /// of them expires at `until`.
+    pub fn revoke_subject(&self, provider: &str, subject: &str, issued_before: i64, until: i64) {
+        self.subjects.add(provider, subject, issued_before, until.saturating_add(KEPT_AFTER_END));
+        self.changed();
+    }
+
+    /// Counts changes that may take something away from somebody: streams that were let in ask again after each.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.generation.subscribe()
+    }
+
+    /// Takes what a configuration says in place of what the one before said.
+    pub fn configure(&self, configured: Arc<Configured>) {
+        let mut known = self.known.lock();
+        known.configured = configured;
+        self.publish(&known);
+    }
+
+    /// There is a store: until it is read, what is unknown may stand there.
+    pub(super) fn await_store(&self) {
+        let mut known = self.known.lock();
+        known.awaits_store = true;
+        self.publish(&known);
+    }
+
+    /// Takes what changed in the store; `is_all` when there is nothing more at the moment.
+    pub(super) fn apply(&self, changes: Changes, is_all: bool, unix_now: i64) {
+        for row in changes.revocations {
+            let until = row.kept_until.saturating_add(KEPT_AFTER_END);
+            if until >= unix_now {
+                let set = match row.what {
+                    Revoked::Token => &self.tokens,
+                    Revoked::Subject => &self.subjects,
+                };
+                set.add(&row.provider, &row.value, row.issued_before, until);
+            }
+        }
+        let mut known = self.known.lock();
+        changes.consumers.into_iter().for_each(|row| known.consumer(row));
+        for row in changes.subjects {
+            let name = (row.provider, row.subject);
+            match row.consumer {
+                Some(consumer) => known.subjects.insert(name, consumer),
+                None => known.subjects.remove(&name),
+            };
+        }
+        changes.keys.into_iter().for_each(|row| known.key(row));
+        if is_all {
+            known.awaits_store = false;
+            self.publish(&known);
+        }
+    }
+
+    /// Forgets what the store said: it is another one, or an older state of it. Revocations stay, which errs on the side
+    /// of refusing.
+    pub(super) fn forget_store(&self) {
+        let mut known = self.known.lock();
+        let configured = known.configured.clone();
+        *known = Known { configured, awaits_store: true, ..Known::default() };
+    }
+
+    /// Forgets revocations of tokens that have expired.
+    pub(super) fn forget(&self, unix_now: i64) {
+        self.tokens.forget(unix_now);
+        self.subjects.forget(unix_now);
+    }
+
+    /// The keys of the store that were used since this was last asked, each with when.
+    pub(super) fn take_used(&self) -> Vec<(Box<str>, i64)> {
+        let known = self.known.lock();
+        let used = known.keys.values().filter_map(|key| {
+            let last = key.used.last.load(Ordering::Relaxed);
+            let recorded = key.used.recorded.swap(last, Ordering::Relaxed);
+            (last > recorded).then(|| (key.id.clone(), last))
+        });
+        used.collect()
+    }
+
+    /// The use of `keys` could not be recorded: it is told again.
+    pub(super) fn give_back_used(&self, keys: &[(Box<str>, i64)]) {
+        let known = self.known.lock();
+        for key in keys.iter().filter_map(|(id, _)| known.keys.get(&**id)) {
+            key.used.recorded.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// What there is, in numbers.
+    pub fn facts(&self) -> Facts {
+        let index = self.index.load();
+        Facts {
+            consumers: index.consumers.len(),
+            keys: index.keys.len(),
+            revoked_tokens: self.tokens.len(),
+            revoked_subjects: self.subjects.len(),
+            revoked_bytes: self.tokens.bytes() + self.subjects.bytes(),
+            clashes: index.clashes.clone(),
+        }
+    }
+
+    fn publish(&self, known: &Known) {
+        self.index.store(Arc::new(known.index()));
+        self.changed();
+    }
+
+    fn changed(&self) {
+        self.generation.send_modify(|generation| *generation = generation.wrapping_add(1));
+    }
+}
+
+impl Known {
+    fn consumer(&mut self, row: ConsumerRow) {
+        if row.removed {
+            self.consumers.remove(&row.name);
+            return;
+        }
+        let consumer = Consumer {
+            name: row.name.as_str().into(),
+            groups: row.groups.into_iter().map(String::into_boxed_str).collect(),
+            plan: row.plan.map(String::into_boxed_str),
+        };
+        self.consumers.insert(row.name, Arc::new(consumer));
+    }
+
+    fn key(&mut self, row: KeyRow) {
+        // Somebody else wrote something else there.
+        let Ok(hash) = row.hash.try_into() else { return };
+        let used = self.keys.get(&row.id).map(|key| key.used.clone()).unwrap_or_else(|| {
+            let (last, recorded) = (row.last_used.unwrap_or(0).into(), row.last_used.unwrap_or(0).into());
+            Arc::new(Use { last, recorded })
+        });
+        let key = StoredKey {
+            id: row.id.as_str().into(),
+            consumer: row.consumer.into(),
+            hash,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+            used,
+        };
+        self.keys.insert(row.id, Arc::new(key));
+    }
+
+    fn index(&self) -> Index {
+        let mut index = Index { awaits_store: self.awaits_store, ..Index::default() };
+        index.consumers = self.consumers.values().map(|one| (one.name.clone(), one.clone())).collect();
+        for one in &self.configured.consumers {
+            if index.consumers.insert(one.consumer.name.clone(), one.consumer.clone()).is_some() {
+                index.clashes.push(one.consumer.name.clone());
+            }
+        }
+        for ((provider, subject), consumer) in &self.subjects {
+            if let Some(consumer) = index.consumers.get(&**consumer).cloned() {
+                index.subject(provider, subject, consumer);
+            }
+        }
+        for key in self.keys.values() {
+            let consumer = index.consumers.get(&*key.consumer);
+            let entry = Entry {
+                key: consumer.map(|consumer| {
+                    let (id, consumer) = (key.id.clone(), consumer.clone());
+                    Arc::new(ApiKey { id, consumer, expires_at: key.expires_at })
+                }),
+                id: key.id.clone(),
+                revoked_at: key.revoked_at,
+                used: Some(key.used.clone()),
+            };
+            index.keys.insert(key.hash, entry);
+        }
+        // Last: what the configuration says stands.
+        for one in &self.configured.consumers {
+            for (provider, subject) in &one.subjects {
+                index.subject(provider, subject, one.consumer.clone());
+            }
+            for (number, secret) in one.keys.iter().enumerate() {
+                let id: Box<str> = format!("{}#{number}", one.consumer.name).into();
+                let key = ApiKey { id: id.clone(), consumer: one.consumer.clone(), expires_at: None };
+                let entry = Entry { key: Some(Arc::new(key)), id, revoked_at: None, used: None };
+                index.keys.insert(hash_key(secret.expose()), entry);
+            }
+        }
+        index
+    }
+}
+
+impl Index {
+    fn subject(&mut self, provider: &str, subject: &str, consumer: Arc<Consumer>) {
+        match self.subjects.get_mut(provider) {
+            Some(subjects) => {
+                subjects.insert(subject.into(), consumer);
+            }
+            None => {
+                self.subjects.insert(provider.into(), HashMap::from([(subject.into(), consumer)]));
+            }
+        }
+    }
+}
+
+/// What is kept of an API key.
+pub fn hash_key(key: &str) -> KeyHash {
+    let mut hash = [0; 32];
+    let digest = digest::digest(&digest::SHA256, key.as_bytes());
+    hash.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
+    hash
+}
+
+#[cfg(test)]
+mod tests;

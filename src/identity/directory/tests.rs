@@ -1,0 +1,197 @@
+use serde_json::Map;
+
+use super::*;
+use crate::base::clock;
+use crate::identity::sync::Follower;
+use crate::store::{NewKey, Store, StoreUrl};
+
+const NOW: i64 = 1_800_000_000;
+
+fn token(provider: &str, subject: Option<&str>, id: Option<&str>, issued_at: Option<i64>) -> Token {
+    Token {
+        provider: provider.into(),
+        subject: subject.map(Into::into),
+        id: id.map(Into::into),
+        issued_at,
+        expires_at: Some(NOW + 600),
+        roles: Box::default(),
+        scopes: Box::default(),
+        claims: Map::new(),
+        payload: Box::default(),
+    }
+}
+
+fn configured(name: &str, groups: &[&str], keys: &[&str], subjects: &[(&str, &str)]) -> ConfiguredConsumer {
+    let groups = groups.iter().map(|group| Box::from(*group)).collect();
+    ConfiguredConsumer {
+        consumer: Arc::new(Consumer { name: name.into(), groups, plan: None }),
+        keys: keys.iter().map(|key| Secret::new((*key).to_owned())).collect(),
+        subjects: subjects.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
+    }
+}
+
+fn refused(directory: &Directory, key: &str, now: i64) -> (Reason, String) {
+    let refusal = directory.key(key, now).unwrap_err();
+    (refusal.reason, refusal.detail)
+}
+
+#[test]
+fn what_is_configured_is_known() {
+    let directory = Directory::default();
+    let mobile =
+        configured("mobile", &["paid"], &["key-one-of-mobile", "key-two-of-mobile"], &[("local", "alice")]);
+    directory.configure(Arc::new(Configured { consumers: vec![mobile] }));
+    let key = directory.key("key-two-of-mobile", NOW).unwrap();
+    assert_eq!((&*key.id, &*key.consumer.name), ("mobile#1", "mobile"));
+    assert_eq!(directory.consumer_of("local", "alice"), directory.consumer("mobile"));
+    assert_eq!(directory.consumer_of("other", "alice"), None);
+    assert_eq!(refused(&directory, "key-three", NOW), (Reason::ApiKeyInvalid, "no such API key".to_owned()));
+    // The next configuration is all there is.
+    directory.configure(Arc::default());
+    assert!(directory.key("key-two-of-mobile", NOW).is_err() && directory.consumer("mobile").is_none());
+}
+
+#[test]
+fn a_token_is_revoked_by_its_id_or_with_its_subject() {
+    let directory = Directory::default();
+    let mut generation = directory.subscribe();
+    let is_revoked =
+        |provider, subject, id, issued_at| directory.is_revoked(&token(provider, subject, id, issued_at));
+    assert!(!is_revoked("a", Some("alice"), Some("t1"), Some(NOW)));
+    directory.revoke_token("a", "t1", NOW + 600);
+    assert!(generation.has_changed().unwrap());
+    generation.mark_unchanged();
+    assert!(is_revoked("a", Some("alice"), Some("t1"), Some(NOW)));
+    assert!(!is_revoked("a", Some("alice"), Some("t2"), Some(NOW)));
+    assert!(!is_revoked("b", Some("alice"), Some("t1"), Some(NOW)), "another provider's");
+    directory.revoke_token("", "t3", NOW + 600);
+    assert!(is_revoked("a", None, Some("t3"), None) && is_revoked("b", None, Some("t3"), None));
+
+    directory.revoke_subject("a", "alice", NOW, NOW + 600);
+    assert!(generation.has_changed().unwrap());
+    for (issued_at, revoked) in
+        [(Some(NOW - 1), true), (Some(NOW), true), (Some(NOW + 1), false), (None, true)]
+    {
+        assert_eq!(is_revoked("a", Some("alice"), None, issued_at), revoked, "{issued_at:?}");
+    }
+    assert!(!is_revoked("b", Some("alice"), None, None) && !is_revoked("a", Some("bob"), None, None));
+    // A subject is not an id.
+    assert!(!is_revoked("a", Some("t1"), Some("alice"), Some(NOW)));
+    directory.forget(NOW + 600 + KEPT_AFTER_END);
+    assert!(is_revoked("a", None, Some("t1"), None));
+    directory.forget(NOW + 601 + KEPT_AFTER_END);
+    assert!(!is_revoked("a", None, Some("t1"), None) && directory.facts().revoked_tokens == 0);
+}
+
+struct Scene {
+    _place: tempfile::TempDir,
+    store: Store,
+    directory: Arc<Directory>,
+    follower: Arc<Follower>,
+}
+
+fn scene() -> Scene {
+    let place = tempfile::tempdir().unwrap();
+    let store = Store::new(StoreUrl::Sqlite(place.path().join("x.db")));
+    let directory = Arc::new(Directory::default());
+    let follower = Arc::new(Follower::new(store.clone(), directory.clone()));
+    Scene { _place: place, store, directory, follower }
+}
+
+#[tokio::test]
+async fn the_store_is_followed() {
+    let Scene { store, directory, follower, _place } = scene();
+    // Before the store was read nobody knows; afterwards everybody does.
+    assert_eq!(refused(&directory, "ew_a_key", NOW).0, Reason::StoreUnavailable);
+    follower.catch_up().await.unwrap();
+    assert_eq!(refused(&directory, "ew_a_key", NOW).0, Reason::ApiKeyInvalid);
+
+    store.add_consumer("mobile", &["paid".to_owned()], Some("standard"), NOW).await.unwrap();
+    store.attach_subject("local", "alice", "mobile").await.unwrap();
+    let hash = hash_key("ew_a_key");
+    let new = NewKey { id: "ew_a", consumer: "mobile", hash: &hash, expires_at: Some(NOW + 60) };
+    store.add_key(&new, NOW).await.unwrap();
+    assert!(directory.key("ew_a_key", NOW).is_err());
+    follower.catch_up().await.unwrap();
+    let key = directory.key("ew_a_key", NOW).unwrap();
+    assert_eq!((&*key.id, &*key.consumer.groups), ("ew_a", &["paid".into()][..]));
+    assert_eq!(directory.consumer_of("local", "alice").unwrap().plan.as_deref(), Some("standard"));
+    let expired = refused(&directory, "ew_a_key", NOW + 60);
+    assert_eq!(expired, (Reason::ApiKeyInvalid, "the API key ew_a expired 0 s ago".to_owned()));
+
+    // Its use is told to the store once, and not again before long.
+    assert_eq!(directory.take_used(), [("ew_a".into(), NOW)]);
+    directory.give_back_used(&[("ew_a".into(), NOW)]);
+    directory.key("ew_a_key", NOW + 1).unwrap();
+    follower.record_uses().await;
+    assert_eq!(store.key("ew_a").await.unwrap().unwrap().last_used, Some(NOW));
+    assert!(directory.take_used().is_empty());
+    directory.key("ew_a_key", NOW + 31).unwrap();
+    assert_eq!(directory.take_used(), [("ew_a".into(), NOW + 31)]);
+
+    // Groups change for keys that are there.
+    store.change_consumer("mobile", Some(&["free".to_owned()]), None).await.unwrap();
+    follower.catch_up().await.unwrap();
+    assert_eq!(&*directory.key("ew_a_key", NOW).unwrap().consumer.groups, &["free".into()][..]);
+    store.revoke_key("ew_a", NOW).await.unwrap();
+    follower.catch_up().await.unwrap();
+    assert_eq!(refused(&directory, "ew_a_key", NOW + 5).1, "the API key ew_a was revoked 5 s ago");
+
+    store.revoke_token("t1", "local", clock::unix_now() + 600).await.unwrap();
+    assert!(store.remove_consumer("mobile", NOW, clock::unix_now() + 600).await.unwrap());
+    follower.catch_up().await.unwrap();
+    assert!(directory.is_revoked(&token("local", None, Some("t1"), Some(NOW))));
+    assert!(directory.is_revoked(&token("local", Some("alice"), None, Some(NOW))));
+    assert_eq!((directory.consumer("mobile"), directory.consumer_of("local", "alice")), (None, None));
+}
+
+#[tokio::test]
+async fn the_configuration_stands_before_the_store() {
+    let Scene { store, directory, follower, _place } = scene();
+    let theirs = configured("mobile", &["configured"], &["a key of the file"], &[("local", "alice")]);
+    directory.configure(Arc::new(Configured { consumers: vec![theirs] }));
+    // Configured keys hold whether or not the store was read.
+    assert!(directory.key("a key of the file", NOW).is_ok());
+    store.add_consumer("mobile", &["stored".to_owned()], None, NOW).await.unwrap();
+    store.add_consumer("web", &["stored".to_owned()], None, NOW).await.unwrap();
+    store.attach_subject("local", "alice", "web").await.unwrap();
+    let hash = hash_key("ew_a_key");
+    store
+        .add_key(&NewKey { id: "ew_a", consumer: "mobile", hash: &hash, expires_at: None }, NOW)
+        .await
+        .unwrap();
+    follower.catch_up().await.unwrap();
+    for key in ["ew_a_key", "a key of the file"] {
+        assert_eq!(&*directory.key(key, NOW).unwrap().consumer.groups, &["configured".into()][..]);
+    }
+    assert_eq!(&*directory.consumer_of("local", "alice").unwrap().name, "mobile");
+    assert_eq!(directory.facts().clashes, ["mobile".into()]);
+    // When it goes from the file, the store's appears.
+    directory.configure(Arc::default());
+    assert_eq!(&*directory.key("ew_a_key", NOW).unwrap().consumer.groups, &["stored".into()][..]);
+    assert_eq!(&*directory.consumer_of("local", "alice").unwrap().name, "web");
+    // A key whose consumer nobody knows holds for nobody.
+    let hash = hash_key("ew_b_key");
+    store
+        .add_key(&NewKey { id: "ew_b", consumer: "nobody", hash: &hash, expires_at: None }, NOW)
+        .await
+        .unwrap();
+    follower.catch_up().await.unwrap();
+    assert_eq!(refused(&directory, "ew_b_key", NOW).1, "the consumer of the API key ew_b is not there");
+}
+
+/// The file was replaced by an older one while the process ran.
+#[tokio::test]
+async fn an_older_store_is_read_anew() {
+    let Scene { store, directory, follower, _place } = scene();
+    store.add_consumer("old", &[], None, NOW).await.unwrap();
+    store.add_consumer("new", &[], None, NOW).await.unwrap();
+    store.revoke_token("t1", "local", clock::unix_now() + 600).await.unwrap();
+    follower.catch_up().await.unwrap();
+    let older = Store::new(StoreUrl::Sqlite(_place.path().join("older.db")));
+    older.add_consumer("old", &[], None, NOW).await.unwrap();
+    let follower = follower.of_another_store(older).await;
+    follower.catch_up().await.unwrap();
+    assert!(directory.consumer("old").is_some() && directory.consumer("new").is_none());
+    assert!(directory.is_revoked(&token("local", None, Some("t1"), None)), "what was revoked stays so");
+}

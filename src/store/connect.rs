@@ -1,0 +1,118 @@
+//! Connections to the two databases.
+
+use std::io;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
+use sqlx::{ConnectOptions, PgPool, SqlitePool};
+
+use super::schema::{STEPS, migrate_postgres, migrate_sqlite};
+use super::url::StoreUrl;
+use super::{CALL_TIMEOUT, CONNECTIONS_MAX, StoreError};
+
+/// How long a connection is kept that nobody uses.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Longest that another process may take to change the schema.
+const MIGRATE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The connections, by kind of database.
+#[derive(Debug)]
+pub(super) enum Pools {
+    Sqlite(SqlitePool),
+    Postgres(PgPool),
+}
+
+impl Pools {
+    /// Pools that connect when they are asked for a connection. Needs to be called on a runtime.
+    pub(super) fn new(url: &StoreUrl) -> Result<Self, StoreError> {
+        Ok(match url {
+            StoreUrl::Sqlite(path) => Self::Sqlite(
+                SqlitePoolOptions::new()
+                    .max_connections(CONNECTIONS_MAX)
+                    .acquire_timeout(CALL_TIMEOUT)
+                    .idle_timeout(IDLE_TIMEOUT)
+                    .test_before_acquire(false)
+                    .connect_lazy_with(sqlite(path)),
+            ),
+            StoreUrl::Postgres(text) => Self::Postgres(
+                PgPoolOptions::new()
+                    .max_connections(CONNECTIONS_MAX)
+                    .acquire_timeout(CALL_TIMEOUT)
+                    .idle_timeout(IDLE_TIMEOUT)
+                    .connect_lazy_with(postgres(text.expose())?),
+            ),
+        })
+    }
+
+    /// Connects once beside the pools, which gives clear errors, and brings the schema up to date.
+    pub(super) async fn prepare(url: &StoreUrl) -> Result<(), StoreError> {
+        match url {
+            StoreUrl::Sqlite(path) => {
+                make_file(path).map_err(|error| {
+                    StoreError::Unavailable(format!("{} cannot be used: {error}", path.display()))
+                })?;
+                let mut connection = within(CALL_TIMEOUT, sqlite(path).connect()).await?;
+                within(MIGRATE_TIMEOUT, migrate_sqlite(&mut connection, STEPS)).await?;
+                within(CALL_TIMEOUT, sqlx::Connection::close(connection)).await
+            }
+            StoreUrl::Postgres(text) => {
+                let mut connection = within(CALL_TIMEOUT, postgres(text.expose())?.connect()).await?;
+                within(MIGRATE_TIMEOUT, migrate_postgres(&mut connection, STEPS)).await?;
+                within(CALL_TIMEOUT, sqlx::Connection::close(connection)).await
+            }
+        }
+    }
+}
+
+/// Bounds `work` in time.
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, StoreError> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(StoreError::Unavailable(format!("nothing within {} s", limit.as_secs()))),
+    }
+}
+
+fn sqlite(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        // Made beforehand, readable by its owner alone; what SQLite puts beside it gets the same mode.
+        .create_if_missing(false)
+        .journal_mode(SqliteJournalMode::Wal)
+        .foreign_keys(true)
+        .busy_timeout(CALL_TIMEOUT)
+        .disable_statement_logging()
+}
+
+fn postgres(url: &str) -> Result<PgConnectOptions, StoreError> {
+    let options = PgConnectOptions::from_str(url)?.application_name("edgeward").disable_statement_logging();
+    // The server gives up, too, instead of going on for nobody.
+    Ok(options.options([("statement_timeout", "10s"), ("idle_in_transaction_session_timeout", "10s")]))
+}
+
+/// Makes the file if there is none, readable by its owner alone, and its directory.
+fn make_file(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+    if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    }
+    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub(in crate::store) async fn sqlite(path: &Path) -> sqlx::SqliteConnection {
+        super::sqlite(path).connect().await.unwrap()
+    }
+
+    pub(in crate::store) async fn postgres(url: &str) -> sqlx::PgConnection {
+        super::postgres(url).unwrap().connect().await.unwrap()
+    }
+}

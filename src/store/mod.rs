@@ -1,0 +1,277 @@
+//! What outlives the process: users, consumers, API keys, refresh tokens, revocations. SQLite or PostgreSQL.
+//!
+//! A [`Store`] is a handle: made without touching anything, it connects and brings the schema up to date when it is first
+//! asked. Every call is bounded in time and in how many there are at once. A store that is down costs one call a second
+//! its time; the others fail at once, until it is back.
+//!
+//! The SQL is the same for both databases; [`on!`] and [`write!`] run it on whichever there is. What readers must hear of
+//! carries the number of its change: see [`changes`].
+
+pub mod changes;
+pub mod config;
+mod connect;
+mod consumers;
+mod error;
+mod keys;
+mod refresh;
+mod revocations;
+mod schema;
+#[cfg(test)]
+mod tests;
+mod url;
+mod users;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, Semaphore};
+
+pub use consumers::{ConsumerRow, SubjectRow};
+pub use error::StoreError;
+pub use keys::{KeyRow, NewKey};
+pub use refresh::Rotation;
+pub use revocations::{RevocationRow, Revoked};
+pub use url::StoreUrl;
+pub use users::{Issued, User, UserChange};
+
+use crate::base::clock;
+use connect::Pools;
+
+/// Longest a call may take, and a connection to be made.
+const CALL_TIMEOUT: Duration = Duration::from_secs(2);
+/// Calls that run or wait at once: beyond it the store is not fast enough, and more would only wait in vain.
+const CALLS_MAX: usize = 64;
+/// Connections at once.
+const CONNECTIONS_MAX: u32 = 8;
+/// While the store is down: how long after a failure nobody tries again.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// A handle to the store of the configuration. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    url: StoreUrl,
+    /// Made on the runtime that first asks.
+    pools: OnceLock<Pools>,
+    /// Whether it was reached, with the schema of this version, and no call has failed to reach it since.
+    is_sound: AtomicBool,
+    /// Lets one at a time find that out.
+    gate: tokio::sync::Mutex<()>,
+    calls: Semaphore,
+    health: Mutex<Health>,
+    /// This process changed something that readers must hear of.
+    changed: Notify,
+}
+
+/// How the store is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// Nobody asked it yet.
+    Unknown,
+    /// It answered the last call.
+    Up,
+    /// It cannot be reached.
+    Down {
+        /// Why.
+        error: String,
+        /// Since when.
+        since: Instant,
+        /// When it was last tried.
+        tried: Instant,
+    },
+}
+
+impl Store {
+    /// A handle to the store at `url`. Connects to nothing yet.
+    pub fn new(url: StoreUrl) -> Self {
+        Self(Arc::new(Inner {
+            url,
+            pools: OnceLock::new(),
+            is_sound: AtomicBool::new(false),
+            gate: tokio::sync::Mutex::new(()),
+            calls: Semaphore::new(CALLS_MAX),
+            health: Mutex::new(Health::Unknown),
+            changed: Notify::new(),
+        }))
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> &StoreUrl {
+        &self.0.url
+    }
+
+    /// Whether both are the same handle.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// How it is.
+    pub fn health(&self) -> Health {
+        self.0.health.lock().clone()
+    }
+
+    /// Connects, and brings the schema up to date, unless that was done.
+    ///
+    /// # Errors
+    /// It cannot be reached, or not be used.
+    pub async fn connect(&self) -> Result<(), StoreError> {
+        self.call(async { self.ready().await.map(drop) }).await
+    }
+
+    /// The connections of a store that is known to answer with the right schema.
+    async fn ready(&self) -> Result<&Pools, StoreError> {
+        let pools = match self.0.pools.get() {
+            Some(pools) => pools,
+            None => {
+                let made = Pools::new(&self.0.url)?;
+                self.0.pools.get_or_init(|| made)
+            }
+        };
+        if !self.0.is_sound.load(Ordering::Acquire) {
+            let Ok(_turn) = tokio::time::timeout(CALL_TIMEOUT, self.0.gate.lock()).await else {
+                return Err(StoreError::Unavailable("it is still being prepared".to_owned()));
+            };
+            if !self.0.is_sound.load(Ordering::Acquire) {
+                Pools::prepare(&self.0.url).await?;
+                self.0.is_sound.store(true, Ordering::Release);
+            }
+        }
+        Ok(pools)
+    }
+
+    /// Runs one call: bounded, counted, and remembered as a sign of how the store is.
+    /// (Boxed at once: a future with both databases in it is too large to be handed around.)
+    fn call<'a, T: Send + 'a>(
+        &'a self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        Box::pin(self.bounded(Box::pin(work)))
+    }
+
+    async fn bounded<T>(&self, work: BoxFuture<'_, Result<T, StoreError>>) -> Result<T, StoreError> {
+        if let Health::Down { error, tried, .. } = &*self.0.health.lock()
+            && clock::now().saturating_duration_since(*tried) < PAUSE
+        {
+            return Err(StoreError::Unavailable(error.clone()));
+        }
+        let Ok(_place) = self.0.calls.try_acquire() else {
+            return Err(StoreError::Unavailable(format!("{CALLS_MAX} calls wait for it already")));
+        };
+        // Once, and at most for as long as another process changes the schema.
+        let done = match self.ready().await {
+            Ok(_) => tokio::time::timeout(CALL_TIMEOUT, work).await.unwrap_or_else(|_| {
+                Err(StoreError::Unavailable(format!("no answer within {} s", CALL_TIMEOUT.as_secs())))
+            }),
+            Err(error) => Err(error),
+        };
+        self.remember(done.as_ref().err());
+        done
+    }
+
+    fn remember(&self, error: Option<&StoreError>) {
+        let mut health = self.0.health.lock();
+        match error {
+            Some(StoreError::Unavailable(error)) => {
+                self.0.is_sound.store(false, Ordering::Release);
+                let tried = clock::now();
+                let since = match &*health {
+                    Health::Down { since, .. } => *since,
+                    _ => {
+                        tracing::warn!(store = %self.0.url, "the store is down: {error}");
+                        tried
+                    }
+                };
+                *health = Health::Down { error: error.clone(), since, tried };
+            }
+            _ if *health == Health::Up => {}
+            _ => {
+                if let Health::Down { since, .. } = &*health {
+                    let seconds = clock::now().saturating_duration_since(*since).as_secs();
+                    tracing::info!(store = %self.0.url, "the store is back after {seconds} s");
+                }
+                *health = Health::Up;
+            }
+        }
+    }
+}
+
+/// Runs `$body` with `$pool` on the store's database. The body is compiled twice, once for each kind.
+macro_rules! on {
+    ($store:expr, $pool:ident => $body:expr) => {
+        match $store.ready().await? {
+            $crate::store::connect::Pools::Sqlite($pool) => $body,
+            $crate::store::connect::Pools::Postgres($pool) => $body,
+        }
+    };
+}
+
+/// Runs `$body` in a transaction `$tx` (of SQLite one that has the right to write from the start, so that it never has to
+/// be given up for another), commits, and is what `$body` is.
+macro_rules! write {
+    ($store:expr, $tx:ident => $body:expr) => {
+        match $store.ready().await? {
+            $crate::store::connect::Pools::Sqlite(pool) => {
+                let mut $tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+                let done = $body;
+                $tx.commit().await?;
+                done
+            }
+            $crate::store::connect::Pools::Postgres(pool) => {
+                let mut $tx = pool.begin().await?;
+                let done = $body;
+                $tx.commit().await?;
+                done
+            }
+        }
+    };
+}
+
+/// Like [`write!`], for what readers must hear of. Takes the lock of the counter first; `$next` gives the next number.
+macro_rules! change {
+    ($store:expr, $tx:ident => $body:expr) => {{
+        let done = match $store.ready().await? {
+            $crate::store::connect::Pools::Sqlite(pool) => {
+                let mut $tx = pool.begin_with("BEGIN IMMEDIATE").await?;
+                let done = $body;
+                $tx.commit().await?;
+                done
+            }
+            $crate::store::connect::Pools::Postgres(pool) => {
+                let mut $tx = pool.begin().await?;
+                let done = $body;
+                sqlx::query("SELECT pg_notify($1, '')")
+                    .bind($crate::store::changes::CHANNEL)
+                    .execute(&mut *$tx)
+                    .await?;
+                $tx.commit().await?;
+                done
+            }
+        };
+        $store.0.changed.notify_one();
+        done
+    }};
+}
+
+/// The next number of a change, in the transaction `$tx`. The first in a transaction keeps other writers out to its end.
+macro_rules! next {
+    ($tx:ident) => {
+        sqlx::query_scalar::<_, i64>($crate::store::changes::NEXT).fetch_one(&mut *$tx).await?
+    };
+}
+
+use {change, next, on, write};
+
+/// A list of names in one column.
+fn names_to_text(names: &[String]) -> String {
+    serde_json::to_string(names).unwrap_or_else(|_| "[]".to_owned())
+}
+
+/// The names in a column; none where somebody else wrote something else there.
+fn names_from_text(text: &str) -> Vec<String> {
+    serde_json::from_str(text).unwrap_or_default()
+}
