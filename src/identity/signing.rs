@@ -116,7 +116,11 @@ impl SigningKey {
         &self.public
     }
 
-    fn sign(&self, algorithm: Algorithm, message: &[u8]) -> Result<Vec<u8>, SignError> {
+    pub(in crate::identity) fn sign(
+        &self,
+        algorithm: Algorithm,
+        message: &[u8],
+    ) -> Result<Vec<u8>, SignError> {
         match &self.pair {
             Pair::Rsa(pair) => {
                 let encoding = rsa_encoding(algorithm).ok_or(SignError)?;
@@ -282,4 +286,88 @@ fn jwks<'k>(keys: impl Iterator<Item = (&'k Public, Option<Algorithm>)>) -> Byte
 /// The key that verifies tokens of a signing key, for `algorithms`.
 pub fn verifying(public: &Public, algorithms: super::jwt::algorithm::Algorithms) -> Key {
     Key::public(Some(public.thumbprint().into()), public.clone(), algorithms)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::identity::jwt::Jws;
+    use crate::identity::jwt::algorithm::Algorithms;
+    use crate::identity::keys::KeySet;
+    use crate::identity::keys::jwk::{Secrets, parse_set};
+
+    fn claims() -> Map<String, Value> {
+        json!({ "sub": "alice", "roles": ["user"] }).as_object().unwrap().clone()
+    }
+
+    fn all() -> Algorithms {
+        Algorithm::ALL.iter().copied().collect()
+    }
+
+    /// What is issued is verified by what is published, for every algorithm; and only with that algorithm.
+    #[test]
+    fn what_is_published_verifies_what_is_issued() {
+        for algorithm in Algorithm::ALL.iter().copied().filter(|algorithm| algorithm.kind() != Kind::Secret) {
+            let (key, pem) = SigningKey::generate(algorithm).unwrap();
+            let again = SigningKey::from_pem(pem.as_bytes()).unwrap();
+            assert_eq!(again.public(), key.public());
+            let issuer = Issuer::new(again, algorithm, &[]).unwrap();
+            let mut skipped = Vec::new();
+            let set = parse_set(&issuer.jwks(), Secrets::Refused, &mut skipped).unwrap();
+            assert!(skipped.is_empty() && set.len() == 1);
+            let token = issuer.issue(&claims()).unwrap();
+            let jws = Jws::parse(&token).unwrap();
+            assert_eq!(
+                (jws.algorithm, jws.key_id.as_deref()),
+                (algorithm, Some(&*key.public().thumbprint()))
+            );
+            set.verify(&jws, all()).unwrap();
+            assert!(set.verify(&jws, Algorithms::default()).is_err());
+            let payload: Value = serde_json::from_slice(&jws.payload).unwrap();
+            assert_eq!(payload, Value::Object(claims()));
+        }
+    }
+
+    #[test]
+    fn a_secret_signs_and_is_not_published() {
+        let secret = [7; 64];
+        for algorithm in [Algorithm::Hs256, Algorithm::Hs384, Algorithm::Hs512] {
+            let issuer = Issuer::with_secret(&secret, algorithm).unwrap();
+            assert_eq!(&issuer.jwks()[..], b"{\"keys\":[]}");
+            let token = issuer.issue(&claims()).unwrap();
+            let jws = Jws::parse(&token).unwrap();
+            assert_eq!(jws.key_id, None);
+            KeySet::new([Key::secret(None, &secret, all())]).verify(&jws, all()).unwrap();
+        }
+        assert!(Issuer::with_secret(&secret, Algorithm::Es256).is_none());
+    }
+
+    /// The key before and the key to come stand beside the one that signs, each once.
+    #[test]
+    fn other_keys_are_published_as_well() {
+        let key = || SigningKey::generate(Algorithm::Es256).unwrap().0;
+        let (old, new) = (key(), key());
+        let others = [old.public().clone(), new.public().clone()];
+        let issuer = Issuer::new(new, Algorithm::Es256, &others).unwrap();
+        let set = parse_set(&issuer.jwks(), Secrets::Refused, &mut Vec::new()).unwrap();
+        assert_eq!(set.len(), 2);
+        let before = Issuer::new(old, Algorithm::Es256, &[]).unwrap().issue(&claims()).unwrap();
+        set.verify(&Jws::parse(&before).unwrap(), all()).unwrap();
+    }
+
+    #[test]
+    fn a_key_signs_for_its_own_kind_alone() {
+        for algorithm in [Algorithm::Es384, Algorithm::Rs256, Algorithm::EdDsa, Algorithm::Hs256] {
+            let key = SigningKey::generate(Algorithm::Es256).unwrap().0;
+            assert!(Issuer::new(key, algorithm, &[]).is_none());
+        }
+        assert!(SigningKey::generate(Algorithm::Hs256).is_err());
+        for nonsense in [
+            "",
+            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n",
+        ] {
+            assert!(SigningKey::from_pem(nonsense.as_bytes()).is_err(), "{nonsense}");
+        }
+    }
 }

@@ -39,6 +39,7 @@ mod nginx;
 mod nothing_dropped;
 #[path = "../../examples/process_life/harness/mod.rs"]
 mod process_life;
+mod providers;
 mod proxy_protocol;
 mod reload;
 mod retries;

@@ -22,6 +22,9 @@ use crate::identity::signing::{Issuer, SigningKey, verifying};
 /// Largest key file read, in bytes.
 const FILE_BYTES_MAX: u64 = 1 << 20;
 
+/// The keys that say where keys come from.
+const SOURCES: &[&str] = &["jwks_url", "jwks_file", "public_key", "signing_key", "secret"];
+
 /// What a provider is compiled in.
 #[derive(Debug, Clone, Copy)]
 pub struct Surroundings<'a> {
@@ -124,7 +127,9 @@ impl Compiler<'_> {
                 .warning("issuer-unchecked", self.origin, self.path, message)
                 .hint("write what `iss` of its tokens is");
         }
-        if raw.audience.is_empty() {
+        let audience = raw.audience.iter().flat_map(|at| at.iter());
+        let audience: Box<[Box<str>]> = audience.map(|audience| audience.as_str().into()).collect();
+        if audience.is_empty() {
             let message = "without `audience`, tokens that were meant for other services are good here, too";
             self.out
                 .warning("audience-unchecked", self.origin, self.path, message)
@@ -145,7 +150,7 @@ impl Compiler<'_> {
         let typ = raw.typ.as_ref().map(|typ| claims::without_prefix(typ).into());
         Rules {
             issuer: raw.issuer.as_ref().map(|issuer| issuer.as_str().into()),
-            audience: raw.audience.iter().map(|audience| audience.as_str().into()).collect(),
+            audience,
             typ,
             leeway: i64::try_from(raw.leeway.as_secs()).unwrap_or(i64::MAX),
             require: raw.require.iter().map(|name| name.as_str().into()).collect(),
@@ -161,10 +166,14 @@ impl Compiler<'_> {
             ("jwks_file", raw.jwks_file.as_ref().map(|at| &at.origin)),
             ("public_key", raw.public_key.as_ref().map(|at| &at.origin)),
             ("signing_key", raw.signing_key.as_ref().map(|at| &at.origin)),
-            ("secret", raw.secret.as_ref().map(|at| &at.origin)),
+            // Not its own place: where that is shown, a secret written there would be.
+            ("secret", raw.secret.as_ref().map(|_| self.origin)),
         ];
         let mut sources = sources.into_iter().filter_map(|(key, origin)| Some((key, origin?)));
         let Some((source, place)) = sources.next() else {
+            if SOURCES.iter().any(|source| self.is_broken(source)) {
+                return (Keys::Fixed(KeySet::default()), None);
+            }
             let message = "nothing says where its keys come from";
             self.out
                 .error("missing-key", self.origin, self.path, message)
@@ -179,7 +188,9 @@ impl Compiler<'_> {
                 .related(place, "the other one");
         }
         self.check_unused(source);
-        self.check_kinds(source, place);
+        if !self.check_kinds(source, place) {
+            return (Keys::Fixed(KeySet::default()), None);
+        }
         match source {
             "jwks_url" => match &raw.jwks_url {
                 Some(url) => {
@@ -192,6 +203,14 @@ impl Compiler<'_> {
             "secret" => self.secret(algorithms),
             _ => self.pairs(algorithms),
         }
+    }
+
+    /// Whether `key` stands there and could not be read: that was reported, and it is not missing.
+    fn is_broken(&self, key: &str) -> bool {
+        let path = self.at(key);
+        self.out.iter().any(|problem| {
+            problem.path.strip_prefix(&path).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        })
     }
 
     /// What does nothing with this source.
@@ -217,8 +236,15 @@ impl Compiler<'_> {
         }
     }
 
-    /// A secret serves other algorithms than a key pair.
-    fn check_kinds(&mut self, source: &str, place: &Origin) {
+    /// A secret serves other algorithms than a key pair. Whether all fit, so that more can be said.
+    fn check_kinds(&mut self, source: &str, place: &Origin) -> bool {
+        let is_secret = |at: &At<Algorithm>| at.kind() == Kind::Secret;
+        let algorithms = &self.raw.algorithms;
+        if algorithms.iter().any(is_secret) && !algorithms.iter().all(is_secret) {
+            // Reported already.
+            return false;
+        }
+        let mut all_fit = true;
         for algorithm in self.raw.algorithms.iter() {
             let of_secrets = algorithm.kind() == Kind::Secret;
             let fits = match source {
@@ -226,6 +252,7 @@ impl Compiler<'_> {
                 "jwks_file" => true,
                 _ => !of_secrets,
             };
+            all_fit &= fits;
             if !fits {
                 let needs = if of_secrets { "a shared secret" } else { "a key pair" };
                 let message = format!("{} needs {needs}, which \"{source}\" is not", algorithm.as_str());
@@ -234,6 +261,7 @@ impl Compiler<'_> {
                     .related(place, "the key");
             }
         }
+        all_fit
     }
 
     fn secret(&mut self, algorithms: Algorithms) -> (Keys, Option<Issuer>) {
@@ -242,7 +270,7 @@ impl Compiler<'_> {
         secret.hash(&mut self.content);
         if secret.starts_with(b"-----BEGIN ") {
             let message = "the secret is a key or certificate in PEM";
-            self.out.error("key-mismatch", &at.origin, self.at("secret"), message)
+            self.out.error("key-mismatch", self.origin, self.at("secret"), message)
                 .hint("if it is public, everybody knows that secret: use `public_key`, or `signing_key` for a private one");
             return (Keys::Fixed(KeySet::default()), None);
         }
@@ -250,7 +278,7 @@ impl Compiler<'_> {
             let (name, least) = (algorithm.as_str(), algorithm.secret_bytes_min());
             let message =
                 format!("the secret has {} bytes, and {name} needs {least} (RFC 7518)", secret.len());
-            self.out.error("weak-secret", &at.origin, self.at("secret"), message)
+            self.out.error("weak-secret", self.origin, self.at("secret"), message)
                 .hint("whoever holds one token can try secrets at leisure: `openssl rand -hex 32` makes a good one")
                 .related(&algorithm.origin, "the algorithm");
         }

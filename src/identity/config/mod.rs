@@ -21,7 +21,7 @@ keys! {
         /// What `iss` of its tokens is, exactly; absent = not checked, with a warning.
         issuer: optional String,
         /// One of these has to be in `aud` of its tokens; absent = not checked, with a warning.
-        audience: Vec<At<String>> = Vec::new(),
+        audience: optional Vec<At<String>>,
         /// What its tokens may be signed with: of secrets HS256, HS384, HS512, or of key pairs RS256, RS384, RS512, PS256,
         /// PS384, PS512, ES256, ES384, EdDSA. The first is what it signs with itself.
         algorithms: required Vec<At<Algorithm>>,
