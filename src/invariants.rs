@@ -16,9 +16,13 @@ use std::path::Path;
 use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 
-use crate::base::clock;
+use crate::base::clock::{self, Moment};
 use crate::base::decode::Surroundings;
 use crate::config::{self, Runtime};
+use crate::identity::jwt::{Algorithm, Rules, algorithm::Algorithms};
+use crate::identity::keys::jwk::{Secrets, parse_set};
+use crate::identity::keys::{Key, KeySet};
+use crate::identity::provider::{Keys, Provider, Providers, Settings, Verified};
 use crate::ingress::chunked::ChunkScanner;
 use crate::ingress::frames::{Ended, Glance, Watch};
 use crate::ingress::head::{Framing, HEADER_LINES_MAX, Head, HeadScanner, Span, Status};
@@ -376,6 +380,67 @@ fn plain_address(text: &[u8]) -> Option<IpAddr> {
     (is_port && port.parse::<u16>().is_ok_and(|port| port > 0)).then(|| address.to_canonical())
 }
 
+/// The secret of [`token`]; the seed `good` is signed with it.
+const TOKEN_SECRET: &[u8] = b"a secret that fuzzers do not know";
+
+/// A token is refused, or it is signed with our secret and says what it must. A second look sees the same, also by what was
+/// kept of the first.
+pub fn token(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let all: Algorithms = Algorithm::ALL.iter().copied().collect();
+    let provider = Provider::new(Settings {
+        name: "local".into(),
+        rules: Rules {
+            issuer: Some("me".into()),
+            audience: ["shop".into()].into(),
+            typ: None,
+            leeway: 0,
+            require: ["exp".into()].into(),
+            roles_claim: "roles".into(),
+        },
+        algorithms: [Algorithm::Hs256].into_iter().collect(),
+        keys: Keys::Fixed(KeySet::new([Key::secret(None, TOKEN_SECRET, all)])),
+        issuer: None,
+        consumer: None,
+        generated: None,
+    });
+    let providers = Providers::new([std::sync::Arc::new(provider)]);
+    let wall = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_800_000_000);
+    let at = Moment { now: clock::now(), wall };
+    let look = || match providers.verify(text, &at) {
+        Verified::Ok(token) => Ok(token),
+        Verified::Refused(refusal) => Err(refusal),
+        Verified::Wait(_) => panic!("there is nothing to wait for"),
+    };
+    let (first, second) = (look(), look());
+    match (first, second) {
+        (Err(first), Err(second)) => assert_eq!(first, second),
+        (Ok(first), Ok(second)) => {
+            assert!(std::sync::Arc::ptr_eq(&first, &second));
+            let (signed, signature) = text.rsplit_once('.').unwrap();
+            let key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, TOKEN_SECRET);
+            let engine = &base64::engine::general_purpose::URL_SAFE_NO_PAD;
+            let expected = aws_lc_rs::hmac::sign(&key, signed.as_bytes());
+            assert_eq!(base64::Engine::encode(engine, expected), signature);
+            assert_eq!(first.claims["iss"], "me");
+            assert!(first.expires_at.unwrap() > 1_800_000_000);
+        }
+        (first, second) => panic!("{first:?} and then {second:?}"),
+    }
+}
+
+/// A set of keys is refused, or each key taken from it is public, serves something, and published again it is the same key.
+pub fn key_set(bytes: &[u8]) {
+    let Ok(set) = parse_set(bytes, Secrets::Refused, &mut Vec::new()) else { return };
+    for key in set.keys() {
+        assert!(!key.algorithms().is_empty());
+        let public = key.public_half().expect("no secret is taken from a published set");
+        let again =
+            parse_set(public.members().to_string().as_bytes(), Secrets::Refused, &mut Vec::new()).unwrap();
+        assert_eq!(again.keys()[0].public_half(), Some(public));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -480,6 +545,41 @@ mod tests {
         "?x=y",
         "Basic YTpi",
     ];
+    const TOKEN: &[&str] = &[
+        ".",
+        "eyJhbGciOiJIUzI1NiJ9",
+        "eyJhbGciOiJub25lIn0",
+        "eyJpc3MiOiJtZSJ9",
+        "e30",
+        "eyJ",
+        "AAAA",
+        "AA",
+        "A",
+        "-_",
+        "=",
+        " ",
+        "\0",
+        "é",
+    ];
+    const KEYS: &[&str] = &[
+        "{\"keys\":[",
+        "]}",
+        "{",
+        "}",
+        ",",
+        "\"kty\":\"EC\"",
+        "\"kty\":\"RSA\"",
+        "\"kty\":\"oct\"",
+        "\"crv\":\"P-256\"",
+        "\"kid\":\"a\"",
+        "\"use\":\"sig\"",
+        "\"alg\":\"ES256\"",
+        "\"x\":\"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU\"",
+        "\"y\":\"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0\"",
+        "\"n\":\"AQAB\"",
+        "\"e\":\"AQAB\"",
+        "\"k\":\"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8\"",
+    ];
     const NODES: &[&str] = &[
         "10.0.0.2",
         "192.0.2.9",
@@ -529,6 +629,16 @@ mod tests {
         }
 
         #[test]
+        fn of_tokens(bytes in made_of(TOKEN)) {
+            token(&bytes);
+        }
+
+        #[test]
+        fn of_key_sets(bytes in made_of(KEYS)) {
+            key_set(&bytes);
+        }
+
+        #[test]
         fn of_forwarding_headers(bytes in made_of(NODES)) {
             forwarded(&bytes);
         }
@@ -547,7 +657,7 @@ mod tests {
     #[test]
     fn of_the_seeds() {
         type Body = fn(&[u8]);
-        let bodies: [(&str, Body); 8] = [
+        let bodies: [(&str, Body); 10] = [
             ("fuzz/seeds/head", head),
             ("fuzz/seeds/chunked", chunked),
             ("fuzz/seeds/frames", frames),
@@ -556,6 +666,8 @@ mod tests {
             ("fuzz/seeds/route", route),
             ("fuzz/seeds/access_log", access_log),
             ("fuzz/seeds/forwarded", forwarded),
+            ("fuzz/seeds/token", token),
+            ("fuzz/seeds/key_set", key_set),
         ];
         for (name, body) in bodies {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -72,6 +73,8 @@ pub struct Provider {
     consumer: Option<Arc<str>>,
     generated: Mutex<Option<Generated>>,
     cache: TokenCache,
+    /// The keys that the tokens in `cache` were verified with.
+    cached: AtomicU64,
 }
 
 /// What came of verifying a token.
@@ -90,7 +93,7 @@ impl Provider {
     pub fn new(settings: Settings) -> Self {
         let Settings { name, rules, algorithms, keys, issuer, consumer, generated } = settings;
         let (generated, cache) = (Mutex::new(generated), TokenCache::default());
-        Self { name, rules, algorithms, keys, issuer, consumer, generated, cache }
+        Self { name, rules, algorithms, keys, issuer, consumer, generated, cache, cached: AtomicU64::new(0) }
     }
 
     /// Its name.
@@ -245,6 +248,10 @@ impl Provider {
             Err(Unverified::UnknownKey(refusal)) => return Err(self.without_key(&jws, refusal, at)),
         }
         let token = Arc::new(self.rules.check(&self.name, claims, jws.payload, unix_now)?);
+        if self.cached.swap(generation, Relaxed) != generation {
+            // Found by nobody any more: this only gives the memory back.
+            self.cache.clear();
+        }
         let until = token.expires_at.map_or(i64::MAX, |exp| exp.saturating_add(self.rules.leeway));
         self.cache.put(compact, &token, generation, until, unix_now);
         Ok(token)

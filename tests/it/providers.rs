@@ -117,6 +117,27 @@ async fn what_is_no_key_set_is_told_apart() {
     gw.stop().await;
 }
 
+/// Over https the provider must be who the URL says, by an authority that the system trusts.
+#[tokio::test]
+async fn keys_are_fetched_over_https_from_whom_the_system_trusts() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let idp = upstream().tls(&authority.server(&["127.0.0.1"])).on("/jwks", set()).start().await;
+    let config = format!("{}{FIXED}", provider("idp", "/jwks").replace("http://", "https://"));
+    for (trusted, word) in [(&authority, "success"), (&stranger, "connect")] {
+        let directory = tempfile::tempdir().unwrap();
+        let roots = trusted.write(directory.path(), "roots");
+        let gw =
+            gateway(&config).with("idp", &idp).env("SSL_CERT_FILE", roots.to_str().unwrap()).start().await;
+        eventually(word, async || {
+            let count = gw.metric("edgeward_jwks_refresh_total", &["idp", word]).await?;
+            (count >= 1.0).then_some(())
+        })
+        .await;
+        gw.stop().await;
+    }
+    assert_eq!(idp.requests(), 1, "a stranger is asked nothing");
+}
+
 const MADE: &str = "[identity.providers.local]\nissuer = \"me\"\naudience = [\"shop\"]\nalgorithms = [\"EdDSA\"]\n\
                     signing_key = \"keys/made.pem\"\ngenerate = true\n";
 

@@ -152,7 +152,8 @@ impl Compiler<'_> {
             issuer: raw.issuer.as_ref().map(|issuer| issuer.as_str().into()),
             audience,
             typ,
-            leeway: i64::try_from(raw.leeway.as_secs()).unwrap_or(i64::MAX),
+            // Tokens count in seconds.
+            leeway: i64::try_from(raw.leeway.as_millis().div_ceil(1000)).unwrap_or(i64::MAX),
             require: raw.require.iter().map(|name| name.as_str().into()).collect(),
             roles_claim: raw.roles_claim.as_str().into(),
         }
