@@ -367,6 +367,8 @@ impl Compiler<'_> {
             let algorithm = self.raw.algorithms.iter().find(|algorithm| algorithm.kind() != Kind::Secret)?;
             return match SigningKey::generate(algorithm.value) {
                 Ok((key, pem)) => {
+                    // As if it had been read, so that the next configuration finds the same provider.
+                    pem.as_bytes().hash(&mut self.content);
                     self.generated = Some(Generated { path: at.value.0.clone(), pem });
                     Some(key)
                 }

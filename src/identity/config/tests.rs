@@ -187,6 +187,7 @@ fn a_key_is_made_once_and_for_us_alone() {
     first.provider.keep_generated(own).unwrap();
     let second = bench.compile(text);
     assert!(takes(&second, &issued(&first)), "the next process reads what the first has written");
+    assert!(std::sync::Arc::ptr_eq(&first.provider, &second.provider), "and a reload changes nothing");
     // Somebody was faster: their key counts, and this configuration is not put into force.
     std::fs::remove_file(&path).unwrap();
     let (late, other) = (bench.compile(text), bench.compile(text));

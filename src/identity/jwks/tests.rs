@@ -341,7 +341,7 @@ async fn rotation_under_load() {
     load(0).await;
     // Nobody wants the set any more: its task ends.
     let weak = Arc::downgrade(&remote);
-    drop((remote, providers));
+    drop((load, remote, providers));
     tokio::time::timeout(Duration::from_secs(10), async {
         while weak.strong_count() > 0 {
             tokio::task::yield_now().await;
