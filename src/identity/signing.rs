@@ -178,11 +178,11 @@ pub struct SignError;
 
 /// What a provider signs with.
 #[derive(Debug)]
-pub enum Signer {
+enum Signer {
     /// A key pair.
     Key(SigningKey),
     /// A secret, which verifies as well.
-    Secret(hmac::Key),
+    Secret(Box<hmac::Key>),
 }
 
 /// Issues tokens that its provider verifies.
@@ -221,7 +221,7 @@ impl Issuer {
             _ => return None,
         };
         let key = hmac::Key::new(hmac, secret);
-        Some(Self::with(Signer::Secret(key), algorithm, None, jwks(std::iter::empty())))
+        Some(Self::with(Signer::Secret(Box::new(key)), algorithm, None, jwks(std::iter::empty())))
     }
 
     fn with(signer: Signer, algorithm: Algorithm, id: Option<&str>, jwks: Bytes) -> Self {
