@@ -10,6 +10,7 @@ pub mod jwks;
 pub mod jwt;
 pub mod keys;
 pub mod live;
+pub mod password;
 pub mod principal;
 pub mod provider;
 pub mod revoked;

@@ -33,6 +33,10 @@ impl Gauge {
         self.0.fetch_add(by, Relaxed);
     }
 
+    pub(super) fn set(&self, to: i64) {
+        self.0.store(to, Relaxed);
+    }
+
     pub(super) fn get(&self) -> i64 {
         self.0.load(Relaxed)
     }

@@ -9,6 +9,7 @@ mod cells;
 mod handles;
 mod jwks;
 mod listener;
+mod login;
 mod process;
 mod render;
 mod route;
@@ -24,6 +25,7 @@ use parking_lot::Mutex;
 
 pub use self::jwks::JwksMetrics;
 pub use self::listener::{ListenerMetrics, OpenConnection};
+pub use self::login::{LoginMetrics, SessionStep};
 pub use self::render::{OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE};
 pub use self::route::{InFlight, RouteMetrics};
 pub use self::upstream::{BreakerState, ServerMetrics, UpstreamMetrics};
@@ -43,6 +45,7 @@ pub struct Metrics {
     /// By position in [`Reason::ALL`].
     rejected: Rejected,
     access_log: AccessLogCounters,
+    logins: LoginMetrics,
     reloads_succeeded: Counter,
     reloads_failed: Counter,
     last_reload_failed: AtomicBool,
@@ -102,6 +105,11 @@ impl Metrics {
         {
             counter.inc();
         }
+    }
+
+    /// The metrics of logins.
+    pub fn logins(&self) -> &LoginMetrics {
+        &self.logins
     }
 
     /// `records` access records were written.

@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
 use super::Metrics;
+use super::SessionStep;
 use super::cells::Histogram;
 use super::process::Process;
 use super::route::{METHODS, RouteMetrics};
@@ -51,6 +52,7 @@ impl Collector for Metrics {
         self.encode_upstreams(&mut out)?;
         self.encode_listeners(&mut out)?;
         self.encode_key_sets(&mut out)?;
+        self.encode_logins(&mut out)?;
         self.encode_process_wide(&mut out)?;
         encode_process(Process::read(), &mut out)
     }
@@ -253,6 +255,26 @@ impl Metrics {
             last.encode(family.encode_family(&[("issuer", &*set.name)])?)?;
         }
         Ok(())
+    }
+
+    fn encode_logins(&self, out: &mut Out<'_>) -> fmt::Result {
+        let logins = &self.logins;
+        let mut family = out
+            .counter("edgeward_logins", "Requests for sessions, by what was asked for and what came of it")?;
+        for (step, outcomes) in SessionStep::ALL.iter().zip(&logins.outcomes) {
+            outcomes.each(|outcome, count| {
+                counter(&mut family, &[("step", step.label()), ("outcome", outcome)], count)
+            })?;
+        }
+        let mut family =
+            out.histogram("edgeward_password_check_duration_seconds", "Time that checking a password took")?;
+        histogram(&mut family, &[], &logins.password)?;
+        plain_gauge(
+            out,
+            "edgeward_passwords_waiting",
+            "Passwords that wait for a thread now",
+            logins.waiting.get(),
+        )
     }
 
     fn encode_process_wide(&self, out: &mut Out<'_>) -> fmt::Result {
