@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -38,6 +39,24 @@ pub struct Control {
 
 /// What the process tells of itself.
 pub type Status = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
+
+/// Brings what the process knows of the store up to date, and says whether that worked.
+pub type Synchronise = Arc<dyn Fn() -> BoxFuture<'static, serde_json::Value> + Send + Sync>;
+
+/// What is answered without an order.
+#[derive(Clone)]
+pub struct Answers {
+    /// `status`.
+    pub status: Status,
+    /// `sync`: a command changed the store.
+    pub sync: Synchronise,
+}
+
+impl std::fmt::Debug for Answers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Answers")
+    }
+}
 
 impl Control {
     /// Binds the socket at `path`, making its directory if there is none; both belong to `account` then.
@@ -100,7 +119,7 @@ impl Control {
     pub async fn serve(
         self,
         orders: mpsc::Sender<Order>,
-        status: Status,
+        answers: Answers,
         mut stop: watch::Receiver<bool>,
     ) -> io::Result<()> {
         let listener = UnixListener::from_std(self.listener.try_clone()?)?;
@@ -112,9 +131,9 @@ impl Control {
             };
             match accepted {
                 Ok((stream, _)) => {
-                    let (orders, status) = (orders.clone(), status.clone());
+                    let (orders, answers) = (orders.clone(), answers.clone());
                     drop(task::spawn("control", async move {
-                        if let Err(error) = answer(stream, &orders, &status).await {
+                        if let Err(error) = answer(stream, &orders, &answers).await {
                             tracing::debug!(%error, "control connection");
                         }
                     }));
@@ -149,7 +168,7 @@ fn check_directory(directory: &Path, account: &Account) -> io::Result<()> {
     Ok(())
 }
 
-async fn answer(mut stream: UnixStream, orders: &mpsc::Sender<Order>, status: &Status) -> io::Result<()> {
+async fn answer(mut stream: UnixStream, orders: &mpsc::Sender<Order>, answers: &Answers) -> io::Result<()> {
     let peer = stream.peer_cred()?.uid();
     let own = rustix::process::geteuid().as_raw();
     if peer != own && peer != 0 {
@@ -160,7 +179,8 @@ async fn answer(mut stream: UnixStream, orders: &mpsc::Sender<Order>, status: &S
     let mut read = BufReader::new(read.take(LINE_BYTES_MAX));
     tokio::time::timeout(PEER_TIMEOUT, read.read_line(&mut line)).await??;
     let reply = match line.trim_end() {
-        "status" => serde_json::json!({ "ok": true, "status": status() }),
+        "status" => serde_json::json!({ "ok": true, "status": (answers.status)() }),
+        "sync" => (answers.sync)().await,
         "quit" => carry_out(Command::Quit, orders).await,
         // Answered before: nothing comes after a stop.
         "stop" => lifecycle::ending(Duration::ZERO),
@@ -202,6 +222,11 @@ pub fn ask(path: &Path, command: &str) -> io::Result<serde_json::Value> {
     ask_within(OUTCOME_TIMEOUT + PEER_TIMEOUT, path, command)
 }
 
+/// Has the process behind `path` take what changed in the store; false if there is none, or it cannot.
+pub fn synchronise(path: &Path) -> bool {
+    ask_within(PEER_TIMEOUT, path, "sync").is_ok_and(|answer| answer.get("ok") == Some(&true.into()))
+}
+
 /// The process that answers at `path`.
 pub(super) fn running(path: &Path) -> Option<u64> {
     ask_within(PEER_TIMEOUT, path, "status").ok()?.pointer("/status/pid")?.as_u64()
@@ -235,7 +260,11 @@ mod tests {
         assert!(Control::bind(&path, &nobody()).is_err(), "a second process must not take the socket");
         let (sender, mut commands) = mpsc::channel(1);
         let (_running, stop) = watch::channel(false);
-        let serving = control.serve(sender, Arc::new(|| serde_json::json!({ "routes": 3 })), stop);
+        let answers = Answers {
+            status: Arc::new(|| serde_json::json!({ "routes": 3 })),
+            sync: Arc::new(|| Box::pin(std::future::ready(serde_json::json!({ "ok": true })))),
+        };
+        let serving = control.serve(sender, answers, stop);
         let carrying_out = async {
             let order = commands.recv().await.unwrap();
             order.answer.unwrap().send(serde_json::json!({ "ok": true })).unwrap();
@@ -243,6 +272,7 @@ mod tests {
             std::future::pending::<()>().await
         };
         let asking = tokio::task::spawn_blocking(move || {
+            assert!(synchronise(&path) && !synchronise(&path.with_extension("not")));
             (ask(&path, "status").unwrap(), ask(&path, "fly").unwrap(), ask(&path, "quit").unwrap())
         });
         tokio::select! {

@@ -36,7 +36,8 @@ pub struct Origins {
     pub read: Read,
     /// Knows servers and names from earlier configurations.
     pub live: Arc<Live>,
-    /// Knows providers, the keys fetched for them and the tokens verified by them from earlier configurations.
+    /// Knows providers, the keys fetched for them and the tokens verified by them from earlier configurations; who is
+    /// known, and the store.
     pub identity: Arc<Identity>,
     /// Keys of TLS sessions, which clients of earlier configurations hold tickets of.
     pub sessions: Arc<Sessions>,
@@ -197,6 +198,7 @@ impl Reloader {
         self.origins.log.set_level(snapshot.log.level);
         self.origins.metrics.set_certificates(snapshot.certificates());
         self.current.swap(snapshot.clone());
+        self.origins.identity.directory().configure(snapshot.consumers.clone());
         // Files of the configuration before are closed, this one's opened: what is wrong with them shows now.
         if let Some(log) = &snapshot.log.access {
             log.open();

@@ -8,12 +8,14 @@ use super::reload::Reloader;
 use crate::admin::{Check, Health};
 use crate::base::{clock, units};
 use crate::config::snapshot::Current;
+use crate::identity::directory::{Directory, Facts};
 use crate::identity::provider::Provider;
 use crate::ingress::connection::Connections;
+use crate::store::{self, Store};
 use crate::upstream::Upstream;
 
 /// What `/readyz` is made of.
-pub(super) fn health(current: &Arc<Current>, reloader: &Arc<Reloader>) -> Health {
+pub(super) fn health(current: &Arc<Current>, reloader: &Arc<Reloader>, directory: &Arc<Directory>) -> Health {
     let (loaded, reloader) = (current.clone(), reloader.clone());
     let configuration: Check = Box::new(move || {
         let snapshot = loaded.load();
@@ -37,7 +39,9 @@ pub(super) fn health(current: &Arc<Current>, reloader: &Arc<Reloader>) -> Health
     let listeners: Check =
         Box::new(move || (true, "listeners".to_owned(), format!("{} bound", bound.load().listeners.len())));
     let (upstreams, providers) = (current.clone(), current.clone());
+    let (stores, directory) = (current.clone(), directory.clone());
     Health::new(vec![configuration, listeners])
+        .detail(move || known(stores.load().store.as_ref(), &directory.facts()))
         .detail(move || upstreams.load().upstreams.values().map(|upstream| report(upstream)).collect())
         .detail(move || {
             let (snapshot, now) = (providers.load(), clock::now());
@@ -46,6 +50,37 @@ pub(super) fn health(current: &Arc<Current>, reloader: &Arc<Reloader>) -> Health
             };
             snapshot.providers.values().map(line).collect()
         })
+}
+
+/// What `/readyz?verbose` says of the store and of those who are known. A store that is down does not make the process
+/// unready: what was known of it still is.
+fn known(store: Option<&Store>, facts: &Facts) -> String {
+    let mut text = match store.map(Store::health) {
+        None => String::new(),
+        Some(store::Health::Unknown) => "[-] store: not asked yet\n".to_owned(),
+        Some(store::Health::Up) => "[+] store: up\n".to_owned(),
+        Some(store::Health::Down { error, since, .. }) => {
+            let since = clock::now().saturating_duration_since(since);
+            let since = units::format_duration(Duration::from_secs(since.as_secs()));
+            format!("[-] store: down for {since}: {error}\n")
+        }
+    };
+    if store.is_some() || facts.consumers > 0 {
+        text.push_str(&format!(
+            "identity: {} consumers, {} API keys, {} revoked tokens and {} revoked subjects in {} KiB\n",
+            facts.consumers,
+            facts.keys,
+            facts.revoked_tokens,
+            facts.revoked_subjects,
+            facts.revoked_bytes.div_ceil(1024),
+        ));
+    }
+    for name in &facts.clashes {
+        text.push_str(&format!(
+            "  consumer {name}: stands in the configuration and in the store; the configuration counts\n"
+        ));
+    }
+    text
 }
 
 /// What `/readyz?verbose` says of an upstream: a line for it, one for each name and server.

@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch::Receiver as Watched;
 
 use super::bind::Bindings;
+use super::control::{Answers, Synchronise};
 use super::handover::Predecessor;
 use super::lifecycle::{self, Ending, House};
 use super::pid_file::PidFile;
@@ -24,6 +25,7 @@ use crate::base::origin::Origin;
 use crate::base::service::PlainService;
 use crate::base::{clock, task};
 use crate::config::snapshot::{BindAddress, Current, Limits, Listener, Snapshot};
+use crate::identity::sync::Follower;
 use crate::ingress::connection::Connections;
 use crate::ingress::listen::{BindError, Bound};
 use crate::ingress::plain::Plain;
@@ -34,6 +36,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// How long the last records may take to be written when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a start waits for the store: it then knows what was revoked.
+const LEARN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long worker threads may take to let go of what they serve; each is interrupted at its next await.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections of the admin listener and the sample services: kept apart from those of the gateway.
@@ -158,6 +162,11 @@ impl Server {
             std::fs::create_dir_all(directory).and_then(|()| account.own(directory)).unwrap_or_default();
         }
         reload::keep_generated(snapshot, |path| account.own(path)).map_err(StartError::Key)?;
+        if let Some(store) = &snapshot.store {
+            // What is wrong with it shows when it is asked.
+            let made = store.make_file().unwrap_or_default();
+            made.iter().try_for_each(|path| account.own(path)).unwrap_or_default();
+        }
         account.become_it().map_err(StartError::User)?;
         if snapshot.server.user.is_some() {
             check_readable(snapshot)?;
@@ -238,9 +247,13 @@ impl Server {
         let connections = Arc::new(Connections::default());
         let current = Arc::new(Current::new(self.snapshot.clone()));
         let metrics = self.process.origins.metrics.clone();
+        let directory = self.process.origins.identity.directory().clone();
+        directory.configure(self.snapshot.consumers.clone());
+        let follower = self.snapshot.store.clone().map(|store| Follower::new(store, directory.clone()));
+        let follower = follower.map(Arc::new);
         let reloader = Arc::new(Reloader::new(self.process.origins, current.clone()));
         let upgrader = Upgrader::new(self.process.invocation, self.bindings.sockets);
-        let health = Arc::new(report::health(&current, &reloader));
+        let health = Arc::new(report::health(&current, &reloader, &directory));
 
         let gateway = Gateway::new(current.clone(), metrics.clone(), lifecycle.draining());
         let mut proxy = HttpProxy::new(gateway, Arc::new(proxy_conf(&self.snapshot)));
@@ -258,6 +271,10 @@ impl Server {
             let signals = lifecycle::signals(lifecycle.sender())?;
             drop(task::spawn("signals", signals));
             reload::warm(&self.snapshot).await;
+            if let Some(follower) = &follower {
+                learn(follower).await;
+                drop(task::spawn("store", follower.clone().run()));
+            }
             for (index, bound) in (0_u16..).zip(self.bindings.listeners) {
                 let (edge, stop) = (edge.clone(), lifecycle.stop_accepting());
                 drop(task::spawn_on(data.handle(), "listener", async move {
@@ -276,7 +293,8 @@ impl Server {
             }
             if let Some(control) = self.bindings.control {
                 let status = report::status(current.clone(), connections.clone(), reloader.clone());
-                let serving = control.serve(lifecycle.sender(), status, handed_over);
+                let answers = Answers { status, sync: synchronise(follower.clone()) };
+                let serving = control.serve(lifecycle.sender(), answers, handed_over);
                 drop(task::spawn("control socket", async move {
                     if let Err(error) = serving.await {
                         tracing::error!(%error, "control socket ended");
@@ -314,7 +332,12 @@ impl Server {
                 reloader: &reloader,
                 upgrader: &upgrader,
             };
-            io::Result::Ok(lifecycle.run(&house).await)
+            let ending = lifecycle.run(&house).await;
+            if let Some(follower) = &follower {
+                let recorded = tokio::time::timeout(FLUSH_TIMEOUT, follower.record_uses()).await;
+                recorded.unwrap_or_else(|_| tracing::debug!("the last use of API keys was not recorded"));
+            }
+            io::Result::Ok(ending)
         })?;
 
         tracing::info!(?ending, "stopped");
@@ -325,6 +348,32 @@ impl Server {
         drop(self.pid_file);
         Ok(ending)
     }
+}
+
+/// Waits a while for what the store knows: nothing that was revoked shall hold again because a process is new.
+async fn learn(follower: &Follower) {
+    match tokio::time::timeout(LEARN_TIMEOUT, follower.catch_up()).await {
+        Ok(Ok(())) => {}
+        // Its status says the same, and goes on saying it.
+        Ok(Err(error)) => tracing::warn!("starting without what the store knows: {error}"),
+        Err(_) => tracing::warn!("the store is still being read"),
+    }
+}
+
+/// How a command has this process take what it changed in the store.
+fn synchronise(follower: Option<Arc<Follower>>) -> Synchronise {
+    Arc::new(move || {
+        let follower = follower.clone();
+        Box::pin(async move {
+            match &follower {
+                None => serde_json::json!({ "ok": false, "error": "there is no store" }),
+                Some(follower) => match follower.catch_up().await {
+                    Ok(()) => serde_json::json!({ "ok": true }),
+                    Err(error) => serde_json::json!({ "ok": false, "error": error.to_string() }),
+                },
+            }
+        })
+    })
 }
 
 /// The pid file, written already unless another process is still to be replaced.

@@ -97,6 +97,23 @@ fn keep_binding() -> io::Result<()> {
     Ok(())
 }
 
+/// Gives `path`, which root made, to `user` and `group`, as [`Account::own`] does; where neither is named, to whoever owns
+/// the directory it is in.
+///
+/// # Errors
+/// The names are not known to the system, or the file system says no.
+pub fn give(user: Option<&str>, group: Option<&str>, path: &Path) -> io::Result<()> {
+    if !Uid::effective().is_root() {
+        return Ok(());
+    }
+    if user.is_some() || group.is_some() {
+        return Account::find(user, group)?.own(path);
+    }
+    let above = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let owner = std::fs::metadata(above)?;
+    chown(path, Some(owner.uid()), Some(owner.gid()))
+}
+
 /// Why a process cannot become `user` and `group` on this system: one of them is not there.
 pub fn unknown_account(user: Option<&str>, group: Option<&str>) -> Option<String> {
     Account::find(user, group).err().map(|error| error.to_string())

@@ -12,6 +12,8 @@ use crate::base::origin::{At, Origin};
 #[derive(Debug, Default)]
 pub(super) struct Declared {
     pub(super) upstreams: IndexSet<String>,
+    /// Of `[identity.providers]`.
+    pub(super) providers: IndexSet<String>,
     pub(super) listener_names: IndexSet<String>,
     /// In the order of the file.
     pub(super) listeners: Vec<Origin>,
@@ -27,9 +29,12 @@ impl Declared {
         let origins = |key| elements(key).iter().map(|node| node.origin.clone()).collect();
         let name = |node: &Node| node.get("name").and_then(Node::as_str).map(str::to_owned);
         let upstreams = root.get("upstreams").and_then(Node::as_table);
+        let providers = root.get("identity").and_then(|identity| identity.get("providers"));
+        let providers = providers.and_then(Node::as_table);
         let has_target = |node: &Node| TARGETS.iter().any(|target| node.get(target).is_some());
         Self {
             upstreams: upstreams.map(|table| table.keys().cloned().collect()).unwrap_or_default(),
+            providers: providers.map(|table| table.keys().cloned().collect()).unwrap_or_default(),
             listener_names: elements("listeners").iter().filter_map(name).collect(),
             listeners: origins("listeners"),
             routes: origins("routes"),

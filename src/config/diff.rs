@@ -19,6 +19,7 @@ pub struct Outline {
     listeners: IndexMap<String, Part>,
     upstreams: IndexMap<String, Part>,
     providers: IndexMap<String, Part>,
+    consumers: IndexMap<String, Part>,
 }
 
 /// One named table.
@@ -40,6 +41,9 @@ impl Outline {
         raw.identity.settings("identity", &raw.identity.origin, &mut process);
         // Parts of their own, below.
         process.retain(|setting| !setting.key.starts_with("identity.providers"));
+        if let Some(store) = &raw.store {
+            store.settings("store", &store.origin, &mut process);
+        }
         if let Some(admin) = &raw.admin {
             admin.settings("admin", &admin.origin, &mut process);
         }
@@ -65,8 +69,14 @@ impl Outline {
             provider.settings("", &provider.origin, &mut part.settings);
             (name.clone(), part)
         });
+        let consumers = raw.consumers.iter().map(|(name, consumer)| {
+            let mut part = Part { origin: consumer.origin.clone(), ..Part::default() };
+            consumer.settings("", &consumer.origin, &mut part.settings);
+            (name.clone(), part)
+        });
         let (upstreams, providers) = (upstreams.collect(), providers.collect());
-        Self { process, listeners: listeners.collect(), upstreams, providers }
+        let consumers = consumers.collect();
+        Self { process, listeners: listeners.collect(), upstreams, providers, consumers }
     }
 
     /// Adds what the listener's certificate files contain.
@@ -84,6 +94,13 @@ impl Outline {
     /// Adds what the provider's key files and secrets contain.
     pub(super) fn provider_content(&mut self, name: &str, content: u64) {
         if let Some(part) = self.providers.get_mut(name) {
+            part.content = content;
+        }
+    }
+
+    /// Adds what the consumer's keys are.
+    pub(super) fn consumer_content(&mut self, name: &str, content: u64) {
+        if let Some(part) = self.consumers.get_mut(name) {
             part.content = content;
         }
     }
@@ -124,6 +141,7 @@ impl Changes {
         changes.compare("listener ", &parts(&old.outline.listeners), &parts(&new.outline.listeners));
         changes.compare("upstream ", &parts(&old.outline.upstreams), &parts(&new.outline.upstreams));
         changes.compare("provider ", &parts(&old.outline.providers), &parts(&new.outline.providers));
+        changes.compare("consumer ", &parts(&old.outline.consumers), &parts(&new.outline.consumers));
         let routes = |snapshot: &Snapshot| -> IndexMap<String, u64> {
             snapshot.routes.iter().map(|route| (route.name.to_string(), route_fingerprint(route))).collect()
         };

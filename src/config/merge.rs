@@ -173,7 +173,7 @@ fn adopt(root: &mut Table, table: Table, cx: &mut Decoder<'_>) {
     for (name, entry) in table {
         match name.as_str() {
             "defaults" => {}
-            "upstreams" => adopt_named(root, name, entry, cx),
+            "upstreams" | "consumers" => adopt_named(root, name, entry, cx),
             "identity" => adopt_identity(root, entry, cx),
             "include" => {
                 let message = "an included file cannot include files";
@@ -194,7 +194,7 @@ fn refuse(name: &str, origin: &Origin, cx: &mut Decoder<'_>) {
         cx.key_error("not-in-included-file", origin, name, message)
             .hint("it belongs in the main file: an included file holds upstreams, routes and their defaults");
     } else {
-        let known = ["upstreams", "routes", "defaults"];
+        let known = ["upstreams", "consumers", "routes", "defaults"];
         let message = format!("unknown key {}", quote(name));
         cx.key_error("unknown-key", origin, name, message).suggest(nearest(name, known));
     }

@@ -12,7 +12,9 @@ use crate::base::decode::{
     Decoder, Entry, Key, Keys, Kind, Node, Presence, Shape, TableShape, Value, check_partial,
 };
 use crate::base::origin::{At, Origin};
+use crate::identity::consumers::ConsumerRaw;
 use crate::keys;
+use crate::store::config::StoreRaw;
 use crate::upstream::config::UpstreamRaw;
 
 keys! {
@@ -32,6 +34,10 @@ keys! {
         log: LogRaw = LogRaw::default(),
         /// How services learn who a request is from.
         identity: IdentityRaw = IdentityRaw::default(),
+        /// Where users, consumers, API keys and revocations are kept; absent = nowhere.
+        store: upgrade optional StoreRaw,
+        /// Parties that use services, by name, beside those of the store.
+        consumers: IndexMap<String, At<ConsumerRaw>> = IndexMap::new(),
         /// What every upstream has unless it says otherwise.
         upstream_defaults: UpstreamDefaults = UpstreamDefaults,
         /// Groups of servers, by name.

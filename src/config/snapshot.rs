@@ -20,11 +20,13 @@ pub use super::tls::{CertificateFacts, ListenerTls, PolicyId};
 pub use crate::base::decode::Setting;
 use crate::base::origin::{Origin, Sources};
 use crate::files::Site;
+use crate::identity::directory::Configured;
 use crate::identity::provider::Provider;
 use crate::policy;
 use crate::policy::transform::{RequestRules, Rules};
 use crate::routing::template::{Template, push_visible};
 use crate::routing::{RequestView, Rewrite, RouteId, Table};
+use crate::store::Store;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 use crate::upstream::Upstream;
@@ -44,6 +46,10 @@ pub struct Snapshot {
     pub admin: Option<AdminSettings>,
     /// `[identity]`.
     pub identity: IdentitySettings,
+    /// `[store]`, if there is one.
+    pub store: Option<Store>,
+    /// `[consumers]`: what the directory gets to know with this configuration.
+    pub consumers: Arc<Configured>,
     /// `[log]`.
     pub log: LogSettings,
     /// Finds the route of a request.
@@ -79,6 +85,8 @@ impl Snapshot {
                 listeners: self.listeners.clone(),
                 admin: self.admin.clone(),
                 identity: self.identity.clone(),
+                store: self.store.clone(),
+                consumers: Arc::default(),
                 log: self.log.clone(),
                 table: Table::build(Vec::new()),
                 routes: Vec::new(),

@@ -4,9 +4,13 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use parking_lot::Mutex;
+
+use super::directory::Directory;
 use super::jwks::{Fetch, JwksUrl, Offline, Remote};
 use super::provider::{Provider, Settings};
 use crate::base::registry::Registry;
+use crate::store::{Store, StoreUrl, WeakStore};
 use crate::telemetry::metrics::Metrics;
 
 /// The live state of identity of a process (or test).
@@ -16,17 +20,44 @@ pub struct Live {
     fetch: Arc<dyn Fetch>,
     providers: Registry<(String, u64), Provider>,
     key_sets: Registry<(Arc<str>, String), Remote>,
+    directory: Arc<Directory>,
+    /// Those that snapshots hold: the one of the process, and another one that a reload asks for in vain.
+    stores: Mutex<Vec<WeakStore>>,
 }
 
 impl Live {
     /// Nothing known yet; key sets are got by `fetch`.
     pub fn new(metrics: Arc<Metrics>, fetch: Arc<dyn Fetch>) -> Arc<Self> {
-        Arc::new(Self { metrics, fetch, providers: Registry::default(), key_sets: Registry::default() })
+        Arc::new(Self {
+            metrics,
+            fetch,
+            providers: Registry::default(),
+            key_sets: Registry::default(),
+            directory: Arc::default(),
+            stores: Mutex::default(),
+        })
     }
 
     /// One that never fetches: for `check`, `explain` and tests.
     pub fn offline(metrics: Arc<Metrics>) -> Arc<Self> {
         Self::new(metrics, Arc::new(Offline))
+    }
+
+    /// Who is known: the same for as long as the process lives.
+    pub fn directory(&self) -> &Arc<Directory> {
+        &self.directory
+    }
+
+    /// The store at `url`: the one there is if that is where it is. Asks it nothing.
+    pub fn store(&self, url: &StoreUrl) -> Store {
+        let mut stores = self.stores.lock();
+        stores.retain(|store| store.upgrade().is_some());
+        if let Some(known) = stores.iter().filter_map(WeakStore::upgrade).find(|store| store.url() == url) {
+            return known;
+        }
+        let store = Store::new(url.clone());
+        stores.push(store.downgrade());
+        store
     }
 
     /// The provider that `settings` describe: the one there is, if it was `written` alike and its files still contain the

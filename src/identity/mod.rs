@@ -5,6 +5,7 @@
 pub mod cache;
 pub mod config;
 pub mod consumer;
+pub mod consumers;
 pub mod directory;
 pub mod jwks;
 pub mod jwt;

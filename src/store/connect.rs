@@ -1,7 +1,7 @@
 //! Connections to the two databases.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -95,13 +95,20 @@ fn postgres(url: &str) -> Result<PgConnectOptions, StoreError> {
     Ok(options.options([("statement_timeout", "10s"), ("idle_in_transaction_session_timeout", "10s")]))
 }
 
-/// Makes the file if there is none, readable by its owner alone, and its directory.
-fn make_file(path: &Path) -> io::Result<()> {
+/// Makes the file if there is none, readable by its owner alone, and its directory. Returns what was made.
+pub(super) fn make_file(path: &Path) -> io::Result<Vec<PathBuf>> {
     use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
-    if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    let mut made = Vec::new();
+    if let Some(directory) = path.parent().filter(|parent| !parent.as_os_str().is_empty() && !parent.exists())
+    {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        made.push(directory.to_owned());
     }
-    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path).map(drop)
+    if !path.exists() {
+        made.push(path.to_owned());
+    }
+    std::fs::OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    Ok(made)
 }
 
 #[cfg(test)]

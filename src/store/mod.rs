@@ -21,8 +21,10 @@ mod tests;
 mod url;
 mod users;
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
@@ -68,6 +70,17 @@ struct Inner {
     changed: Notify,
 }
 
+/// A handle that does not keep its store.
+#[derive(Debug, Clone)]
+pub struct WeakStore(Weak<Inner>);
+
+impl WeakStore {
+    /// The store, if somebody still has it.
+    pub fn upgrade(&self) -> Option<Store> {
+        self.0.upgrade().map(Store)
+    }
+}
+
 /// How the store is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Health {
@@ -105,9 +118,21 @@ impl Store {
         &self.0.url
     }
 
-    /// Whether both are the same handle.
-    pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+    /// A handle that does not keep it.
+    pub fn downgrade(&self) -> WeakStore {
+        WeakStore(Arc::downgrade(&self.0))
+    }
+
+    /// Makes the file of a store that is one, if it is not there, readable by its owner alone, and its directory: the
+    /// paths that were made, for whoever wants to give them to somebody else.
+    ///
+    /// # Errors
+    /// The file system says no.
+    pub fn make_file(&self) -> io::Result<Vec<PathBuf>> {
+        match &self.0.url {
+            StoreUrl::Sqlite(path) => connect::make_file(path),
+            StoreUrl::Postgres(_) => Ok(Vec::new()),
+        }
     }
 
     /// How it is.

@@ -35,8 +35,9 @@ const IDENTITY: &[&str] = &[
 ];
 
 const PENDING: &[(&str, &[&str])] = &[
-    ("", &["store", "cluster", "cache", "brokers", "consumers", "plans", "rate_limits"]),
+    ("", &["cluster", "cache", "brokers", "plans", "rate_limits"]),
     ("server", &["watch"]),
+    ("store", &["services"]),
     ("admin", &["token"]),
     ("log", &["bus"]),
     ("upstreams.*", &["max_requests"]),

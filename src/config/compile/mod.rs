@@ -29,6 +29,8 @@ use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::{At, Origin, Sources};
 use crate::base::units::format_duration;
 use crate::identity::config::Surroundings;
+use crate::identity::consumers;
+use crate::identity::directory::Configured;
 use crate::identity::live::Live as Identity;
 use crate::identity::provider::Provider;
 use crate::routing::{Mistake, Table};
@@ -47,7 +49,8 @@ pub struct Runtime {
     pub access_queue: Arc<Queue>,
     /// Knows servers and names from earlier configurations.
     pub live: Arc<Live>,
-    /// Knows providers, the keys fetched for them and the tokens verified by them from earlier configurations.
+    /// Knows providers, the keys fetched for them and the tokens verified by them from earlier configurations; who is
+    /// known, and the store.
     pub identity: Arc<Identity>,
     /// Keys of TLS sessions, which clients of earlier configurations hold tickets of.
     pub sessions: Arc<Sessions>,
@@ -149,6 +152,7 @@ impl Compiler<'_> {
         listeners.iter().for_each(|listener| outline.listener_content(listener));
         let upstreams = self.upstreams(&mut outline, out);
         let providers = self.providers(&mut outline, out);
+        let consumers = self.consumers(&mut outline, out);
         let routes = self.routes(&upstreams, out);
         self.check_claims(out);
         let table = Table::build(routes.specs);
@@ -162,6 +166,8 @@ impl Compiler<'_> {
             listeners,
             admin: raw.admin.as_ref().map(|admin| admin.compile(out)),
             identity: raw.identity.compile(),
+            store: raw.store.as_ref().map(|store| self.runtime.identity.store(&store.url)),
+            consumers,
             log: log(&raw.log, self.runtime, out),
             table,
             routes: routes.routes,
@@ -258,6 +264,17 @@ impl Compiler<'_> {
             providers.insert(name.clone(), compiled.provider);
         }
         providers
+    }
+
+    fn consumers(self, outline: &mut Outline, out: &mut Diagnostics) -> Arc<Configured> {
+        for (name, consumer) in self.raw.consumers.iter() {
+            check_name(name, &consumer.origin, &join_key("consumers", name), out);
+        }
+        let configured = consumers::compile(&self.raw.consumers, &self.declared.providers, out);
+        for one in &configured.consumers {
+            outline.consumer_content(&one.consumer.name, one.content());
+        }
+        Arc::new(configured)
     }
 
     /// A client that stops sending must be noticed before the server seems to hang: that would count against the server.

@@ -64,7 +64,10 @@ pub enum HashError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
     /// It is the one; where the stored hash is cheaper than hashes are now, with one to store instead.
-    Right { upgraded: Option<String> },
+    Right {
+        /// A better hash of it to store.
+        upgraded: Option<String>,
+    },
     /// It is another one, or there is no such user.
     Wrong,
     /// Nobody can tell: what is stored is not a hash of Argon2, or asks for more than any may cost.

@@ -6,6 +6,7 @@ mod client;
 mod echo;
 mod gateway;
 mod grpc;
+pub mod postgres;
 mod raw;
 mod requests;
 mod tls;

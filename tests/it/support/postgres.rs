@@ -55,7 +55,6 @@ impl Postgres {
             "listen_addresses=127.0.0.1",
             "unix_socket_directories=",
             "fsync=off",
-            "synchronous_commit=off",
             "shared_buffers=16MB",
             "max_connections=60",
             "autovacuum=off",
