@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{ArgAction, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use super::store::args as store;
+
 /// API gateway and edge proxy in one binary, configured by one TOML file.
 #[derive(Debug, Parser)]
 #[command(
@@ -184,6 +186,42 @@ pub(super) enum Command {
     /// Ask the running process how it is
     #[command(after_help = ORDER_NOTES)]
     Status,
+
+    /// Users of the store: who may log in
+    #[command(after_help = store::USER_NOTES)]
+    User {
+        #[command(subcommand)]
+        command: store::User,
+        #[command(flatten)]
+        output: store::Output,
+    },
+
+    /// Consumers of the store: parties that use services
+    #[command(after_help = store::CONSUMER_NOTES)]
+    Consumer {
+        #[command(subcommand)]
+        command: store::Consumer,
+        #[command(flatten)]
+        output: store::Output,
+    },
+
+    /// API keys of consumers
+    #[command(after_help = store::KEY_NOTES)]
+    Key {
+        #[command(subcommand)]
+        command: store::Key,
+        #[command(flatten)]
+        output: store::Output,
+    },
+
+    /// Tokens: revoke, verify, issue
+    #[command(after_help = store::TOKEN_NOTES)]
+    Token {
+        #[command(subcommand)]
+        command: store::Token,
+        #[command(flatten)]
+        output: store::Output,
+    },
 
     /// Write a commented configuration to start from
     ///

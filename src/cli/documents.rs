@@ -31,6 +31,18 @@ pub(super) fn man() -> io::Result<String> {
         let mut text = Vec::new();
         section.render_description_section(&mut text)?;
         section.render_options_section(&mut text)?;
+        for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+            let name = format!("edgeward {} {}", command.get_name(), inner.get_name());
+            text.extend_from_slice(format!(".SH \"{}\"\n", roff(&name)).as_bytes());
+            let inner = clap_mangen::Man::new(inner.clone());
+            let mut described = Vec::new();
+            inner.render_description_section(&mut described)?;
+            inner.render_options_section(&mut described)?;
+            // Its name is the headline of both.
+            let described = String::from_utf8_lossy(&described).into_owned();
+            let lines = described.lines().filter(|line| !line.starts_with(".SH "));
+            lines.for_each(|line| text.extend_from_slice(format!("{line}\n").as_bytes()));
+        }
         section.render_extra_section(&mut text)?;
         // Sections of a command become paragraphs of its own section.
         page.extend_from_slice(String::from_utf8_lossy(&text).replace(".SH ", ".SS ").as_bytes());
@@ -67,6 +79,10 @@ mod tests {
         assert!(page.contains(".TH edgeward 1"));
         for command in Cli::command().get_subcommands() {
             assert!(page.contains(&format!(".SH \"edgeward {}\"", command.get_name())));
+            for inner in command.get_subcommands() {
+                let name = format!(".SS \"edgeward {} {}\"", command.get_name(), inner.get_name());
+                assert!(page.contains(&name), "{name}");
+            }
         }
     }
 }

@@ -15,6 +15,7 @@ mod init;
 mod machine;
 mod process;
 mod run;
+mod store;
 mod version;
 
 use std::process::ExitCode;
@@ -89,6 +90,12 @@ fn dispatch(mut cli: Cli) -> u8 {
         Some(Command::Explain { headers, method, url }) => {
             explain::run(cli.config.as_deref(), &headers, &method, &url)
         }
+        Some(Command::User { command, output }) => store::user(cli.config.as_deref(), command, output.json),
+        Some(Command::Consumer { command, output }) => {
+            store::consumer(cli.config.as_deref(), command, output.json)
+        }
+        Some(Command::Key { command, output }) => store::key(cli.config.as_deref(), command, output.json),
+        Some(Command::Token { command, output }) => store::token(cli.config.as_deref(), command, output.json),
         Some(Command::Quit) => process::run(cli.config.as_deref(), Order::Quit),
         Some(Command::Stop) => process::run(cli.config.as_deref(), Order::Stop),
         Some(Command::Reload) => process::run(cli.config.as_deref(), Order::Reload),

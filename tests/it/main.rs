@@ -45,6 +45,7 @@ mod reload;
 mod retries;
 mod routing;
 mod slow;
+mod store;
 mod support;
 mod tidy;
 mod timeouts;

@@ -1,0 +1,275 @@
+//! What can be typed of the commands on the store.
+
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::base::units::parse_duration;
+use crate::identity::consumers::{GroupName, Subject};
+
+/// How what was found is printed.
+#[derive(Debug, Clone, Copy, Args)]
+pub(in crate::cli) struct Output {
+    /// Print JSON, for scripts
+    #[arg(long, global = true)]
+    pub(in crate::cli) json: bool,
+}
+
+/// Where a password comes from.
+#[derive(Debug, Clone, Copy, Args)]
+pub(in crate::cli) struct PasswordFrom {
+    /// Read the password from standard input, up to the end of the first line, instead of asking for it
+    #[arg(long)]
+    pub(in crate::cli) password_stdin: bool,
+}
+
+/// Users: who may log in.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum User {
+    /// Add a user
+    Add {
+        /// What they type to log in
+        #[arg(value_parser = name)]
+        name: String,
+        /// The roles of their tokens, separated by commas
+        #[arg(long, value_delimiter = ',', value_parser = group)]
+        roles: Vec<String>,
+        #[command(flatten)]
+        password: PasswordFrom,
+    },
+    /// Give a user another password; sessions begun with the old one end
+    Passwd {
+        /// Whose
+        name: String,
+        #[command(flatten)]
+        password: PasswordFrom,
+    },
+    /// Give a user other roles, in place of those there are
+    Roles {
+        /// Whose
+        name: String,
+        /// All their roles, separated by commas; "" for none
+        #[arg(value_name = "ROLES", value_parser = groups)]
+        roles: Groups,
+    },
+    /// Keep a user from logging in, and end what they have begun
+    Disable {
+        /// Whom
+        name: String,
+    },
+    /// Let a user log in again
+    Enable {
+        /// Whom
+        name: String,
+    },
+    /// Remove a user, and end what they have begun
+    Remove {
+        /// Whom
+        name: String,
+    },
+    /// List all users
+    List,
+}
+
+/// Consumers: the parties that use services.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Consumer {
+    /// Add a consumer
+    Add {
+        /// What it is called
+        #[arg(value_parser = name)]
+        name: String,
+        /// What it belongs to, separated by commas: counts as its roles
+        #[arg(long, value_delimiter = ',', value_parser = group)]
+        groups: Vec<String>,
+        /// The plan that bounds its use
+        #[arg(long)]
+        plan: Option<String>,
+        /// Whose tokens are its, PROVIDER:sub; may be repeated
+        #[arg(long = "subject", value_name = "PROVIDER:SUB", value_parser = subject)]
+        subjects: Vec<Subject>,
+    },
+    /// Show a consumer with its keys and subjects
+    Show {
+        /// Which
+        name: String,
+    },
+    /// List all consumers, those of the configuration as well
+    List,
+    /// Remove a consumer, and revoke its keys and the tokens of its subjects
+    Remove {
+        /// Which
+        name: String,
+    },
+    /// Give a consumer other groups, in place of those there are
+    Groups {
+        /// Which
+        name: String,
+        /// All its groups, separated by commas; "" for none
+        #[arg(value_name = "GROUPS", value_parser = groups)]
+        groups: Groups,
+    },
+    /// Give a consumer another plan
+    Plan {
+        /// Which
+        name: String,
+        /// The plan; "" for none of its own
+        plan: String,
+    },
+    /// Make the tokens of a subject a consumer's
+    Attach {
+        /// Which
+        name: String,
+        /// Whose tokens, PROVIDER:sub
+        #[arg(value_name = "PROVIDER:SUB", value_parser = subject)]
+        subject: Subject,
+    },
+    /// Make the tokens of a subject nobody's
+    Detach {
+        /// Which
+        name: String,
+        /// Whose tokens, PROVIDER:sub
+        #[arg(value_name = "PROVIDER:SUB", value_parser = subject)]
+        subject: Subject,
+    },
+}
+
+/// API keys of consumers.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Key {
+    /// Make a key. It is shown this once: only its hash is kept
+    Create {
+        /// Whose: a consumer of the store or of the configuration
+        #[arg(long)]
+        consumer: String,
+        /// After how long it ends, such as 90d; absent: never
+        #[arg(long, value_parser = duration)]
+        expires: Option<Duration>,
+    },
+    /// List keys by their visible beginning
+    List {
+        /// Those of this consumer alone
+        #[arg(long)]
+        consumer: Option<String>,
+    },
+    /// Revoke a key
+    Revoke {
+        /// Its visible beginning, such as ew_4k2v9x7q
+        id: String,
+    },
+    /// Make a key in place of another one, which holds for a while yet
+    Rotate {
+        /// The visible beginning of the old one
+        id: String,
+        /// For how long both hold
+        #[arg(long, value_parser = duration, default_value = "7d")]
+        overlap: Duration,
+        /// After how long the new one ends; absent: never
+        #[arg(long, value_parser = duration)]
+        expires: Option<Duration>,
+    },
+}
+
+/// Tokens.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Token {
+    /// Revoke one token, or all of a subject that were issued up to now
+    Revoke {
+        /// The token's id: its claim `jti`
+        #[arg(long, value_name = "ID", required_unless_present = "subject", conflicts_with = "subject")]
+        jti: Option<String>,
+        /// Whose tokens: their claim `sub`
+        #[arg(long)]
+        subject: Option<String>,
+        /// Only tokens of this provider; absent: whoever issued them
+        #[arg(long)]
+        provider: Option<String>,
+        /// When the last of these tokens has expired: then it is forgotten
+        #[arg(long, value_name = "DURATION", value_parser = duration, default_value = "365d")]
+        keep: Duration,
+    },
+    /// Say whether a token is good, why not, and what it says
+    Verify {
+        /// The token; absent: read from standard input
+        token: Option<String>,
+    },
+    /// Issue a token that a provider with a signing key or a secret vouches for
+    Issue {
+        /// The provider; absent: the only one that can
+        #[arg(long)]
+        provider: Option<String>,
+        /// Who it is for: its claim `sub`
+        #[arg(long)]
+        subject: String,
+        /// Its roles, separated by commas
+        #[arg(long, value_delimiter = ',', value_parser = group)]
+        roles: Vec<String>,
+        /// For how long it holds
+        #[arg(long, value_parser = duration, default_value = "1h")]
+        lifetime: Duration,
+        /// Another claim; the value is JSON, or else a text. May be repeated
+        #[arg(long = "claim", value_name = "NAME=VALUE")]
+        claims: Vec<String>,
+    },
+}
+
+/// A list of names, as one argument.
+#[derive(Debug, Clone)]
+pub(in crate::cli) struct Groups(pub(in crate::cli) Vec<String>);
+
+/// Longest name, as in the configuration.
+const NAME_BYTES_MAX: usize = 256;
+
+fn name(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() || text.len() > NAME_BYTES_MAX || text.chars().any(char::is_control) {
+        return Err(format!("a name has 1 to {NAME_BYTES_MAX} bytes, without control characters"));
+    }
+    Ok(text.to_owned())
+}
+
+fn group(text: &str) -> Result<String, String> {
+    GroupName::parse(text).map(|name| name.0).map_err(|why| format!("{text:?} {why}"))
+}
+
+fn groups(text: &str) -> Result<Groups, String> {
+    let names = text.split(',').filter(|_| !text.is_empty()).map(group);
+    names.collect::<Result<_, _>>().map(Groups)
+}
+
+fn subject(text: &str) -> Result<Subject, String> {
+    Subject::parse(text).ok_or_else(|| "it is written PROVIDER:sub, such as local:alice".to_owned())
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
+}
+
+pub(in crate::cli) const USER_NOTES: &str = "\
+Examples:
+  edgeward user add alice --roles admin,ops                asks for the password
+  pass show alice | edgeward user add alice --password-stdin
+  edgeward user roles alice ops
+  edgeward user list --json | jq '.[].name'
+
+Exit status: 0 done, 1 it failed (the store is down, there is no such user, there is one already), 2 wrong usage.";
+
+pub(in crate::cli) const CONSUMER_NOTES: &str = "\
+Examples:
+  edgeward consumer add mobile --groups paid --plan standard --subject auth0:alice
+  edgeward consumer show mobile
+  edgeward consumer remove mobile";
+
+pub(in crate::cli) const KEY_NOTES: &str = "\
+Examples:
+  edgeward key create --consumer mobile --expires 90d
+  edgeward key rotate ew_4k2v9x7q --overlap 7d
+  edgeward key revoke ew_4k2v9x7q";
+
+pub(in crate::cli) const TOKEN_NOTES: &str = "\
+Examples:
+  edgeward token revoke --subject alice --provider local
+  edgeward token revoke --jti 0198c1f2-7e1a-7b7e-8d4c-2f6f1b1f3f10 --keep 1h
+  edgeward token issue --subject alice --roles admin --lifetime 10m
+  edgeward token verify < token.txt
+
+Revocations hold in all processes on the store within a second, in the one on this machine's control socket at once.";

@@ -1,0 +1,72 @@
+//! `edgeward user …`.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::args::User as Command;
+use super::{Failure, PAGE, Session, columns, missing, on_store, password};
+use crate::cli::fail;
+use crate::identity::password::{Cost, hash};
+use crate::store::{User, UserChange};
+
+/// Carries `command` out.
+pub(in crate::cli) fn run(config: Option<&Path>, command: Command, json: bool) -> u8 {
+    // Asked for, and worked on, before anything is connected.
+    let hashed = match &command {
+        Command::Add { name, password: from, .. } | Command::Passwd { name, password: from } => {
+            let read = password::read(name, from.password_stdin);
+            match read.and_then(|text| hash(&text, Cost::default()).map_err(|error| error.to_string())) {
+                Ok(hashed) => hashed,
+                Err(why) => return fail(&why),
+            }
+        }
+        _ => String::new(),
+    };
+    on_store(config, json, async |session| work(session, command, hashed).await)
+}
+
+async fn work(session: &Session, command: Command, hashed: String) -> Result<String, Failure> {
+    let (name, change) = match command {
+        Command::Add { name, roles, .. } => {
+            let user = User { name, password: hashed, roles, disabled: false };
+            session.store.add_user(&user, session.now).await?;
+            return session.done(|| shown(&user));
+        }
+        Command::List => return list(session).await,
+        Command::Passwd { name, .. } => (name, UserChange::Password(hashed)),
+        Command::Roles { name, roles } => (name, UserChange::Roles(roles.0)),
+        Command::Disable { name } => (name, UserChange::Disabled(true)),
+        Command::Enable { name } => (name, UserChange::Disabled(false)),
+        Command::Remove { name } => (name, UserChange::Removed),
+    };
+    if !session.store.change_user(&name, &change, session.issued(), session.now).await? {
+        return Err(missing("user", &name));
+    }
+    let user = session.store.user(&name).await?;
+    session.done(|| user.as_ref().map_or_else(|| json!({ "name": name, "removed": true }), shown))
+}
+
+async fn list(session: &Session) -> Result<String, Failure> {
+    let mut all: Vec<User> = Vec::new();
+    loop {
+        let after = all.last().map(|user| user.name.clone()).unwrap_or_default();
+        let some = session.store.users(&after, PAGE).await?;
+        if some.is_empty() {
+            break;
+        }
+        all.extend(some);
+    }
+    let row = |user: &User| {
+        let state = if user.disabled { "disabled" } else { "" };
+        vec![user.name.clone(), user.roles.join(","), state.to_owned()]
+    };
+    session.say(
+        || all.iter().map(shown).collect(),
+        || columns(&["NAME", "ROLES", ""], &all.iter().map(row).collect::<Vec<_>>()),
+    )
+}
+
+fn shown(user: &User) -> serde_json::Value {
+    json!({ "name": user.name, "roles": user.roles, "disabled": user.disabled })
+}
