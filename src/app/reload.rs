@@ -18,6 +18,7 @@ use crate::config::snapshot::{Current, Snapshot};
 use crate::config::tls::Sessions;
 use crate::config::{Compiled, Loaded, Runtime, render};
 use crate::identity::live::Live as Identity;
+use crate::policy::rate_limit;
 use crate::telemetry::access::Queue;
 use crate::telemetry::log::ProcessLog;
 use crate::telemetry::metrics::Metrics;
@@ -39,6 +40,8 @@ pub struct Origins {
     /// Knows providers, the keys fetched for them and the tokens verified by them from earlier configurations; who is
     /// known, and the store.
     pub identity: Arc<Identity>,
+    /// Has the counters of earlier configurations.
+    pub limits: Arc<rate_limit::Live>,
     /// Keys of TLS sessions, which clients of earlier configurations hold tickets of.
     pub sessions: Arc<Sessions>,
     /// Gives handles by name.
@@ -63,6 +66,7 @@ impl Origins {
             identity: self.identity.clone(),
             metrics: self.metrics.clone(),
             access_queue: self.access.clone(),
+            limits: self.limits.clone(),
             sessions: self.sessions.clone(),
             generation,
             now: clock::now(),

@@ -34,6 +34,11 @@ impl Moment {
     }
 }
 
+/// Whole seconds since the Unix epoch of `at`; 0 for a clock set before it.
+pub fn whole_unix_seconds(at: SystemTime) -> u64 {
+    at.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
 /// Seconds since the Unix epoch of `at`; 0 for a clock set before it.
 pub fn unix_seconds(at: SystemTime) -> f64 {
     at.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())

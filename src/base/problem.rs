@@ -1,6 +1,7 @@
 //! Errors as clients see them: RFC 9457 problem documents, an HTML page when asked for, gRPC's own form.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::reason::{Reason, phrase};
@@ -16,6 +17,19 @@ pub struct Problem {
     pub allow: Option<Cow<'static, str>>,
     /// The length in bytes that a 416 tells in `Content-Range` (RFC 9110 section 15.5.17).
     pub complete_length: Option<u64>,
+    /// The limit that refuses, where one does.
+    pub quota: Option<Box<Quota>>,
+}
+
+/// What the answer says of a limit that refuses (draft-ietf-httpapi-ratelimit-headers-10, section on problem types).
+#[derive(Debug, Clone)]
+pub struct Quota {
+    /// The names of the policies that are violated; visible ASCII without quotes and backslashes.
+    pub violated: Vec<Box<str>>,
+    /// What the client is told instead of the reason's usual words.
+    pub message: Option<Arc<str>>,
+    /// 429, or 503 where all clients share the limit.
+    pub status: u16,
 }
 
 /// How an error is written.
@@ -32,7 +46,7 @@ pub enum Form {
 impl Problem {
     /// The problem for `reason`.
     pub fn new(reason: Reason) -> Self {
-        Self { reason, retry_after: None, allow: None, complete_length: None }
+        Self { reason, retry_after: None, allow: None, complete_length: None, quota: None }
     }
 
     /// Adds when to try again.
@@ -46,26 +60,46 @@ impl Problem {
         self.retry_after.map(|after| (after.as_secs() + u64::from(after.subsec_nanos() > 0)).max(1))
     }
 
+    /// The status of the answer.
+    pub fn status(&self) -> u16 {
+        self.quota.as_ref().map_or_else(|| self.reason.status(), |quota| quota.status)
+    }
+
+    /// What the client is told in words.
+    pub fn detail(&self) -> &str {
+        let message = self.quota.as_ref().and_then(|quota| quota.message.as_deref());
+        message.unwrap_or_else(|| self.reason.detail())
+    }
+
     /// The body in `form`; empty for gRPC, whose error stands in the header.
     ///
     /// `request_id` is one of ours (32 hex digits) or passed the check for foreign ones: it needs no escaping.
     pub fn body(&self, form: Form, request_id: &str) -> String {
-        let (status, code, detail) = (self.reason.status(), self.reason.code(), self.reason.detail());
+        let (status, code, detail) = (self.status(), self.reason.code(), self.detail());
         let title = phrase(status);
         match form {
             Form::Grpc => String::new(),
             Form::Json => {
                 let retry =
                     self.retry_after_seconds().map(|s| format!(",\"retry_after\":{s}")).unwrap_or_default();
+                let (kind, violated) = match &self.quota {
+                    Some(quota) => (quota.kind(), quota.member()),
+                    None => ("about:blank", String::new()),
+                };
+                // A message is the operator's, and may hold anything.
+                let detail = serde_json::Value::from(detail);
                 format!(
-                    "{{\"type\":\"about:blank\",\"title\":\"{title}\",\"status\":{status},\"detail\":\"{detail}\",\
-                     \"instance\":\"urn:request:{request_id}\",\"code\":\"{code}\",\"request_id\":\"{request_id}\"{retry}}}\n"
+                    "{{\"type\":\"{kind}\",\"title\":\"{title}\",\"status\":{status},\"detail\":{detail},\
+                     \"instance\":\"urn:request:{request_id}\",\"code\":\"{code}\",\"request_id\":\"{request_id}\"{retry}{violated}}}\n"
                 )
             }
-            Form::Html => format!(
-                "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status} {title}</title></head>\n\
-                 <body><h1>{status} {title}</h1><p>{detail}</p><p><small>{code} &middot; request {request_id}</small></p></body></html>\n"
-            ),
+            Form::Html => {
+                let detail = detail.replace('&', "&amp;").replace('<', "&lt;");
+                format!(
+                    "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>{status} {title}</title></head>\n\
+                     <body><h1>{status} {title}</h1><p>{detail}</p><p><small>{code} &middot; request {request_id}</small></p></body></html>\n"
+                )
+            }
         }
     }
 
@@ -76,6 +110,21 @@ impl Problem {
             Form::Html => "text/html; charset=utf-8",
             Form::Grpc => "application/grpc",
         }
+    }
+}
+
+impl Quota {
+    /// The problem type that is registered for it.
+    fn kind(&self) -> &'static str {
+        match self.status {
+            503 => "https://iana.org/assignments/http-problem-types#temporary-reduced-capacity",
+            _ => "https://iana.org/assignments/http-problem-types#quota-exceeded",
+        }
+    }
+
+    fn member(&self) -> String {
+        let names: Vec<String> = self.violated.iter().map(|name| format!("\"{name}\"")).collect();
+        format!(",\"violated-policies\":[{}]", names.join(","))
     }
 }
 
@@ -124,6 +173,30 @@ mod tests {
             assert_eq!(value["code"], reason.code());
             assert_eq!(value["retry_after"], 2);
         }
+    }
+
+    #[test]
+    fn a_limit_says_which_and_in_its_own_words() {
+        let quota = |status| Quota {
+            violated: vec!["per_client".into(), "per_client/h".into()],
+            message: Some("Slow \"down\" <please>\n".into()),
+            status,
+        };
+        let problem = |status| Problem {
+            quota: Some(Box::new(quota(status))),
+            ..Problem::new(Reason::RateLimited).retry_after(Duration::ZERO)
+        };
+        let body = |status| -> serde_json::Value {
+            serde_json::from_str(&problem(status).body(Form::Json, "ab12")).unwrap()
+        };
+        assert_eq!(body(429)["type"], "https://iana.org/assignments/http-problem-types#quota-exceeded");
+        assert_eq!(body(429)["violated-policies"], serde_json::json!(["per_client", "per_client/h"]));
+        assert_eq!(body(429)["detail"], "Slow \"down\" <please>\n");
+        assert_eq!(body(429)["retry_after"], 1);
+        assert_eq!(body(503)["status"], 503);
+        assert_eq!(body(503)["title"], "Service Unavailable");
+        assert!(body(503)["type"].as_str().unwrap().ends_with("#temporary-reduced-capacity"));
+        assert!(problem(429).body(Form::Html, "ab12").contains("<p>Slow \"down\" &lt;please>"));
     }
 
     #[test]

@@ -94,6 +94,8 @@ pub enum Reason {
     NoServer,
     /// No address of the upstream's servers is known yet.
     NotReady,
+    /// As many requests are under way to the upstream as it admits.
+    UpstreamFull,
     /// The circuit breakers of all servers are open.
     CircuitOpen,
     /// No connection could be made.
@@ -169,6 +171,7 @@ impl Reason {
         Self::NoServer,
         Self::NotReady,
         Self::CircuitOpen,
+        Self::UpstreamFull,
         Self::ConnectFailed,
         Self::ConnectTimeout,
         Self::UpstreamTls,
@@ -235,6 +238,7 @@ impl Reason {
             Self::NoServer
             | Self::NotReady
             | Self::CircuitOpen
+            | Self::UpstreamFull
             | Self::ConnectFailed
             | Self::UpstreamTls
             | Self::UpstreamReset
@@ -323,6 +327,7 @@ impl Reason {
             Self::LimitUnavailable => (503, "limit.unavailable", "This is not possible at the moment."),
             Self::NoServer => (503, "upstream.no_server", "No server is available at the moment."),
             Self::NotReady => (503, "upstream.not_ready", "The service is not ready yet."),
+            Self::UpstreamFull => (503, "upstream.full", "The service has as much to do as it can."),
             Self::CircuitOpen => (503, "upstream.circuit_open", "The service is recovering from failures."),
             Self::ConnectFailed => (502, "upstream.connect_failed", "The service could not be reached."),
             Self::ConnectTimeout => {

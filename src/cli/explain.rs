@@ -14,6 +14,7 @@ use crate::base::out;
 use crate::config::snapshot::{Listener, Route, Snapshot, Target};
 use crate::config::{self, Runtime, render};
 use crate::files::{self, Site};
+use crate::policy::cors;
 use crate::policy::transform::{Action, Rules, Step};
 use crate::routing::explain::{Candidate, Difference, Verdict};
 use crate::routing::template::Values;
@@ -131,7 +132,8 @@ fn explain(snapshot: &Snapshot, request: &Request, secured: &[String]) -> Result
         line(&mut text, "listener", &listener.name);
     }
     text.push('\n');
-    let outcome = snapshot.table.find(&view);
+    let announced = cors::announced(view.method, view.headers);
+    let outcome = snapshot.table.find_for(&view, announced.as_ref());
     let named = matches!(&outcome, Outcome::Found { route, .. } if snapshot.route(*route).names_listeners);
     let elsewhere = listener.filter(|_| !named).and_then(|(_, listener)| listener.https_location(&view));
     if let Some(location) = elsewhere {
@@ -159,7 +161,10 @@ fn explain(snapshot: &Snapshot, request: &Request, secured: &[String]) -> Result
                 client_cert: None,
             };
             found = !matches!(&route.target, Target::Files(_) if !files::has_method(view.method));
-            target(&mut text, route, &values);
+            match route.guard.cors {
+                Some(_) if announced.is_some() => line(&mut text, "answer", "204 to the preflight (cors)"),
+                _ => target(&mut text, route, &values),
+            }
             policies(&mut text, snapshot, route);
         }
         Outcome::MethodNotAllowed { allow } => {
@@ -170,7 +175,8 @@ fn explain(snapshot: &Snapshot, request: &Request, secured: &[String]) -> Result
             line(&mut text, "", &nearest_route(snapshot, &path));
         }
     }
-    others(&mut text, snapshot, &snapshot.table.explain(&view));
+    let asked = announced.as_ref().unwrap_or(view.method);
+    others(&mut text, snapshot, &snapshot.table.explain(&RequestView { method: asked, ..view }));
     Ok((text, found))
 }
 

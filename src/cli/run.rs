@@ -81,7 +81,8 @@ impl Prepared {
         let live = Live::new(metrics.clone(), Arc::new(System));
         let identity = Identity::new(metrics.clone(), Arc::new(Fetcher::new()));
         let sessions = Arc::default();
-        let origins = Origins { read, live, identity, sessions, metrics, access, log };
+        let limits = Arc::default();
+        let origins = Origins { read, live, identity, limits, sessions, metrics, access, log };
         let runtime = origins.runtime(1, Vec::new());
         let Compiled { sources, diagnostics, snapshot, .. } = (origins.read)().compile(&runtime);
         let text =

@@ -14,6 +14,7 @@ pub(super) struct Declared {
     pub(super) upstreams: IndexSet<String>,
     /// Of `[identity.providers]`.
     pub(super) providers: IndexSet<String>,
+    pub(super) rate_limits: IndexSet<String>,
     pub(super) listener_names: IndexSet<String>,
     /// In the order of the file.
     pub(super) listeners: Vec<Origin>,
@@ -28,13 +29,16 @@ impl Declared {
         let elements = |key| root.get(key).and_then(Node::as_array).unwrap_or(&[]);
         let origins = |key| elements(key).iter().map(|node| node.origin.clone()).collect();
         let name = |node: &Node| node.get("name").and_then(Node::as_str).map(str::to_owned);
-        let upstreams = root.get("upstreams").and_then(Node::as_table);
-        let providers = root.get("identity").and_then(|identity| identity.get("providers"));
-        let providers = providers.and_then(Node::as_table);
+        let keys = |node: Option<&Node>| {
+            let table = node.and_then(Node::as_table);
+            table.map(|table| table.keys().cloned().collect()).unwrap_or_default()
+        };
+        let named = |key| keys(root.get(key));
         let has_target = |node: &Node| TARGETS.iter().any(|target| node.get(target).is_some());
         Self {
-            upstreams: upstreams.map(|table| table.keys().cloned().collect()).unwrap_or_default(),
-            providers: providers.map(|table| table.keys().cloned().collect()).unwrap_or_default(),
+            upstreams: named("upstreams"),
+            providers: keys(root.get("identity").and_then(|identity| identity.get("providers"))),
+            rate_limits: named("rate_limits"),
             listener_names: elements("listeners").iter().filter_map(name).collect(),
             listeners: origins("listeners"),
             routes: origins("routes"),

@@ -7,9 +7,9 @@ use indexmap::IndexMap;
 
 use super::raw::ConfigRaw;
 use super::snapshot::{Listener, Route, Snapshot, Target};
-use crate::base::decode::{Setting, Value, quote};
+use crate::base::decode::{NetworkList, Setting, Value, quote};
 use crate::base::diagnostic::Diagnostics;
-use crate::base::origin::Origin;
+use crate::base::origin::{At, Origin};
 
 /// What a configuration consists of beside its routes, as written: compared when the next one comes.
 #[derive(Debug, Default)]
@@ -20,6 +20,7 @@ pub struct Outline {
     upstreams: IndexMap<String, Part>,
     providers: IndexMap<String, Part>,
     consumers: IndexMap<String, Part>,
+    rate_limits: IndexMap<String, Part>,
 }
 
 /// One named table.
@@ -74,9 +75,20 @@ impl Outline {
             consumer.settings("", &consumer.origin, &mut part.settings);
             (name.clone(), part)
         });
-        let (upstreams, providers) = (upstreams.collect(), providers.collect());
-        let consumers = consumers.collect();
-        Self { process, listeners: listeners.collect(), upstreams, providers, consumers }
+        let rate_limits = raw.rate_limits.iter().map(|(name, limit)| {
+            let mut part = Part { origin: limit.origin.clone(), ..Part::default() };
+            limit.settings("", &limit.origin, &mut part.settings);
+            part.content = networks(&limit.allow);
+            (name.clone(), part)
+        });
+        Self {
+            process,
+            listeners: listeners.collect(),
+            upstreams: upstreams.collect(),
+            providers: providers.collect(),
+            consumers: consumers.collect(),
+            rate_limits: rate_limits.collect(),
+        }
     }
 
     /// Adds what the listener's certificate files contain.
@@ -142,6 +154,7 @@ impl Changes {
         changes.compare("upstream ", &parts(&old.outline.upstreams), &parts(&new.outline.upstreams));
         changes.compare("provider ", &parts(&old.outline.providers), &parts(&new.outline.providers));
         changes.compare("consumer ", &parts(&old.outline.consumers), &parts(&new.outline.consumers));
+        changes.compare("rate limit ", &parts(&old.outline.rate_limits), &parts(&new.outline.rate_limits));
         let routes = |snapshot: &Snapshot| -> IndexMap<String, u64> {
             snapshot.routes.iter().map(|route| (route.name.to_string(), route_fingerprint(route))).collect()
         };
@@ -272,13 +285,19 @@ fn fingerprint(settings: &[Setting], content: u64) -> u64 {
     })
 }
 
+/// What the files of networks contain.
+fn networks(lists: &[At<NetworkList>]) -> u64 {
+    hash(|hasher| lists.iter().for_each(|list| list.hash(hasher)))
+}
+
 fn route_fingerprint(route: &Route) -> u64 {
     let content = match &route.target {
         // It may have come from a file.
         Target::Respond(answer) => hash(|hasher| answer.body().hash(hasher)),
         _ => 0,
     };
-    fingerprint(&route.settings, content)
+    // Networks may have come from a file, too.
+    fingerprint(&route.settings, content ^ hash(|hasher| route.guard.ip.hash(hasher)))
 }
 
 fn hash(feed: impl FnOnce(&mut DefaultHasher)) -> u64 {

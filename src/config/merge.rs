@@ -173,8 +173,8 @@ fn adopt(root: &mut Table, table: Table, cx: &mut Decoder<'_>) {
     for (name, entry) in table {
         match name.as_str() {
             "defaults" => {}
-            "upstreams" | "consumers" => adopt_named(root, name, entry, cx),
             "identity" => adopt_identity(root, entry, cx),
+            "upstreams" | "consumers" | "rate_limits" => adopt_named(root, name, entry, cx),
             "include" => {
                 let message = "an included file cannot include files";
                 cx.key_error("not-in-included-file", &entry.key, "include", message)
@@ -192,9 +192,9 @@ fn refuse(name: &str, origin: &Origin, cx: &mut Decoder<'_>) {
     } else if ConfigRaw::KEYS.iter().any(|key| key.name == name) {
         let message = format!("{} cannot stand in an included file", quote(name));
         cx.key_error("not-in-included-file", origin, name, message)
-            .hint("it belongs in the main file: an included file holds upstreams, routes and their defaults");
+            .hint("it belongs in the main file: an included file holds upstreams, consumers, limits, routes and their defaults");
     } else {
-        let known = ["upstreams", "consumers", "routes", "defaults"];
+        let known = ["upstreams", "consumers", "rate_limits", "routes", "defaults"];
         let message = format!("unknown key {}", quote(name));
         cx.key_error("unknown-key", origin, name, message).suggest(nearest(name, known));
     }

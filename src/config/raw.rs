@@ -14,6 +14,7 @@ use crate::base::decode::{
 use crate::base::origin::{At, Origin};
 use crate::identity::consumers::ConsumerRaw;
 use crate::keys;
+use crate::policy::rate_limit::RateLimitRaw;
 use crate::store::config::StoreRaw;
 use crate::upstream::config::UpstreamRaw;
 
@@ -42,6 +43,8 @@ keys! {
         upstream_defaults: UpstreamDefaults = UpstreamDefaults,
         /// Groups of servers, by name.
         upstreams: IndexMap<String, At<UpstreamRaw>> = IndexMap::new(),
+        /// How many requests pass, by name: routes name them in `rate_limits`.
+        rate_limits: IndexMap<String, At<RateLimitRaw>> = IndexMap::new(),
         /// What every route has unless it says otherwise, and what governs requests that match no route.
         defaults: RouteDefaults = RouteDefaults::default(),
         /// Which requests are answered, by what; the best match wins, then the order of the file.

@@ -10,6 +10,7 @@ use crate::base::respond::RespondRaw;
 use crate::files::FilesRaw;
 use crate::keys;
 use crate::policy::auth::AuthRaw;
+use crate::policy::cors::CorsRaw;
 use crate::policy::ip::IpRaw;
 use crate::policy::transform::{RequestRaw, ResponseRaw};
 use crate::routing::config::{CookiesRaw, HeadersRaw, QueryRaw, RewriteRaw, Written};
@@ -56,6 +57,10 @@ keys! {
         access_log: bool = true,
         /// Which client addresses may come in.
         ip: optional IpRaw,
+        /// Names of limits, all of which must have room; counted in this order, those by address first.
+        rate_limits: Vec<At<String>> = Vec::new(),
+        /// Which pages of other origins may read answers, and send what; absent = what the server says.
+        cors: optional CorsRaw,
         /// Who may come in, and how that is proved; absent or `"none"` = everybody.
         auth: optional AuthRaw,
         /// What is changed in the request on its way to the upstream.
@@ -66,8 +71,19 @@ keys! {
 }
 
 /// Keys of a route that `[defaults]` may hold.
-pub(super) const ROUTE_DEFAULTS: &[&str] =
-    &["hosts", "listeners", "timeout", "body_bytes", "ip", "auth", "request", "response", "access_log"];
+pub(super) const ROUTE_DEFAULTS: &[&str] = &[
+    "hosts",
+    "listeners",
+    "timeout",
+    "body_bytes",
+    "ip",
+    "cors",
+    "rate_limits",
+    "auth",
+    "request",
+    "response",
+    "access_log",
+];
 
 /// Keys of a route of which it has exactly one.
 pub(super) const TARGETS: &[&str] = &["upstream", "redirect", "respond", "files"];

@@ -23,6 +23,7 @@ use crate::files::Site;
 use crate::identity::directory::Configured;
 use crate::identity::provider::Provider;
 use crate::policy;
+use crate::policy::rate_limit::RateLimit;
 use crate::policy::transform::{RequestRules, Rules};
 use crate::routing::template::{Template, push_visible};
 use crate::routing::{RequestView, Rewrite, RouteId, Table};
@@ -62,6 +63,8 @@ pub struct Snapshot {
     pub upstreams: IndexMap<String, Arc<Upstream>>,
     /// By name, in the order of the file.
     pub providers: IndexMap<String, Arc<Provider>>,
+    /// The limits, by name, in the order of the file.
+    pub rate_limits: IndexMap<String, Arc<RateLimit>>,
     /// The files it came from, for `explain`.
     pub sources: Sources,
     /// Every file it was made from, and the directories in which more are looked for.
@@ -93,6 +96,7 @@ impl Snapshot {
                 unmatched: self.unmatched.clone(),
                 upstreams: IndexMap::new(),
                 providers: IndexMap::new(),
+                rate_limits: IndexMap::new(),
                 sources: Sources::default(),
                 files: Arc::default(),
                 outline: Outline::default(),

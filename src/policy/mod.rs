@@ -4,19 +4,28 @@
 
 pub mod auth;
 pub mod body_limit;
+pub mod cors;
 pub mod ip;
 pub mod networks;
+pub mod rate_limit;
 pub mod transform;
 pub mod trusted;
 
 use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::HeaderMap;
 
 use crate::base::client_cert::ClientCert;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
+use crate::identity::principal::Principal;
 use auth::Auth;
 use body_limit::BodyLimit;
+use cors::Cors;
 use ip::IpRules;
+use rate_limit::{Limits, Met};
 
 /// The policies of one route, in the order they run. The order is part of the security model: it is fixed, and each
 /// field says why it stands where it does.
@@ -24,8 +33,16 @@ use ip::IpRules;
 pub struct Chain {
     /// First: costs two comparisons, and who may not come in learns nothing about what comes after.
     pub ip: Option<IpRules>,
+    /// Before anything that asks for credentials or counts: preflights carry none, and browsers must be able to read a 401.
+    pub cors: Option<Arc<Cors>>,
+    /// Limits keyed by the address alone. Before authentication: checking signatures and passwords is what an attacker would
+    /// have us repeat, and whoever guesses credentials is stopped by his address.
+    pub address_limits: Limits,
     /// Before anything that is done for the one who asks: what a stranger may not use costs him nothing to try.
     pub auth: Option<Auth>,
+    /// All other limits. After authentication, which says whose counter it is, and after authorization: what somebody may not
+    /// do at all uses up nothing of what he may.
+    pub limits: Limits,
     /// Last, right before the body is touched: what other policies refuse is told so, whatever it would have sent.
     pub body: Option<BodyLimit>,
 }
@@ -39,6 +56,24 @@ pub struct RequestFacts<'a> {
     pub content_length: Option<u64>,
     /// The certificate that the client has proved to own.
     pub certificate: Option<&'a ClientCert>,
+    /// Who the request is from, once that is proved.
+    pub principal: Option<&'a Principal>,
+    /// The route's name.
+    pub route: &'a str,
+    /// The head's fields.
+    pub headers: Option<&'a HeaderMap>,
+    /// Whether a browser asks beforehand what it may send.
+    pub preflight: bool,
+    /// The moment.
+    pub now: Instant,
+}
+
+impl<'a> RequestFacts<'a> {
+    /// What limits may know of it.
+    fn of_limits(&self) -> rate_limit::Facts<'a> {
+        let Self { client, route, headers, principal, .. } = *self;
+        rate_limit::Facts { client, route, headers, principal, account: None }
+    }
 }
 
 /// What a policy decides.
@@ -48,6 +83,8 @@ pub enum Verdict {
     Pass,
     /// Answered here; nothing after it runs.
     Refuse(Problem),
+    /// A preflight, answered by the route's [`Cors`]; nothing after it runs.
+    Preflight,
 }
 
 impl Verdict {
@@ -59,7 +96,7 @@ impl Verdict {
     /// Why it refuses; `None` if it passes.
     pub fn reason(&self) -> Option<Reason> {
         match self {
-            Self::Pass => None,
+            Self::Pass | Self::Preflight => None,
             Self::Refuse(problem) => Some(problem.reason),
         }
     }
@@ -68,34 +105,53 @@ impl Verdict {
 /// By reason: whether a request passes, and if not why.
 impl PartialEq for Verdict {
     fn eq(&self, other: &Self) -> bool {
-        self.reason() == other.reason()
+        let preflight = |verdict: &Self| matches!(verdict, Self::Preflight);
+        self.reason() == other.reason() && preflight(self) == preflight(other)
     }
 }
 
 impl Chain {
-    /// Asks one policy after the other; the first refusal is the answer.
-    pub fn check(&self, facts: &RequestFacts<'_>) -> Verdict {
+    /// Asks one policy after the other; the first refusal is the answer. `met` gets what the limits on the way said: they
+    /// are told how the request ends, and it waits for as long as they ask for.
+    pub fn check(&self, facts: &RequestFacts<'_>, met: &mut Vec<Met>) -> Verdict {
         // Every field by name: a new policy does not compile until it has its place here.
-        let Self { ip, auth, body } = self;
+        let Self { ip, cors, address_limits, auth, limits, body } = self;
         if let Some(ip) = ip
             && let refusal @ Verdict::Refuse(_) = ip.check(facts.client)
         {
             return refusal;
+        }
+        if facts.preflight && cors.is_some() {
+            return Verdict::Preflight;
+        }
+        if let Some(problem) = address_limits.check(&facts.of_limits(), facts.now, met) {
+            return Verdict::Refuse(problem);
         }
         if let Some(auth) = auth
             && let refusal @ Verdict::Refuse(_) = auth.check(facts.certificate)
         {
             return refusal;
         }
+        if let Some(problem) = limits.check(&facts.of_limits(), facts.now, met) {
+            return Verdict::Refuse(problem);
+        }
         body.map_or(Verdict::Pass, |body| body.check(facts.content_length))
+    }
+
+    /// Whether there is any limit.
+    pub fn has_limits(&self) -> bool {
+        !(self.address_limits.is_empty() && self.limits.is_empty())
     }
 
     /// The keys of the policies that this route has, in the order they run: for `explain`.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        let Self { ip, auth, body } = self;
+        let Self { ip, cors, address_limits, auth, limits, body } = self;
         let names = [
             ip.is_some().then_some("ip"),
+            cors.is_some().then_some("cors"),
+            (!address_limits.is_empty()).then_some("rate_limits"),
             auth.is_some().then_some("auth"),
+            (!limits.is_empty()).then_some("rate_limits"),
             body.is_some().then_some("body_bytes"),
         ];
         names.into_iter().flatten()
@@ -105,40 +161,165 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::clock;
+    use crate::base::decode::decode_str;
+    use crate::base::diagnostic::Diagnostics;
+    use crate::base::origin::Origin;
+    use crate::routing::MethodSet;
+    use crate::telemetry::metrics::Metrics;
     use networks::Networks;
+    use rate_limit::{BucketRule, Key, Live, Modes, Part, RateLimit, Rules, Settings, Skip};
 
     fn facts(client: &str, content_length: Option<u64>) -> RequestFacts<'static> {
-        RequestFacts { client: client.parse().unwrap(), content_length, certificate: None }
+        RequestFacts {
+            client: client.parse().unwrap(),
+            content_length,
+            certificate: None,
+            principal: None,
+            route: "r",
+            headers: None,
+            preflight: false,
+            now: clock::now(),
+        }
+    }
+
+    fn judge(chain: &Chain, client: &str, content_length: Option<u64>) -> Option<Reason> {
+        chain.check(&facts(client, content_length), &mut Vec::new()).reason()
+    }
+
+    fn denied() -> Option<IpRules> {
+        Some(IpRules::new(None, Networks::new(["192.0.2.0/24".parse().unwrap()])))
+    }
+
+    /// One request a second.
+    fn limits(key: Part) -> Limits {
+        let bucket = BucketRule { count: 1, per: 1_000_000_000, burst: 1, queue: 0 };
+        let settings = Settings {
+            name: "one".into(),
+            origin: Origin::Default,
+            key: Key::new([key], 56),
+            rules: Rules { generation: 1, bucket: Some(bucket), ..Rules::default() },
+            cost: 1,
+            skip: Skip::default(),
+            allow: Networks::default(),
+            allow_consumers: Box::default(),
+            modes: Modes::default(),
+            message: None,
+            status: 429,
+            keys_max: 100,
+        };
+        Limits(vec![RateLimit::new(settings, &Live::default(), Metrics::new().limit("one"))])
     }
 
     #[test]
     fn a_route_without_policies_passes_everything() {
-        assert_eq!(Chain::default().check(&facts("192.0.2.1", Some(u64::MAX))), Verdict::Pass);
+        assert_eq!(judge(&Chain::default(), "192.0.2.1", Some(u64::MAX)), None);
         assert_eq!(Chain::default().names().count(), 0);
     }
 
     /// Whoever may not come in must not learn how much they could have sent.
     #[test]
     fn addresses_are_judged_before_bodies() {
-        let deny = Networks::new(["192.0.2.0/24".parse().unwrap()]);
-        let chain = Chain { ip: Some(IpRules::new(None, deny)), auth: None, body: Some(BodyLimit::new(10)) };
-        let judge = |client, length| chain.check(&facts(client, length)).reason();
-        assert_eq!(judge("192.0.2.1", Some(11)), Some(Reason::IpDenied));
-        assert_eq!(judge("198.51.100.1", Some(11)), Some(Reason::BodyTooLarge));
-        assert_eq!(judge("198.51.100.1", Some(10)), None);
-        assert_eq!(judge("198.51.100.1", None), None);
+        let chain = Chain { ip: denied(), body: Some(BodyLimit::new(10)), ..Chain::default() };
+        assert_eq!(judge(&chain, "192.0.2.1", Some(11)), Some(Reason::IpDenied));
+        assert_eq!(judge(&chain, "198.51.100.1", Some(11)), Some(Reason::BodyTooLarge));
+        assert_eq!(judge(&chain, "198.51.100.1", Some(10)), None);
+        assert_eq!(judge(&chain, "198.51.100.1", None), None);
         assert_eq!(chain.names().collect::<Vec<_>>(), ["ip", "body_bytes"]);
     }
 
     /// An address that may not come in is not told that a certificate would help; a stranger not how much he may send.
     #[test]
     fn addresses_before_certificates_before_bodies() {
-        let deny = Networks::new(["192.0.2.0/24".parse().unwrap()]);
         let auth = Some(Auth::with_certificate());
-        let chain = Chain { ip: Some(IpRules::new(None, deny)), auth, body: Some(BodyLimit::new(10)) };
-        let judge = |client, length| chain.check(&facts(client, length)).reason();
-        assert_eq!(judge("192.0.2.1", Some(11)), Some(Reason::IpDenied));
-        assert_eq!(judge("198.51.100.1", Some(11)), Some(Reason::CertificateRequired));
+        let chain = Chain { ip: denied(), auth, body: Some(BodyLimit::new(10)), ..Chain::default() };
+        assert_eq!(judge(&chain, "192.0.2.1", Some(11)), Some(Reason::IpDenied));
+        assert_eq!(judge(&chain, "198.51.100.1", Some(11)), Some(Reason::CertificateRequired));
         assert_eq!(chain.names().collect::<Vec<_>>(), ["ip", "auth", "body_bytes"]);
+    }
+
+    fn cors() -> Option<Arc<Cors>> {
+        let (raw, _) = decode_str::<cors::CorsRaw>("origins = [\"*\"]");
+        let mut out = Diagnostics::default();
+        raw.unwrap().compile(MethodSet::EMPTY, "cors", &mut out).map(Arc::new)
+    }
+
+    /// A browser asks beforehand without credentials, and must get an answer whatever is used up; but not whoever is kept
+    /// out by his address.
+    #[test]
+    fn addresses_before_preflights_before_all_else() {
+        let auth = Some(Auth::with_certificate());
+        let address_limits = limits(Part::Ip);
+        let chain = Chain { ip: denied(), cors: cors(), address_limits, auth, ..Chain::default() };
+        let judge = |client, preflight| {
+            chain.check(&RequestFacts { preflight, ..facts(client, None) }, &mut Vec::new())
+        };
+        assert_eq!(judge("192.0.2.1", true).reason(), Some(Reason::IpDenied));
+        for _ in 0..3 {
+            assert_eq!(judge("198.51.100.1", true), Verdict::Preflight);
+        }
+        // They used up nothing, and what is no preflight is asked all the rest.
+        assert_eq!(judge("198.51.100.1", false).reason(), Some(Reason::CertificateRequired));
+        assert_eq!(judge("198.51.100.1", false).reason(), Some(Reason::RateLimited));
+        assert_eq!(chain.names().collect::<Vec<_>>(), ["ip", "cors", "rate_limits", "auth"]);
+        // Without the policy it is a request like any other.
+        let open = RequestFacts { preflight: true, ..facts("192.0.2.1", None) };
+        assert_eq!(Chain::default().check(&open, &mut Vec::new()), Verdict::Pass);
+    }
+
+    /// An address that is kept out uses up no limit.
+    #[test]
+    fn addresses_before_limits() {
+        let chain = Chain { ip: denied(), address_limits: limits(Part::Global), ..Chain::default() };
+        assert_eq!(judge(&chain, "192.0.2.1", None), Some(Reason::IpDenied));
+        assert_eq!(judge(&chain, "198.51.100.1", None), None);
+        assert_eq!(judge(&chain, "198.51.100.1", None), Some(Reason::RateLimited));
+        assert_eq!(chain.names().collect::<Vec<_>>(), ["ip", "rate_limits"]);
+    }
+
+    /// Express Gateway's: with one request a second, of two without credentials one is told so, and one to wait.
+    #[test]
+    fn limits_by_address_before_authentication() {
+        let auth = Some(Auth::with_certificate());
+        let chain = Chain { auth, address_limits: limits(Part::Ip), ..Chain::default() };
+        assert_eq!(judge(&chain, "192.0.2.1", None), Some(Reason::CertificateRequired));
+        assert_eq!(judge(&chain, "192.0.2.1", None), Some(Reason::RateLimited));
+        assert_eq!(chain.names().collect::<Vec<_>>(), ["rate_limits", "auth"]);
+    }
+
+    /// What is refused for want of credentials uses up nothing of a limit by principal.
+    #[test]
+    fn authentication_before_limits_by_principal() {
+        let auth = Some(Auth::with_certificate());
+        let chain = Chain { auth, limits: limits(Part::Subject), ..Chain::default() };
+        for _ in 0..3 {
+            assert_eq!(judge(&chain, "192.0.2.1", None), Some(Reason::CertificateRequired));
+        }
+        let open = Chain { auth: None, ..chain };
+        assert_eq!(judge(&open, "192.0.2.1", None), None);
+        assert_eq!(judge(&open, "192.0.2.1", None), Some(Reason::RateLimited));
+    }
+
+    /// Whoever asks too often is told that, whatever he would have sent.
+    #[test]
+    fn limits_before_bodies() {
+        let chain = Chain { limits: limits(Part::Ip), body: Some(BodyLimit::new(10)), ..Chain::default() };
+        assert_eq!(judge(&chain, "192.0.2.1", Some(11)), Some(Reason::BodyTooLarge));
+        assert_eq!(judge(&chain, "192.0.2.1", Some(11)), Some(Reason::RateLimited));
+        assert_eq!(chain.names().collect::<Vec<_>>(), ["rate_limits", "body_bytes"]);
+    }
+
+    /// By address first: a client that is refused for it uses up nothing of anybody's principal.
+    #[test]
+    fn limits_by_address_before_others() {
+        let (address_limits, others) = (limits(Part::Ip), limits(Part::Global));
+        let chain = Chain { address_limits, limits: others, ..Chain::default() };
+        let mut met = Vec::new();
+        assert_eq!(chain.check(&facts("192.0.2.1", None), &mut met), Verdict::Pass);
+        assert_eq!(met.len(), 2);
+        met.clear();
+        assert_eq!(chain.check(&facts("192.0.2.1", None), &mut met).reason(), Some(Reason::RateLimited));
+        assert_eq!(met.len(), 1);
+        assert_eq!(chain.names().collect::<Vec<_>>(), ["rate_limits", "rate_limits"]);
     }
 }

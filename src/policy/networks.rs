@@ -7,7 +7,7 @@ use ipnet::{IpNet, Ipv4Net};
 
 /// An immutable set of networks. A lookup is two comparisons for a few networks and some twenty for a hundred thousand;
 /// clones share the set.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Networks {
     /// First and last addresses; sorted, disjoint.
     v4: Arc<[(u32, u32)]>,

@@ -18,11 +18,13 @@ use crate::base::problem::{self, Form};
 use crate::base::reason::Reason;
 use crate::config::snapshot::{ListenerTls, Route, RouteTimeout, Snapshot};
 use crate::ingress::connection::{Exchange, exchange};
+use crate::policy::rate_limit::Met;
 use crate::routing::Captures;
 use crate::telemetry::access::{AccessRecord, Field};
 use crate::telemetry::metrics::{InFlight, Metrics};
 use crate::telemetry::request_id::RequestId;
 use crate::telemetry::trace::{SpanId, TraceContext};
+use crate::upstream::bulkhead::Permit;
 use crate::upstream::{Attempt, Failure, Outcome, Tried, Upstream};
 
 /// One request. Whatever ends it, also a panic or the client's leaving, is recorded when this is dropped.
@@ -45,6 +47,10 @@ pub struct Context {
     pub(super) target: Option<String>,
     pub(super) deadlines: Deadlines,
     pub(super) call: Option<Call>,
+    /// A browser asks beforehand what it may send.
+    pub(super) preflight: bool,
+    /// What the limits on its way said.
+    pub(super) met: Vec<Met>,
     /// Why the gateway itself ends the request, once that is decided.
     pub(super) failure: Option<Reason>,
     /// The inside story, for the log only.
@@ -112,6 +118,8 @@ pub(super) struct Call {
     pub(super) upstream: Arc<Upstream>,
     pub(super) tried: Tried,
     pub(super) attempt: Option<Attempt>,
+    /// Its place among the requests to the upstream.
+    pub(super) permit: Option<Permit>,
     /// Pause before the picked attempt.
     pub(super) backoff: Option<Duration>,
     pub(super) hash_key: u64,
@@ -144,6 +152,8 @@ impl Context {
             target: None,
             deadlines: Deadlines::default(),
             call: None,
+            preflight: false,
+            met: Vec::new(),
             failure: None,
             detail: None,
             status: 0,

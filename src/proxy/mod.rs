@@ -28,7 +28,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, Result};
+use pingora::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::sync::watch;
 
@@ -38,6 +38,7 @@ use received::Received;
 
 use crate::base::problem::Problem;
 use crate::config::snapshot::Current;
+use crate::policy::rate_limit::Met;
 use crate::telemetry::metrics::Metrics;
 
 /// Attempts Pingora itself allows: above any `retry.attempts`, whose own count decides, and the fallback's.
@@ -78,8 +79,21 @@ fn decide(session: &Session, received: &Received<'_>, ctx: &mut Context) -> Resu
         return Ok(dispatch::Next::Answer(answer));
     }
     // Also for what matches no route: `[defaults]` govern that, and who may not come in learns nothing about routes.
-    guard::check(ctx)?;
+    if let Some(answer) = guard::check(&view, ctx)? {
+        return Ok(dispatch::Next::Answer(answer));
+    }
     found?;
+    match guard::delay(ctx) {
+        Some(delay) => Ok(dispatch::Next::Later(delay)),
+        None => dispatch::start(session, &view, ctx),
+    }
+}
+
+/// What follows [`dispatch::Next::Later`].
+fn decide_now(session: &Session, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
+    ctx.met.iter_mut().for_each(Met::waited);
+    let head = session.req_header();
+    let view = route::View::read(head, &Received::read(&head.headers), ctx.listener)?;
     dispatch::start(session, &view, ctx)
 }
 
@@ -98,12 +112,17 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
         accept::bound(session, ctx);
         let received = Received::read(&session.req_header().headers);
-        let step = if accept::is_in_order(session, ctx, received.marks) {
+        let mut step = if accept::is_in_order(session, ctx, received.marks) {
             decide(session, &received, ctx)
         } else {
             accept::repair(session, ctx, received.marks);
             decide(session, &Received::read(&session.req_header().headers), ctx)
         };
+        if let Ok(dispatch::Next::Later(delay)) = step {
+            // Before a server is picked: none is kept waiting.
+            pingora::time::sleep(delay).await;
+            step = decide_now(session, ctx);
+        }
         self.close_if_ending(session, ctx);
         match step {
             Ok(dispatch::Next::Forward) => {
@@ -117,6 +136,10 @@ impl ProxyHttp for Gateway {
                 return Ok(false);
             }
             Ok(dispatch::Next::Answer(answer)) => respond::local(session, ctx, answer).await,
+            // It has waited once.
+            Ok(dispatch::Next::Later(_)) => {
+                return Error::e_explain(ErrorType::InternalError, "asked to wait twice");
+            }
             Err(problem) => respond::problem(session, ctx, &problem).await,
         }
         // Whatever keeps an answer of ours from being written is on the client's side.

@@ -146,6 +146,14 @@ pub struct Table {
     any_host: Option<u32>,
 }
 
+/// Which predicates count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Predicates {
+    All,
+    /// Those of the target: neither headers nor cookies.
+    OfTarget,
+}
+
 #[derive(Debug)]
 pub(super) struct Compiled {
     pub(super) spec: RouteSpec,
@@ -168,12 +176,13 @@ impl Compiled {
     }
 
     /// Whether everything but host, path and method is as asked.
-    fn fits(&self, view: &RequestView<'_>) -> bool {
+    fn fits(&self, view: &RequestView<'_>, predicates: Predicates) -> bool {
         let spec = &self.spec;
         spec.listeners.as_ref().is_none_or(|listeners| listeners.contains(view.listener))
-            && spec.headers.iter().all(|(name, wanted)| header_fits(view.headers, name, wanted))
             && spec.query.iter().all(|(name, wanted)| query_fits(view.query, name, wanted))
-            && spec.cookies.iter().all(|(name, wanted)| cookie_fits(view.headers, name, wanted))
+            && (predicates == Predicates::OfTarget
+                || spec.headers.iter().all(|(name, wanted)| header_fits(view.headers, name, wanted))
+                    && spec.cookies.iter().all(|(name, wanted)| cookie_fits(view.headers, name, wanted)))
     }
 
     fn allows(&self, method: &Method) -> bool {
@@ -213,9 +222,27 @@ impl Table {
     /// The route of a request. Allocates nothing, unless its pattern is a regex with groups or has more than four
     /// captures.
     pub fn find(&self, view: &RequestView<'_>) -> Outcome {
+        self.search(view, Predicates::All)
+    }
+
+    /// The route of a request by which a browser asks whether it may send another, of the method `announced`: that of the
+    /// other one, whose headers and cookies nobody knows yet. Where none takes it, and of any request that announces
+    /// nothing, the request's own.
+    pub fn find_for(&self, view: &RequestView<'_>, announced: Option<&Method>) -> Outcome {
+        let Some(method) = announced else { return self.find(view) };
+        match self.search(&RequestView { method, ..*view }, Predicates::OfTarget) {
+            found @ Outcome::Found { .. } => found,
+            other => match self.find(view) {
+                found @ Outcome::Found { .. } => found,
+                _ => other,
+            },
+        }
+    }
+
+    fn search(&self, view: &RequestView<'_>, predicates: Predicates) -> Outcome {
         let mut allow = MethodSet::EMPTY;
         for index in self.indexes_for(view.host) {
-            if let Some(compiled) = self.find_in(index, view, &mut allow) {
+            if let Some(compiled) = self.find_in(index, view, predicates, &mut allow) {
                 let captures = compiled.spec.path.captures(view.path).unwrap_or_default();
                 return Outcome::Found { route: compiled.spec.id, captures };
             }
@@ -256,7 +283,13 @@ impl Table {
         self.indexes.get(*at? as usize)
     }
 
-    fn find_in(&self, index: &Index, view: &RequestView<'_>, allow: &mut MethodSet) -> Option<&Compiled> {
+    fn find_in(
+        &self,
+        index: &Index,
+        view: &RequestView<'_>,
+        predicates: Predicates,
+        allow: &mut MethodSet,
+    ) -> Option<&Compiled> {
         let mut best: Option<&Compiled> = None;
         // A break means that nothing better can come, and `best` says it all.
         let (ControlFlow::Break(()) | ControlFlow::Continue(())) = index.visit(view.path, |leaf| {
@@ -266,7 +299,7 @@ impl Table {
                     break;
                 }
                 let is_regex = matches!(compiled.spec.path.kind(), Kind::Regex(_));
-                if !compiled.fits(view) || (is_regex && !compiled.spec.path.matches(view.path)) {
+                if !compiled.fits(view, predicates) || (is_regex && !compiled.spec.path.matches(view.path)) {
                     continue;
                 }
                 if !compiled.allows(view.method) {

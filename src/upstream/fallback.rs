@@ -46,6 +46,7 @@ pub fn applies(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::NoServer
+            | Reason::UpstreamFull
             | Reason::NotReady
             | Reason::CircuitOpen
             | Reason::ConnectFailed

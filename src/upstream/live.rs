@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::address::Address;
+use super::bulkhead::Bulkhead;
 use super::discovery::{Name, Resolve};
 use super::server::ServerState;
 use super::{Fallback, Settings, Upstream};
@@ -31,6 +32,7 @@ pub struct Live {
     resolver: Arc<dyn Resolve>,
     servers: Registry<ServerKey, ServerState>,
     names: Registry<Arc<str>, Name>,
+    bulkheads: Registry<Arc<str>, Bulkhead>,
     started: Registry<Arc<str>, Upstream>,
     upstreams: Registry<(String, u64), Upstream>,
 }
@@ -43,6 +45,7 @@ impl Live {
             resolver,
             servers: Registry::default(),
             names: Registry::default(),
+            bulkheads: Registry::default(),
             started: Registry::default(),
             upstreams: Registry::default(),
         })
@@ -67,6 +70,11 @@ impl Live {
     /// The name `host`, with what is known about it.
     pub(super) fn name(&self, host: &Arc<str>) -> Arc<Name> {
         self.names.get(host.clone(), || Name::new(host.clone()))
+    }
+
+    /// Where the requests to upstreams called `name` are counted.
+    pub(super) fn bulkhead(&self, name: &Arc<str>) -> Arc<Bulkhead> {
+        self.bulkheads.get(name.clone(), Bulkhead::default)
     }
 
     pub(super) fn resolver(&self) -> &Arc<dyn Resolve> {

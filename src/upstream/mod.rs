@@ -10,6 +10,7 @@ pub mod address;
 pub mod attempt;
 pub mod breaker;
 pub mod budget;
+pub mod bulkhead;
 pub mod check;
 pub mod config;
 pub mod discovery;
@@ -35,7 +36,7 @@ use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::{HeaderMap, HeaderValue};
@@ -55,6 +56,7 @@ pub use self::server::{Server, ServerStatus};
 use self::address::{Address, Target};
 use self::breaker::BreakerSettings;
 use self::budget::Budget;
+use self::bulkhead::{Bulkhead, Permit};
 use self::check::{CheckSettings, Probe};
 use self::discovery::Name;
 use self::live::ServerKey;
@@ -62,6 +64,7 @@ use self::pool::Pool;
 use self::server::{Common, ServerState, socket_address};
 use self::tls::TlsPolicy;
 use crate::base::clock;
+use crate::base::reason::Reason;
 use crate::base::task::{self, AbortOnDrop};
 
 /// Everything the configuration says about one upstream, checked.
@@ -87,6 +90,8 @@ pub struct Settings {
     pub check: Option<CheckSettings>,
     /// What is repeated.
     pub retry: RetryPolicy,
+    /// Requests that may be under way at once; 0 = any number.
+    pub max_requests: u32,
     /// The circuit breaker of each server.
     pub breaker: Option<BreakerSettings>,
     /// What answers when no server can be reached.
@@ -140,6 +145,8 @@ pub struct Upstream {
     fallback: Option<Fallback>,
     common: Arc<Common>,
     budget: Budget,
+    max_requests: u32,
+    bulkhead: Arc<Bulkhead>,
     live: Arc<Live>,
     pool: ArcSwap<Pool>,
     /// Held while the pool is made, so that of two changes at once the later one sees both.
@@ -147,6 +154,9 @@ pub struct Upstream {
     first_round: watch::Sender<bool>,
     task: Mutex<Option<AbortOnDrop>>,
 }
+
+/// When to try an upstream again that has as many requests as it may: nobody knows when one of them ends.
+const FULL_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// One entry of `servers`, with what all its addresses have in common.
 #[derive(Debug)]
@@ -163,6 +173,7 @@ impl Upstream {
     /// The upstream that `settings` describe, with what `live` knows about its servers. Does no I/O and starts nothing:
     /// see [`Upstream::start`].
     pub fn new(settings: Settings, live: &Arc<Live>, now: Instant) -> Arc<Self> {
+        let common_name = settings.name.clone();
         let metrics = live.metrics.upstream(&settings.name);
         let common = Common {
             name: settings.name.clone(),
@@ -202,6 +213,8 @@ impl Upstream {
             http2: settings.http2,
             check: settings.check,
             budget: Budget::new(settings.retry.budget, now),
+            max_requests: settings.max_requests,
+            bulkhead: live.bulkhead(&common_name),
             retry: settings.retry,
             fallback: settings.fallback,
             common: Arc::new(common),
@@ -255,6 +268,17 @@ impl Upstream {
             (Some(value), _) => ring::hash_key(value.as_bytes()),
             (None, IpAddr::V4(ip)) => ring::hash_key(&ip.octets()),
             (None, IpAddr::V6(ip)) => ring::hash_key(&ip.octets()),
+        }
+    }
+
+    /// A place for a request, to be held until it has ended; `None` = none is needed. An error if all are taken.
+    pub fn admit(&self) -> Result<Option<Permit>, NoServer> {
+        match self.max_requests {
+            0 => Ok(None),
+            most => match self.bulkhead.enter(most) {
+                Some(permit) => Ok(Some(permit)),
+                None => Err(NoServer { reason: Reason::UpstreamFull, retry_after: FULL_RETRY_AFTER }),
+            },
         }
     }
 

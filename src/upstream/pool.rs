@@ -33,7 +33,7 @@ pub enum HashSource {
 /// No server can be given the request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NoServer {
-    /// [`Reason::NoServer`], [`Reason::NotReady`] or [`Reason::CircuitOpen`].
+    /// [`Reason::NoServer`], [`Reason::NotReady`], [`Reason::CircuitOpen`] or [`Reason::UpstreamFull`].
     pub reason: Reason,
     /// When it makes sense to ask again.
     pub retry_after: Duration,

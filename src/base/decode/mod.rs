@@ -106,7 +106,9 @@ pub use shape::{Key, Keys, Presence, Shape, TablePlace, TableShape, doc_text, ta
 pub use substitute::substitute;
 pub use table::{TableReader, check, check_partial, decode_at, render_table};
 pub use tree::{Entry, FILE_BYTES_MAX, Kind, NESTING_MAX, Node, Table, parse};
-pub use values::{ByteRate, ConfigPath, MapKey, Percentage, Rate, ServedDirectory, Size, text_value};
+pub use values::{
+    ByteRate, ConfigPath, MapKey, NetworkList, Percentage, Rate, ServedDirectory, Size, text_value,
+};
 
 pub use crate::base::secret::Secret;
 pub use crate::{enum_value, keys};

@@ -8,19 +8,8 @@ pub(super) fn is_pending(table: &str, key: &str) -> bool {
     PENDING.iter().any(|(place, keys)| *place == table && keys.contains(&key))
 }
 
-const ROUTE: &[&str] = &[
-    "cors",
-    "rate_limits",
-    "cache",
-    "compress",
-    "when",
-    "split",
-    "split_by",
-    "mirror",
-    "amqp",
-    "grpc",
-    "aggregate",
-];
+const ROUTE: &[&str] =
+    &["cache", "compress", "when", "split", "split_by", "mirror", "amqp", "grpc", "aggregate"];
 
 const AUTH: &[&str] = &["roles", "any_role", "scopes", "plan", "when"];
 
@@ -35,13 +24,11 @@ const IDENTITY: &[&str] = &[
 ];
 
 const PENDING: &[(&str, &[&str])] = &[
-    ("", &["cluster", "cache", "brokers", "plans", "rate_limits"]),
+    ("", &["cluster", "cache", "brokers", "plans"]),
     ("server", &["watch"]),
     ("store", &["services"]),
     ("admin", &["token"]),
     ("log", &["bus"]),
-    ("upstreams.*", &["max_requests"]),
-    ("upstream_defaults", &["max_requests"]),
     ("routes.response", &["envelope"]),
     ("defaults.response", &["envelope"]),
     ("routes", ROUTE),
@@ -49,4 +36,5 @@ const PENDING: &[(&str, &[&str])] = &[
     ("routes.auth", AUTH),
     ("defaults.auth", AUTH),
     ("identity", IDENTITY),
+    ("rate_limits.*", &["on_store_failure"]),
 ];

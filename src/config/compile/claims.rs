@@ -5,6 +5,7 @@ use crate::base::decode::{Value, join_key};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::Origin;
 use crate::config::declared::Declared;
+use crate::policy::rate_limit::Part;
 
 /// Keys of a route in which templates stand.
 const TEMPLATES: [&str; 5] = ["redirect", "respond", "rewrite", "request", "response"];
@@ -33,6 +34,10 @@ impl Compiler<'_> {
                     warn(&setting.origin, format!("{path}.{}", setting.key));
                 }
             }
+        }
+        let counted = Part::Header(name.clone());
+        for (limit, raw) in self.raw.rate_limits.iter().filter(|(_, raw)| raw.key.0.contains(&counted)) {
+            warn(&raw.key.origin, format!("{}.key", join_key("rate_limits", limit)));
         }
         let hashed = format!("\"header:{name}\"");
         for (upstream, raw) in self.raw.upstreams.iter() {

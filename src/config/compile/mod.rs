@@ -4,6 +4,7 @@
 //! for a reload; compiling starts nothing.
 
 mod claims;
+mod limits;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -33,6 +34,7 @@ use crate::identity::consumers;
 use crate::identity::directory::Configured;
 use crate::identity::live::Live as Identity;
 use crate::identity::provider::Provider;
+use crate::policy;
 use crate::routing::{Mistake, Table};
 use crate::telemetry::access::{AccessLog, Escape, Format, Output, Queue};
 use crate::telemetry::metrics::Metrics;
@@ -52,6 +54,8 @@ pub struct Runtime {
     /// Knows providers, the keys fetched for them and the tokens verified by them from earlier configurations; who is
     /// known, and the store.
     pub identity: Arc<Identity>,
+    /// Has the counters of earlier configurations.
+    pub limits: Arc<policy::rate_limit::Live>,
     /// Keys of TLS sessions, which clients of earlier configurations hold tickets of.
     pub sessions: Arc<Sessions>,
     /// Counts configurations of this process, from 1.
@@ -77,6 +81,7 @@ impl Runtime {
             live: Live::new(metrics.clone(), Arc::new(System)),
             identity: Identity::offline(metrics.clone()),
             metrics,
+            limits: Arc::default(),
             sessions: Arc::default(),
             generation: 1,
             now: clock::now(),
@@ -153,7 +158,8 @@ impl Compiler<'_> {
         let upstreams = self.upstreams(&mut outline, out);
         let providers = self.providers(&mut outline, out);
         let consumers = self.consumers(&mut outline, out);
-        let routes = self.routes(&upstreams, out);
+        let rate_limits = self.rate_limits(out);
+        let routes = self.routes(&upstreams, &rate_limits, out);
         self.check_claims(out);
         let table = Table::build(routes.specs);
         for (below, above) in table.shadowed() {
@@ -174,6 +180,7 @@ impl Compiler<'_> {
             unmatched: routes.unmatched,
             upstreams,
             providers,
+            rate_limits,
             sources,
             files: Arc::default(),
             outline,

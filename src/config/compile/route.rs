@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::{Method, StatusCode};
 use indexmap::IndexMap;
 
+use super::limits::RateLimits;
 use super::{Compiler, check_name};
 use crate::base::decode::{Value, quote};
 use crate::base::diagnostic::Diagnostics;
@@ -33,7 +34,7 @@ type Upstreams = IndexMap<String, Arc<Upstream>>;
 
 impl Compiler<'_> {
     /// All routes, in the order of the file; their ids are their places in it.
-    pub(super) fn routes(self, upstreams: &Upstreams, out: &mut Diagnostics) -> Routes {
+    pub(super) fn routes(self, upstreams: &Upstreams, limits: &RateLimits, out: &mut Diagnostics) -> Routes {
         let mut names = Names::default();
         let mut specs = Vec::with_capacity(self.raw.routes.len());
         let mut routes = Vec::with_capacity(self.raw.routes.len());
@@ -46,9 +47,9 @@ impl Compiler<'_> {
                     .hint("add one of `upstream`, `redirect`, `respond` and `files`");
             }
             specs.push(self.spec(id, at, &path, out));
-            routes.push(Arc::new(self.route(id, name, at, &path, upstreams, out)));
+            routes.push(Arc::new(self.route(id, name, at, &path, (upstreams, limits), out)));
         }
-        Routes { specs, routes, unmatched: Arc::new(self.unmatched(out)) }
+        Routes { specs, routes, unmatched: Arc::new(self.unmatched(limits, out)) }
     }
 
     /// What the route asks of a request.
@@ -86,7 +87,7 @@ impl Compiler<'_> {
         name: String,
         raw: &At<RouteRaw>,
         path: &str,
-        upstreams: &Upstreams,
+        (upstreams, limits): (&Upstreams, &RateLimits),
         out: &mut Diagnostics,
     ) -> Route {
         let target = self.target(raw, path, upstreams, out);
@@ -110,7 +111,7 @@ impl Compiler<'_> {
             stream: *raw.stream,
             access_log: *raw.access_log,
             names_listeners: !raw.listeners.is_empty(),
-            guard: self.guard(Some(raw), path, out),
+            guard: self.guard(Some(raw), limits, path, out),
             request: request_rules(raw, path, out),
             response: response_rules(raw, path, out),
             metrics,
@@ -119,7 +120,7 @@ impl Compiler<'_> {
     }
 
     /// What requests that match no route get: `[defaults]` of the main file, and no target.
-    fn unmatched(self, out: &mut Diagnostics) -> Route {
+    fn unmatched(self, limits: &RateLimits, out: &mut Diagnostics) -> Route {
         let raw = self.raw.defaults.0.as_deref();
         let mut settings = Vec::new();
         if let Some(raw) = raw {
@@ -136,7 +137,7 @@ impl Compiler<'_> {
             stream: false,
             access_log: raw.is_none_or(|raw| *raw.access_log),
             names_listeners: false,
-            guard: self.guard(raw, "defaults", out),
+            guard: self.guard(raw, limits, "defaults", out),
             request: None,
             response: raw.and_then(|raw| response_rules(raw, "defaults", out)),
             metrics: self.runtime.metrics.route(UNMATCHED),
@@ -144,7 +145,13 @@ impl Compiler<'_> {
         }
     }
 
-    fn guard(self, raw: Option<&RouteRaw>, path: &str, out: &mut Diagnostics) -> policy::Chain {
+    fn guard(
+        self,
+        raw: Option<&RouteRaw>,
+        limits: &RateLimits,
+        path: &str,
+        out: &mut Diagnostics,
+    ) -> policy::Chain {
         let ip = raw.and_then(|raw| raw.ip.as_ref()).and_then(|ip| ip.compile(&format!("{path}.ip"), out));
         let body =
             raw.and_then(|raw| raw.body_bytes.as_ref()).map_or(*self.raw.limits.body_bytes, |at| at.value);
@@ -153,7 +160,20 @@ impl Compiler<'_> {
             self.check_certificates_asked(auth, raw.map_or(&[], |raw| raw.listeners.as_slice()), &path, out);
             auth.compile(&path, out)
         });
-        policy::Chain { ip, auth, body: Some(BodyLimit::new(body.0)) }
+        let names = raw.map_or(&[][..], |raw| raw.rate_limits.as_slice());
+        let limits = self.limits_of(names, limits, &format!("{path}.rate_limits"), out);
+        let cors = raw.and_then(|raw| {
+            let cors = raw.cors.as_ref()?;
+            cors.compile(*raw.methods, &format!("{path}.cors"), out)
+        });
+        policy::Chain {
+            ip,
+            cors: cors.map(Arc::new),
+            address_limits: limits.before_authentication,
+            auth,
+            limits: limits.after_authorization,
+            body: Some(BodyLimit::new(body.0)),
+        }
     }
 
     /// A certificate that nobody asks for cannot be shown: such a route would refuse everybody.

@@ -11,7 +11,7 @@ use super::networks::Networks;
 use crate::base::reason::Reason;
 
 /// Who may come: `deny` wins, and an `allow` refuses everybody else.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct IpRules {
     /// `None` = everybody who is not denied.
     allow: Option<Networks>,

@@ -43,18 +43,26 @@ fn begin(
         upstream,
         tried: Tried::default(),
         attempt: None,
+        permit: None,
         backoff: None,
         hash_key,
         body_sent: false,
         is_fallback,
         stale_replaced: false,
     });
-    let Err(none) = pick(ctx) else { return Ok(()) };
+    let Err(none) = admit(ctx).and_then(|()| pick(ctx)) else { return Ok(()) };
     ctx.failure = Some(none.reason);
     match fallback_upstream(ctx) {
         Some(other) => begin(ctx, other, hash_key, true),
         None => Err(Problem::new(none.reason).retry_after(none.retry_after)),
     }
+}
+
+/// Takes the call's place among the requests to its upstream, if that admits only so many.
+fn admit(ctx: &mut Context) -> Result<(), NoServer> {
+    let Some(call) = ctx.call.as_mut() else { return Ok(()) };
+    call.permit = call.upstream.admit()?;
+    Ok(())
 }
 
 /// Picks a server for the next attempt of the call: one not tried yet, if there is one.

@@ -1,6 +1,7 @@
 //! What answers: a server (the first attempt is picked here), or the gateway itself.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -20,12 +21,16 @@ pub(in crate::proxy) enum Next {
     Forward,
     /// The gateway answers.
     Answer(Answer),
+    /// Not yet: a limit has it wait for its place first.
+    Later(Duration),
 }
 
 /// A local answer.
 pub(in crate::proxy) enum Answer {
     /// Another address, with the status of the redirect.
     Redirect { status: StatusCode, location: String },
+    /// What a browser may send, which asked before it does.
+    Preflight,
     /// What the route or the fallback says.
     Fixed(Arc<http::Response<Bytes>>),
     /// A file, or what is said in its place.

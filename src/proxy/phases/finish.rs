@@ -41,6 +41,9 @@ fn write(ctx: &mut Context, completed: bool, end: Moment) {
     if std::mem::replace(&mut ctx.recorded, true) {
         return;
     }
+    for met in &mut ctx.met {
+        met.ended(ctx.status);
+    }
     let time = end.now.saturating_duration_since(ctx.began);
     ctx.route.metrics.finish(
         &ctx.head.method,

@@ -1,5 +1,6 @@
 //! Answers: the server's on their way back, and the gateway's own. One place writes every local answer.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -83,6 +84,8 @@ pub(in crate::proxy) fn edit(
         }
     }
     edit::response(response, ctx.head.version, ctx.request_id.as_bytes())?;
+    edit::limits(response, &ctx.met)?;
+    say_who_reads(session, response, ctx)?;
     edit_by_rules(session, response, ctx)?;
     if let Some(hsts) = ctx.hsts() {
         edit::strict_transport(response, hsts)?;
@@ -92,6 +95,13 @@ pub(in crate::proxy) fn edit(
         ended(session, ctx);
     }
     Ok(())
+}
+
+/// Which pages of other origins may read the answer, if the route says that.
+fn say_who_reads(session: &Session, response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+    let Some(cors) = &ctx.route.guard.cors else { return Ok(()) };
+    let preflight = ctx.preflight && response.status == StatusCode::NO_CONTENT;
+    edit::cors(response, cors, &session.req_header().headers, preflight)
 }
 
 /// What the route changes in any answer, its own included.
@@ -161,13 +171,13 @@ pub(in crate::proxy) async fn problem(
     let form = ctx.head.error_form;
     // Trailers are HTTP/2's; over HTTP/1 there is no gRPC, only something that says it is.
     let form = if form == Form::Grpc && ctx.head.version < Version::HTTP_2 { Form::Json } else { form };
-    let status = if form == Form::Grpc { 200 } else { problem.reason.status() };
+    let status = if form == Form::Grpc { 200 } else { problem.status() };
     let body = problem.body(form, ctx.request_id.as_str());
     let mut header = ResponseHeader::build(status, Some(8))?;
     header.insert_header(header::CONTENT_TYPE, Problem::content_type(form))?;
     if form == Form::Grpc {
         header.insert_header("grpc-status", u16::from(problem.reason.grpc_status()))?;
-        header.insert_header("grpc-message", problem.reason.detail())?;
+        header.insert_header("grpc-message", grpc_message(problem.detail()).as_ref())?;
     } else {
         header.insert_header(header::CACHE_CONTROL, "no-store")?;
     }
@@ -181,8 +191,18 @@ pub(in crate::proxy) async fn problem(
         header.insert_header(header::ALLOW, allow.as_ref())?;
     }
     send(session, ctx, header, Bytes::from(body)).await?;
-    ctx.status = problem.reason.status();
+    ctx.status = problem.status();
     Ok(())
+}
+
+/// `text` as gRPC writes it in a header: what is not visible ASCII, and `%`, by its bytes in hexadecimal.
+fn grpc_message(text: &str) -> Cow<'_, str> {
+    let plain = |byte: u8| matches!(byte, b' '..=b'~') && byte != b'%';
+    if text.bytes().all(plain) {
+        return Cow::Borrowed(text);
+    }
+    let encode = |byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") };
+    Cow::Owned(text.bytes().map(encode).collect())
 }
 
 /// Answers with what the route says.
@@ -191,6 +211,10 @@ pub(in crate::proxy) async fn local(session: &mut Session, ctx: &mut Context, an
         Answer::Redirect { status, location } => {
             let mut header = ResponseHeader::build(status, Some(6))?;
             header.insert_header(header::LOCATION, location)?;
+            send(session, ctx, header, Bytes::new()).await
+        }
+        Answer::Preflight => {
+            let header = ResponseHeader::build(StatusCode::NO_CONTENT, Some(10))?;
             send(session, ctx, header, Bytes::new()).await
         }
         Answer::Fixed(answer) => {
@@ -303,6 +327,8 @@ fn begin(
 ) -> Result<()> {
     ctx.status = header.status.as_u16();
     edit::local_response(header, ctx.request_id.as_bytes())?;
+    edit::limits(header, &ctx.met)?;
+    say_who_reads(session, header, ctx)?;
     edit_by_rules(session, header, ctx)?;
     if let Some(hsts) = ctx.hsts() {
         edit::strict_transport(header, hsts)?;

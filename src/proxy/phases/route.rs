@@ -7,6 +7,7 @@ use pingora::http::RequestHeader;
 
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
+use crate::policy::cors;
 use crate::proxy::Context;
 use crate::proxy::received::Received;
 use crate::routing::template::Values;
@@ -102,7 +103,10 @@ pub(in crate::proxy) fn note(view: &View<'_>, ctx: &mut Context) {
 
 /// Finds the route and enters it.
 pub(in crate::proxy) fn find(view: &View<'_>, ctx: &mut Context) -> Result<(), Problem> {
-    match ctx.snapshot.table.find(&view.request()) {
+    // A browser's question beforehand takes the route of what it asks about.
+    let announced = cors::announced(view.method, view.headers);
+    ctx.preflight = announced.is_some();
+    match ctx.snapshot.table.find_for(&view.request(), announced.as_ref()) {
         Outcome::Found { route, captures } => {
             let route = ctx.snapshot.route(route).clone();
             ctx.enter_route(route, captures);

@@ -8,6 +8,7 @@
 mod cells;
 mod handles;
 mod jwks;
+mod limit;
 mod listener;
 mod login;
 mod process;
@@ -24,6 +25,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 pub use self::jwks::JwksMetrics;
+pub use self::limit::LimitMetrics;
 pub use self::listener::{ListenerMetrics, OpenConnection};
 pub use self::login::{LoginMetrics, SessionStep};
 pub use self::render::{OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE};
@@ -42,6 +44,7 @@ pub struct Metrics {
     upstreams: Handles<UpstreamMetrics>,
     listeners: Handles<ListenerMetrics>,
     key_sets: Handles<JwksMetrics>,
+    limits: Handles<LimitMetrics>,
     /// By position in [`Reason::ALL`].
     rejected: Rejected,
     access_log: AccessLogCounters,
@@ -96,6 +99,11 @@ impl Metrics {
     /// The metrics of the key set of the provider called `name`; lives like [`Metrics::route`].
     pub fn key_set(&self, name: &str) -> Arc<JwksMetrics> {
         self.key_sets.get(name, || JwksMetrics::new(name))
+    }
+
+    /// The metrics of the rate limit called `name`; lives like [`Metrics::route`].
+    pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {
+        self.limits.get(name, || LimitMetrics::new(name))
     }
 
     /// The gateway itself ended a request: it was malformed, too large, too slow, or nothing could answer it.

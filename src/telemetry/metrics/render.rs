@@ -53,6 +53,7 @@ impl Collector for Metrics {
         self.encode_listeners(&mut out)?;
         self.encode_key_sets(&mut out)?;
         self.encode_logins(&mut out)?;
+        self.encode_limits(&mut out)?;
         self.encode_process_wide(&mut out)?;
         encode_process(Process::read(), &mut out)
     }
@@ -197,6 +198,15 @@ impl Metrics {
                 let labels = [("upstream", &*upstream.name), ("backend", &server.address), ("to", to)];
                 counter(&mut family, &labels, count)
             })?;
+        }
+        Ok(())
+    }
+
+    fn encode_limits(&self, out: &mut Out<'_>) -> fmt::Result {
+        let limits = self.limits.all();
+        let mut family = out.counter("edgeward_rate_limited", "Requests refused by a rate limit")?;
+        for limit in &limits {
+            counter(&mut family, &[("policy", &limit.name)], limit.refused.get())?;
         }
         Ok(())
     }

@@ -89,6 +89,7 @@ impl UpstreamRaw {
             timeouts,
             check,
             retry,
+            max_requests: *self.max_requests,
             breaker,
             fallback,
         })

@@ -36,6 +36,8 @@ keys! {
         proxy_protocol: bool = false,
         /// How long things may take.
         timeouts: TimeoutsRaw = TimeoutsRaw::default(),
+        /// Requests that may be under way at once, in all; 0 = any number. Beyond: 503, or the fallback.
+        max_requests: u32 = 0,
         /// Asks each server regularly how it is; absent = only what requests find out counts.
         health_check: optional HealthCheckRaw,
         /// What is tried again.

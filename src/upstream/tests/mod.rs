@@ -56,6 +56,7 @@ fn settings(servers: &[&str]) -> Settings {
         timeouts: Timeouts::default(),
         check: None,
         retry: RetryPolicy::default(),
+        max_requests: 0,
         breaker: None,
         fallback: None,
     }

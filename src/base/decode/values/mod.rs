@@ -2,6 +2,7 @@
 
 mod collections;
 mod net;
+mod networks;
 mod scalars;
 mod secret;
 mod units;
@@ -9,6 +10,7 @@ mod units;
 use std::fmt::Display;
 
 pub use collections::MapKey;
+pub use networks::NetworkList;
 pub use scalars::{ConfigPath, ServedDirectory};
 pub use units::{ByteRate, Percentage, Rate, Size};
 

@@ -1,0 +1,128 @@
+//! What it costs to count a request: by its address, and by its address and its subject, among 1, 1,000 and 1,000,000 keys.
+//!
+//! `cargo bench --bench limits`. After the measurements it prints the bytes that a key takes.
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a benchmark ends when its own data is wrong, and prints"
+)]
+
+use std::hint::black_box;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use criterion::{BenchmarkId, Criterion, criterion_group};
+use edgeward::base::clock;
+use edgeward::base::origin::Origin;
+use edgeward::identity::principal::{Principal, Proof};
+use edgeward::identity::token::Token;
+use edgeward::policy::networks::Networks;
+use edgeward::policy::rate_limit::{
+    BucketRule, Facts, Key, Live, Modes, Part, RateLimit, Rules, Settings, Skip, WindowRule,
+};
+use edgeward::telemetry::metrics::Metrics;
+
+const SIZES: [u32; 3] = [1, 1_000, 1_000_000];
+
+fn limit(part: Part, longer: &[(u64, u64)]) -> Arc<RateLimit> {
+    let nanos = 1_000_000_000;
+    let bucket = BucketRule { count: 1_000_000, per: nanos, burst: 1_000_000, queue: 0 };
+    let rules = Rules {
+        generation: 1,
+        bucket: Some(bucket),
+        windows: longer
+            .iter()
+            .map(|(count, seconds)| WindowRule { count: *count, per: seconds * nanos })
+            .collect(),
+        ..Rules::default()
+    };
+    let settings = Settings {
+        name: "bench".into(),
+        origin: Origin::Default,
+        key: Key::new([part], 56),
+        rules,
+        cost: 1,
+        skip: Skip::default(),
+        allow: Networks::default(),
+        allow_consumers: Box::default(),
+        modes: Modes { draft: true, ..Modes::default() },
+        message: None,
+        status: 429,
+        keys_max: 2_000_000,
+    };
+    RateLimit::new(settings, &Live::default(), Metrics::new().limit("bench"))
+}
+
+fn principal(number: u32) -> Principal {
+    let token = Token {
+        provider: "local".into(),
+        subject: Some(format!("user-{number:07}").into()),
+        id: None,
+        issued_at: None,
+        expires_at: None,
+        roles: Box::default(),
+        scopes: Box::default(),
+        claims: serde_json::Map::new(),
+        payload: Box::default(),
+    };
+    Principal { proof: Proof::Token(Arc::new(token)), consumer: None }
+}
+
+fn facts<'a>(number: u32, principal: Option<&'a Principal>) -> Facts<'a> {
+    let client = IpAddr::V4(Ipv4Addr::from(number));
+    Facts { client, route: "route", headers: None, principal, account: None }
+}
+
+/// Keys in an order that no cache guesses.
+fn scattered(turn: &mut u32, size: u32) -> u32 {
+    *turn = turn.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+    *turn % size
+}
+
+fn counting(criterion: &mut Criterion) {
+    let principals: Vec<Principal> = (0..1_000).map(principal).collect();
+    for (name, longer) in [("bucket", &[][..]), ("bucket+hour", &[(1_000_000_000, 3600)][..])] {
+        let mut group = criterion.benchmark_group(format!("limits/{name}"));
+        for size in SIZES {
+            let (address, subject) = (limit(Part::Ip, longer), limit(Part::Subject, longer));
+            let now = clock::now();
+            for number in 0..size {
+                black_box(address.check(&facts(number, None), now));
+                // As many subjects; those of the requests below are some of them.
+                black_box(subject.check(&facts(number, Some(&principal(number))), now));
+            }
+            let mut turn = 1;
+            group.bench_function(BenchmarkId::new("address", size), |bencher| {
+                bencher.iter(|| address.check(&facts(scattered(&mut turn, size), None), clock::now()));
+            });
+            let known = u32::try_from(principals.len()).expect("few").min(size);
+            group.bench_function(BenchmarkId::new("address and subject", size), |bencher| {
+                bencher.iter(|| {
+                    let number = scattered(&mut turn, size);
+                    let principal = principals.get((number % known) as usize);
+                    let facts = facts(number, principal);
+                    let now = clock::now();
+                    (address.check(&facts, now), subject.check(&facts, now))
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+criterion_group!(benches, counting);
+
+fn main() {
+    benches();
+    for (name, longer) in [("one window", &[][..]), ("two windows", &[(1_000_000_000, 3600)][..])] {
+        for size in SIZES {
+            let limit = limit(Part::Ip, longer);
+            let now = clock::now();
+            for number in 0..size {
+                black_box(limit.check(&facts(number, None), now));
+            }
+            let bytes = limit.store().bytes();
+            println!("{name}, {size} keys: {bytes} bytes, {} a key", bytes / size as usize);
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! `[rate_limits]`: how many requests pass, counted by what.
+//!
+//! ```text
+//! Key ─► KeyHash ─► Store (64 shards, one lock each) ─► Table: a bucket, a ring for each longer window, requests under way
+//! ```
+//!
+//! - **The law.** The shortest window is a token bucket: in any time t at most `burst + rate x t` requests pass. Of a longer
+//!   window of length w at most its number pass in any time w. All windows are looked at before any is counted, in one step.
+//!   Errors are to the strict side: a longer window forgets a request up to a tenth of its length late.
+//! - **Missing is not unlimited.** A request without the value that it is to be counted by counts by its address.
+//! - **Memory is bounded** and nobody's counter is lost for it: see [`store`].
+//!
+//! A limit decides and remembers; who asks it answers, waits, and tells it when the request has ended ([`Met`]).
+
+mod answer;
+mod bucket;
+mod config;
+mod index;
+mod key;
+mod live;
+mod ring;
+mod rules;
+pub mod store;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use http::HeaderValue;
+use smallvec::SmallVec;
+
+pub use answer::Modes;
+pub use config::RateLimitRaw;
+pub use key::{Facts, Key, KeyHash, Part};
+pub use live::Live;
+pub use rules::{BucketRule, COUNT_MAX, LONGER_WINDOWS_MAX, Rules, WindowRule};
+
+use answer::{Stand, Told};
+use live::Handle;
+use store::{Holding, Store, Taken};
+use table::Standing;
+
+use super::networks::Networks;
+use crate::base::clock;
+use crate::base::origin::Origin;
+use crate::base::problem::{Problem, Quota};
+use crate::base::reason::Reason;
+use crate::telemetry::metrics::LimitMetrics;
+
+/// Everything the configuration says about one limit, checked.
+#[derive(Debug)]
+pub struct Settings {
+    /// Its name: visible ASCII.
+    pub name: Arc<str>,
+    /// Where it was written.
+    pub origin: Origin,
+    /// What requests are counted by.
+    pub key: Key,
+    /// How many pass.
+    pub rules: Rules,
+    /// What one request counts for.
+    pub cost: u64,
+    /// Which requests do not count once they have ended.
+    pub skip: Skip,
+    /// Addresses that are not counted.
+    pub allow: Networks,
+    /// Consumers that are not counted.
+    pub allow_consumers: Box<[Box<str>]>,
+    /// In which forms answers tell of it.
+    pub modes: Modes,
+    /// The detail of a refusal; `None` = the usual one.
+    pub message: Option<Arc<str>>,
+    /// The status of a refusal: 429 or 503.
+    pub status: u16,
+    /// Keys that may have an entry of their own.
+    pub keys_max: usize,
+}
+
+/// Which requests do not count once they have ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Skip {
+    /// Those answered with 400 and above.
+    pub failed: bool,
+    /// Those answered below 400.
+    pub successful: bool,
+}
+
+/// One limit.
+#[derive(Debug)]
+pub struct RateLimit {
+    settings: Settings,
+    rules: Arc<Rules>,
+    counters: Arc<Handle>,
+    told: Told,
+    metrics: Arc<LimitMetrics>,
+    /// Requests that wait for their place.
+    waiting: AtomicUsize,
+}
+
+/// Requests that may wait for their place under one limit. Each holds its connection and its head.
+const WAITING_MAX: usize = 4096;
+
+impl RateLimit {
+    /// The limit that `settings` describe, with the counters that `live` has for it.
+    pub fn new(settings: Settings, live: &Live, metrics: Arc<LimitMetrics>) -> Arc<Self> {
+        let rules = Arc::new(settings.rules.clone());
+        let counters = live.store(&settings.name, settings.key.kind(), &rules, settings.keys_max);
+        let told = Told::new(&settings.name, &rules, settings.modes);
+        Arc::new(Self { settings, rules, counters, told, metrics, waiting: AtomicUsize::new(0) })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &Arc<str> {
+        &self.settings.name
+    }
+
+    /// What it was made from.
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Its counters.
+    pub fn store(&self) -> &Arc<Store> {
+        &self.counters.0
+    }
+
+    /// Asks whether a request may pass, and counts it if so. `None`: it is not for this limit.
+    ///
+    /// A request that passes is counted whatever comes of it, unless the limit skips what ends so: keep the result until
+    /// it has ended, and tell it how ([`Met::ended`]).
+    pub fn check(self: &Arc<Self>, facts: &Facts<'_>, now: Instant) -> Option<Met> {
+        self.check_for(facts, self.settings.cost, now)
+    }
+
+    /// The same for a request that counts for `cost`.
+    pub fn check_for(self: &Arc<Self>, facts: &Facts<'_>, cost: u64, now: Instant) -> Option<Met> {
+        if self.is_exempt(facts) {
+            return None;
+        }
+        let Taken { standing, admitted, wait, key, .. } =
+            self.store().take(&self.rules, self.settings.key.of(facts), cost, now);
+        let held = (admitted && self.rules.holds()).then(|| Held {
+            store: self.store().clone(),
+            rules: self.rules.clone(),
+            key,
+            holding: Holding {
+                requests: self.rules.concurrent.is_some().into(),
+                reserved: if self.rules.counted_at_end { cost } else { 0 },
+                // Unless somebody says otherwise.
+                counts: self.rules.counted_at_end,
+            },
+        });
+        let wait = Duration::from_nanos(wait);
+        let full = admitted && !wait.is_zero() && !self.may_wait();
+        let verdict = match (admitted && !full, wait) {
+            (true, Duration::ZERO) => Passage::Free,
+            (true, wait) => Passage::After(wait, Waiting(self.clone())),
+            (false, wait) => {
+                self.metrics.refused();
+                Passage::Refused(wait)
+            }
+        };
+        Some(Met { limit: self.clone(), standing, cost, verdict, held })
+    }
+
+    fn is_exempt(&self, facts: &Facts<'_>) -> bool {
+        let Settings { allow, allow_consumers, .. } = &self.settings;
+        let consumer = || facts.principal.and_then(|principal| principal.consumer.as_ref());
+        !allow.is_empty() && allow.contains(facts.client)
+            || !allow_consumers.is_empty()
+                && consumer()
+                    .is_some_and(|consumer| allow_consumers.iter().any(|name| **name == *consumer.name))
+    }
+
+    /// Takes one of the places for those who wait.
+    fn may_wait(&self) -> bool {
+        let more = |waiting| (waiting < WAITING_MAX).then_some(waiting + 1);
+        self.waiting.fetch_update(Relaxed, Relaxed, more).is_ok()
+    }
+}
+
+/// What a limit said to one request.
+#[derive(Debug)]
+pub struct Met {
+    limit: Arc<RateLimit>,
+    /// `None` where a newer configuration has taken over meanwhile.
+    standing: Option<Standing>,
+    cost: u64,
+    verdict: Passage,
+    held: Option<Held>,
+}
+
+#[derive(Debug)]
+enum Passage {
+    Free,
+    After(Duration, #[expect(dead_code, reason = "gives the place back when dropped")] Waiting),
+    Refused(Duration),
+}
+
+/// One of the places for those who wait.
+#[derive(Debug)]
+struct Waiting(Arc<RateLimit>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Met {
+    /// How long the request has to wait before it goes on.
+    pub fn delay(&self) -> Duration {
+        match self.verdict {
+            Passage::After(delay, _) => delay,
+            Passage::Free | Passage::Refused(_) => Duration::ZERO,
+        }
+    }
+
+    /// The request has waited.
+    pub fn waited(&mut self) {
+        if matches!(self.verdict, Passage::After(..)) {
+            self.verdict = Passage::Free;
+        }
+    }
+
+    /// Why the request does not pass; `None` if it does.
+    pub fn refusal(&self) -> Option<Problem> {
+        let Passage::Refused(wait) = self.verdict else { return None };
+        let RateLimit { settings, told, .. } = &*self.limit;
+        let violated = self.standing.as_ref().map(|standing| told.violated(standing));
+        let mut violated: Vec<Box<str>> = violated.into_iter().flatten().map(Box::from).collect();
+        if violated.is_empty() {
+            violated.push((*settings.name).into());
+        }
+        let too_many_at_once = self.standing.as_ref().is_some_and(|standing| {
+            standing.slots_left == Some(0) && standing.rooms.iter().all(|room| room.wait == 0)
+        });
+        let reason = if too_many_at_once { Reason::ConcurrencyExceeded } else { Reason::RateLimited };
+        let quota = Quota { violated, message: settings.message.clone(), status: settings.status };
+        Some(Problem { quota: Some(Box::new(quota)), ..Problem::new(reason).retry_after(wait) })
+    }
+
+    /// The request has ended with `status`: it counts from now on, or does not count at all.
+    pub fn ended(&mut self, status: u16) {
+        let Skip { failed, successful } = self.limit.settings.skip;
+        let skipped = if status >= 400 { failed } else { successful };
+        if let Some(held) = &mut self.held {
+            held.holding.counts &= !skipped;
+        }
+        self.held = None;
+    }
+}
+
+/// A refusal that comes from a limit alone: for whoever asks one outside of a route's policies.
+pub fn refusal(met: &[Met]) -> Option<Problem> {
+    met.iter().find_map(Met::refusal)
+}
+
+/// The fields of an answer that tell of the limits that a request met; `unix` is the time in seconds since 1970.
+pub fn fields(met: &[Met], unix: u64, add: impl FnMut((&'static str, HeaderValue))) {
+    let stands = met.iter().filter_map(|met| {
+        let (told, cost) = (&met.limit.told, met.cost);
+        Some(Stand { told, standing: met.standing.as_ref()?, cost })
+    });
+    let stands: SmallVec<[Stand<'_>; 2]> = stands.collect();
+    if !stands.is_empty() {
+        answer::fields(&stands, unix, add);
+    }
+}
+
+/// What a request under way holds: given back exactly once, also when its task is dropped.
+#[derive(Debug)]
+struct Held {
+    store: Arc<Store>,
+    rules: Arc<Rules>,
+    key: KeyHash,
+    holding: Holding,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.store.end(&self.rules, self.key, self.holding, clock::now());
+    }
+}
+
+/// The limits of one route in one place of the order.
+#[derive(Debug, Clone, Default)]
+pub struct Limits(pub Vec<Arc<RateLimit>>);
+
+impl Limits {
+    /// All forms in which answers tell of them.
+    pub fn modes(&self) -> Modes {
+        self.0.iter().fold(Modes::default(), |modes, limit| modes.union(limit.settings.modes))
+    }
+
+    /// Asks one limit after the other; the first refusal is the answer, and later limits do not count the request.
+    pub fn check(&self, facts: &Facts<'_>, now: Instant, met: &mut Vec<Met>) -> Option<Problem> {
+        for limit in &self.0 {
+            let Some(said) = limit.check(facts, now) else { continue };
+            let refusal = said.refusal();
+            met.push(said);
+            if refusal.is_some() {
+                return refusal;
+            }
+        }
+        None
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// Facts of which only the address is known.
+pub fn facts_of(client: IpAddr) -> Facts<'static> {
+    Facts { client, route: "", headers: None, principal: None, account: None }
+}
