@@ -78,18 +78,29 @@ impl Store {
 
     /// Deletes what has ended long before `now`: revocations, refresh tokens, keys. Nobody has to hear of it.
     pub async fn forget(&self, now: i64) -> Result<u64, StoreError> {
+        // A part at a time: none may take so long that the store seems to be down.
         const OLD: &[&str] = &[
-            "DELETE FROM edgeward_revocations WHERE kept_until < $1",
-            "DELETE FROM edgeward_families WHERE expires_at < $1",
-            "DELETE FROM edgeward_refresh_tokens WHERE expires_at < $1",
+            "DELETE FROM edgeward_revocations WHERE changed IN \
+                (SELECT changed FROM edgeward_revocations WHERE kept_until < $1 LIMIT 1000)",
+            "DELETE FROM edgeward_families WHERE id IN \
+                (SELECT id FROM edgeward_families WHERE expires_at < $1 LIMIT 1000)",
+            "DELETE FROM edgeward_refresh_tokens WHERE hash IN \
+                (SELECT hash FROM edgeward_refresh_tokens WHERE expires_at < $1 LIMIT 1000)",
         ];
         let mut forgotten = 0;
         for sql in OLD {
-            forgotten += self
-                .call(async {
-                    Ok(on!(self, pool => sqlx::query(*sql).bind(now - KEPT_AFTER_END).execute(pool).await?.rows_affected()))
-                })
-                .await?;
+            loop {
+                let rows = self
+                    .call(async {
+                        let old = now - KEPT_AFTER_END;
+                        Ok(on!(self, pool => sqlx::query(*sql).bind(old).execute(pool).await?.rows_affected()))
+                    })
+                    .await?;
+                forgotten += rows;
+                if rows == 0 {
+                    break;
+                }
+            }
         }
         Ok(forgotten)
     }

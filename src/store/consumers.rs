@@ -1,6 +1,5 @@
 //! Consumers, and the subjects of tokens that are theirs.
 
-use super::revocations::REVOKE;
 use super::{Store, StoreError, change, names_from_text, names_to_text, next, on};
 
 /// A consumer of the store.
@@ -154,39 +153,39 @@ impl Store {
     pub async fn remove_consumer(&self, name: &str, now: i64, kept_until: i64) -> Result<bool, StoreError> {
         const REMOVE: &str =
             "UPDATE edgeward_consumers SET removed = TRUE, changed = $2 WHERE name = $1 AND NOT removed";
-        const KEYS: &str = "SELECT id FROM edgeward_api_keys WHERE consumer = $1 AND revoked_at IS NULL";
-        const KEY: &str = "UPDATE edgeward_api_keys SET revoked_at = $2, changed = $3 WHERE id = $1";
-        const SUBJECTS: &str = "SELECT provider, subject FROM edgeward_subjects WHERE consumer = $1";
-        const SUBJECT: &str =
-            "UPDATE edgeward_subjects SET consumer = NULL, changed = $3 WHERE provider = $1 AND subject = $2";
+        // However many there are, each gets a number of its own.
+        const KEYS: &str = "UPDATE edgeward_api_keys SET revoked_at = $2, changed = $3 + numbered.place FROM \
+            (SELECT id AS key_id, ROW_NUMBER() OVER (ORDER BY id) AS place FROM edgeward_api_keys \
+            WHERE consumer = $1 AND revoked_at IS NULL) AS numbered WHERE edgeward_api_keys.id = numbered.key_id";
+        const REVOKE_ALL: &str = "INSERT INTO edgeward_revocations \
+            (kind, provider, value, issued_before, kept_until, changed) \
+            SELECT 'subject', provider, subject, $2, $3, $4 + ROW_NUMBER() OVER (ORDER BY provider, subject) \
+            FROM edgeward_subjects WHERE consumer = $1 \
+            ON CONFLICT (kind, provider, value) DO UPDATE SET issued_before = excluded.issued_before, \
+            kept_until = CASE WHEN excluded.kept_until > edgeward_revocations.kept_until \
+                THEN excluded.kept_until ELSE edgeward_revocations.kept_until END, changed = excluded.changed";
+        const SUBJECTS: &str = "UPDATE edgeward_subjects SET consumer = NULL, changed = $2 + numbered.place FROM \
+            (SELECT changed AS was, ROW_NUMBER() OVER (ORDER BY changed) AS place FROM edgeward_subjects \
+            WHERE consumer = $1) AS numbered WHERE edgeward_subjects.changed = numbered.was";
+        const RESERVE: &str = "UPDATE edgeward_state SET value = value + $1 WHERE name = 'changes'";
         self.call(async {
             Ok(change!(self, tx => {
                 let number = next!(tx);
-                let mut found =
-                    sqlx::query(REMOVE).bind(name).bind(number).execute(&mut *tx).await?.rows_affected() > 0;
-                let keys: Vec<String> = sqlx::query_scalar(KEYS).bind(name).fetch_all(&mut *tx).await?;
-                for id in keys {
-                    found = true;
-                    let number = next!(tx);
-                    sqlx::query(KEY).bind(id).bind(now).bind(number).execute(&mut *tx).await?;
-                }
-                let subjects: Vec<(String, String)> =
-                    sqlx::query_as(SUBJECTS).bind(name).fetch_all(&mut *tx).await?;
-                for (provider, subject) in subjects {
-                    found = true;
-                    let number = next!(tx);
-                    sqlx::query(SUBJECT).bind(&provider).bind(&subject).bind(number).execute(&mut *tx).await?;
-                    sqlx::query(REVOKE)
-                        .bind("subject")
-                        .bind(provider)
-                        .bind(subject)
-                        .bind(now)
-                        .bind(kept_until)
-                        .bind(number)
-                        .execute(&mut *tx)
-                        .await?;
-                }
-                found
+                let removed = sqlx::query(REMOVE).bind(name).bind(number).execute(&mut *tx).await?;
+                let keys =
+                    sqlx::query(KEYS).bind(name).bind(now).bind(number).execute(&mut *tx).await?.rows_affected();
+                sqlx::query(REVOKE_ALL)
+                    .bind(name)
+                    .bind(now)
+                    .bind(kept_until)
+                    .bind(number)
+                    .execute(&mut *tx)
+                    .await?;
+                let subjects =
+                    sqlx::query(SUBJECTS).bind(name).bind(number).execute(&mut *tx).await?.rows_affected();
+                let used = i64::try_from(keys.max(subjects)).unwrap_or(i64::MAX);
+                sqlx::query(RESERVE).bind(used).execute(&mut *tx).await?;
+                removed.rows_affected() > 0 || used > 0
             }))
         })
         .await

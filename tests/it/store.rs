@@ -276,7 +276,7 @@ async fn comes_to_say(gw: &Gateway, part: &str) {
 #[tokio::test]
 async fn what_was_revoked_stays_so_over_a_restart() {
     let control = "[server]\ncontrol_socket = \"run/control.sock\"\n";
-    let gw = gateway(&format!("{SQLITE}{LOCAL}{control}")).start().await;
+    let mut gw = gateway(&format!("{SQLITE}{LOCAL}{control}")).start().await;
     let here = gw.directory();
     // With the control socket a command's change holds when it returns.
     done(&here, "token revoke --jti one").await;
@@ -287,6 +287,7 @@ async fn what_was_revoked_stays_so_over_a_restart() {
     assert!(verbose(&gw).await.contains("1 revoked tokens and 1 revoked subjects"));
     let ran = gw.order("upgrade").await;
     assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(gw.exit().await.success());
     // The next process knows from its first request on.
     assert!(verbose(&gw).await.contains("1 revoked tokens and 1 revoked subjects"));
     let unchanged = gw.order("reload").await;

@@ -65,6 +65,7 @@ CREATE TABLE edgeward_refresh_tokens (
     used_at BIGINT
 );
 CREATE INDEX edgeward_refresh_tokens_family ON edgeward_refresh_tokens (family);
+CREATE INDEX edgeward_refresh_tokens_expiry ON edgeward_refresh_tokens (expires_at);
 
 -- `kind` is 'token' (`value` is a jti) or 'subject'; an empty provider stands for every one.
 CREATE TABLE edgeward_revocations (
