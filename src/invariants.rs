@@ -29,7 +29,7 @@ use crate::ingress::head::{Framing, HEADER_LINES_MAX, Head, HeadScanner, Span, S
 use crate::policy::trusted::TrustedProxies;
 use crate::proxy::client::Client;
 use crate::routing::explain::Verdict;
-use crate::routing::{Outcome, PathPattern, RequestView, RouteId, RouteSpec, Table, path};
+use crate::routing::{Around, Outcome, PathPattern, RequestView, RouteId, RouteSpec, Table, path};
 use crate::telemetry::access::{AccessRecord, Escape, Field, Format, Stamps};
 
 /// Cuts `bytes` into pieces, where its first bytes say: so that a fuzzer chooses them, too.
@@ -251,7 +251,7 @@ pub fn route(bytes: &[u8]) {
         method: &Method::GET,
         headers: &headers,
     };
-    let explained = table.explain(&view);
+    let explained = table.explain(&view, &Around::default());
     let winner = explained
         .iter()
         .find(|candidate| candidate.verdict == Verdict::Wins)

@@ -30,7 +30,7 @@ use crate::ingress::connection::Connections;
 use crate::ingress::listen::{BindError, Bound};
 use crate::ingress::plain::Plain;
 use crate::ingress::{self, Edge, Rules};
-use crate::proxy::{ATTEMPTS_MAX, Gateway};
+use crate::proxy::{ATTEMPTS_MAX, Gateway, Tunnels};
 use crate::telemetry::access::{Output, Writer};
 use crate::telemetry::metrics::Metrics;
 
@@ -255,7 +255,8 @@ impl Server {
         let upgrader = Upgrader::new(self.process.invocation, self.bindings.sockets);
         let health = Arc::new(report::health(&current, &reloader, &directory));
 
-        let gateway = Gateway::new(current.clone(), metrics.clone(), lifecycle.draining());
+        let tunnels = Tunnels::new(directory.clone());
+        let gateway = Gateway::new(current.clone(), metrics.clone(), lifecycle.draining(), tunnels.clone());
         let mut proxy = HttpProxy::new(gateway, Arc::new(proxy_conf(&self.snapshot)));
         proxy.handle_init_modules();
         let edge = Arc::new(Edge {
@@ -270,6 +271,7 @@ impl Server {
             // Before anything serves: from here on no signal kills.
             let signals = lifecycle::signals(lifecycle.sender())?;
             drop(task::spawn("signals", signals));
+            drop(task::spawn("tunnels", tunnels.watch()));
             reload::warm(&self.snapshot).await;
             if let Some(follower) = &follower {
                 learn(follower).await;

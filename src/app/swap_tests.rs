@@ -25,7 +25,7 @@ use crate::config::{Runtime, load, surroundings};
 use crate::ingress::connection::Connections;
 use crate::ingress::listen::Bound;
 use crate::ingress::{self, Edge, Rules};
-use crate::proxy::Gateway;
+use crate::proxy::{Gateway, Tunnels};
 
 /// A gateway in this process whose snapshot can be swapped, and the authority of both sides.
 struct Served {
@@ -53,7 +53,8 @@ impl Served {
         let current = Arc::new(Current::new(Arc::new(snapshot)));
         let told = watch::Sender::new(false);
         let metrics = runtime.metrics.clone();
-        let gateway = Gateway::new(current.clone(), metrics.clone(), told.subscribe());
+        let tunnels = Tunnels::new(runtime.identity.directory().clone());
+        let gateway = Gateway::new(current.clone(), metrics.clone(), told.subscribe(), tunnels);
         let mut app = HttpProxy::new(gateway, Arc::new(ServerConf::default()));
         app.handle_init_modules();
         let edge = Arc::new(Edge {

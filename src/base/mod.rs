@@ -1,6 +1,7 @@
 //! What every other module stands on and what stands on none of them.
 
 pub mod authority;
+pub mod claim;
 pub mod client_cert;
 pub mod clock;
 pub mod decode;

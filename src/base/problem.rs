@@ -15,6 +15,8 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
     /// The methods a 405 lists in `Allow`.
     pub allow: Option<Cow<'static, str>>,
+    /// Each a `WWW-Authenticate` (RFC 9110 section 11.6.1).
+    pub challenges: Vec<String>,
     /// The length in bytes that a 416 tells in `Content-Range` (RFC 9110 section 15.5.17).
     pub complete_length: Option<u64>,
     /// The limit that refuses, where one does.
@@ -46,7 +48,8 @@ pub enum Form {
 impl Problem {
     /// The problem for `reason`.
     pub fn new(reason: Reason) -> Self {
-        Self { reason, retry_after: None, allow: None, complete_length: None, quota: None }
+        let (retry_after, allow, challenges) = (None, None, Vec::new());
+        Self { reason, retry_after, allow, challenges, complete_length: None, quota: None }
     }
 
     /// Adds when to try again.

@@ -8,17 +8,21 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::{PROBLEMS, USAGE, print, run};
+use crate::base::clock::Moment;
 use crate::base::names;
 use crate::base::origin::Origin;
 use crate::base::out;
+use crate::base::reason::Reason;
 use crate::config::snapshot::{Listener, Route, Snapshot, Target};
 use crate::config::{self, Runtime, render};
 use crate::files::{self, Site};
+use crate::identity::principal::Principal;
+use crate::policy::auth::{Auth, Denied, Identified, Shown};
 use crate::policy::cors;
 use crate::policy::transform::{Action, Rules, Step};
 use crate::routing::explain::{Candidate, Difference, Verdict};
-use crate::routing::template::Values;
-use crate::routing::{Outcome, RequestView, host, path};
+use crate::routing::template::{Values, Who};
+use crate::routing::{Around, Outcome, RequestView, host, path};
 
 /// Explains `method url` with `headers` (`Name: value` each) against the configuration.
 pub(super) fn run(config: Option<&Path>, headers: &[String], method: &str, url: &str) -> u8 {
@@ -38,7 +42,8 @@ pub(super) fn run(config: Option<&Path>, headers: &[String], method: &str, url: 
     let secured = loaded.raw.iter().flat_map(|raw| raw.listeners.iter());
     let secured = secured.filter(|listener| !listener.certificates.is_empty());
     let secured: Vec<String> = secured.map(|listener| listener.name.value.clone()).collect();
-    let compiled = loaded.compile(&Runtime::for_questions());
+    let runtime = Runtime::for_questions();
+    let compiled = loaded.compile(&runtime);
     let Some(snapshot) = compiled.snapshot else {
         out::complain(&render::text(&compiled.diagnostics, &compiled.sources, out::complaints_are_read()));
         return PROBLEMS;
@@ -47,6 +52,8 @@ pub(super) fn run(config: Option<&Path>, headers: &[String], method: &str, url: 
         // Whoever has not got them may ask all the same; that they are missing is worth saying.
         out::complain(&render::text(&compiled.diagnostics, &compiled.sources, out::complaints_are_read()));
     }
+    // What the store knows besides, only the running process can tell.
+    runtime.identity.directory().configure(snapshot.consumers.clone());
     match explain(&snapshot, &request, &secured) {
         Ok((text, true)) => print(&text),
         // Nothing takes it: said, and told by the status too, so that a script can ask.
@@ -133,7 +140,9 @@ fn explain(snapshot: &Snapshot, request: &Request, secured: &[String]) -> Result
     }
     text.push('\n');
     let announced = cors::announced(view.method, view.headers);
-    let outcome = snapshot.table.find_for(&view, announced.as_ref());
+    let scheme = request.uri.scheme_str().unwrap_or("http");
+    let around = Around { scheme, id: REQUEST_ID, client: None, client_cert: None };
+    let outcome = snapshot.table.find_for(&view, &around, announced.as_ref());
     let named = matches!(&outcome, Outcome::Found { route, .. } if snapshot.route(*route).names_listeners);
     let elsewhere = listener.filter(|_| !named).and_then(|(_, listener)| listener.https_location(&view));
     if let Some(location) = elsewhere {
@@ -152,20 +161,37 @@ fn explain(snapshot: &Snapshot, request: &Request, secured: &[String]) -> Result
             for name in spec_captures(snapshot, route, &captures, &path) {
                 line(&mut text, "", &name);
             }
-            let values = Values {
+            let nobody = Values {
                 request: &view,
                 captures: &captures,
-                scheme: request.uri.scheme_str().unwrap_or("http"),
-                id: "0123456789abcdef0123456789abcdef",
+                scheme,
+                id: REQUEST_ID,
                 client: None,
                 client_cert: None,
+                who: Who::default(),
             };
+            let judged = route.guard.auth.as_ref().map(|auth| judge(auth, &nobody));
+            let principal = judged.as_ref().and_then(|judged| judged.principal.as_ref());
+            let values = Values { who: principal.map(Principal::view).unwrap_or_default(), ..nobody };
             found = !matches!(&route.target, Target::Files(_) if !files::has_method(view.method));
             match route.guard.cors {
                 Some(_) if announced.is_some() => line(&mut text, "answer", "204 to the preflight (cors)"),
                 _ => target(&mut text, route, &values),
             }
+            if let Some(judged) = &judged {
+                line(&mut text, "auth", &judged.story);
+            }
             policies(&mut text, snapshot, route);
+        }
+        Outcome::Undecided { route, failed, .. } => {
+            let route = snapshot.route(route);
+            let place = snapshot.sources.describe(&route.origin);
+            line(&mut text, "route", &format!("{}  ({place})", route.name));
+            line(
+                &mut text,
+                "answer",
+                &format!("400 route.expression_failed: `when` cannot be evaluated: {failed}"),
+            );
         }
         Outcome::MethodNotAllowed { allow } => {
             line(&mut text, "answer", &format!("405 route.method_not_allowed, Allow: {allow}"));
@@ -176,9 +202,49 @@ fn explain(snapshot: &Snapshot, request: &Request, secured: &[String]) -> Result
         }
     }
     let asked = announced.as_ref().unwrap_or(view.method);
-    others(&mut text, snapshot, &snapshot.table.explain(&RequestView { method: asked, ..view }));
+    others(&mut text, snapshot, &snapshot.table.explain(&RequestView { method: asked, ..view }, &around));
     Ok((text, found))
 }
+
+/// What `auth` comes to.
+struct Judged {
+    story: String,
+    principal: Option<Principal>,
+}
+
+/// Asks `auth` as a request would. Here, where nobody else reads it, the whole reason is told.
+fn judge(auth: &Auth, values: &Values<'_>) -> Judged {
+    let (headers, query) = (values.request.headers, values.request.query);
+    let shown = Shown { headers, query, certificate: None, at: Moment::now(), has_waited: true };
+    let refused = |denied: Box<Denied>| {
+        let Denied { problem, detail, .. } = *denied;
+        let reason = problem.reason;
+        let fetched =
+            if reason == Reason::KeysUnavailable { " (the running process fetches them)" } else { "" };
+        format!("{} {}: {detail}{fetched}", reason.status(), reason.code())
+    };
+    let principal = match auth.identify(&shown) {
+        Identified::Known(principal) => Some(principal),
+        Identified::Nobody => None,
+        Identified::Refused(denied) => return Judged { story: refused(denied), principal: None },
+        Identified::Wait(wait) => return Judged { story: wait.refusal().detail, principal: None },
+    };
+    let who = principal.as_ref().map(Principal::view).unwrap_or_default();
+    let enough = auth.authorize(principal.as_ref(), |when| when.holds(&Values { who, ..*values }));
+    let story = match (enough, &principal) {
+        (Err(denied), _) => refused(denied),
+        (Ok(()), None) => "passes, from nobody".to_owned(),
+        (Ok(()), Some(principal)) => {
+            let subject = principal.subject().unwrap_or("nobody in particular");
+            let roles: Vec<_> = principal.roles().collect();
+            format!("passes as {subject} ({}), roles: {}", principal.method(), roles.join(", "))
+        }
+    };
+    Judged { story, principal }
+}
+
+/// Stands for the request's own.
+const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
 
 /// One aligned line: a word, then what it is.
 fn line(text: &mut String, word: &str, value: &str) {
@@ -346,6 +412,8 @@ fn others(text: &mut String, snapshot: &Snapshot, candidates: &[Candidate]) {
             Verdict::HeaderDiffers(difference) => differs("header", difference),
             Verdict::QueryDiffers(difference) => differs("parameter", difference),
             Verdict::CookieDiffers(difference) => differs("cookie", difference),
+            Verdict::ExpressionFalse => "its `when` does not hold".to_owned(),
+            Verdict::ExpressionFailed { story } => format!("its `when` cannot be evaluated: {story}"),
             Verdict::MethodDiffers { allowed } => format!("asks for another method: {allowed}"),
             Verdict::LessSpecific { than, because } => format!("matches, but {} {because}", name(*than)),
             Verdict::LaterInFile { than } => format!("matches, but {} stands before it", name(*than)),

@@ -35,6 +35,8 @@ keys! {
         query: QueryRaw = QueryRaw::new(),
         /// Cookies, like `headers`.
         cookies: CookiesRaw = CookiesRaw::new(),
+        /// A CEL expression that must hold, over `path query header cookie client request`; one that fails answers 400.
+        when: optional Written,
         /// Higher is asked first, within one class of hosts.
         priority: i32 = 0,
         /// The upstream that answers.

@@ -14,7 +14,7 @@ use indexmap::IndexMap;
 use parking_lot::Mutex;
 
 pub use super::diff::Outline;
-pub use super::identity::IdentitySettings;
+pub use super::identity::{IDENTITY_HEADERS, IdentitySettings};
 pub use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
 pub use super::tls::{CertificateFacts, ListenerTls, PolicyId};
 pub use crate::base::decode::Setting;

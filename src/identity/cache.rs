@@ -151,6 +151,7 @@ mod tests {
             scopes: Box::default(),
             claims: Map::new(),
             payload: vec![0; payload].into(),
+            forms: Default::default(),
         })
     }
 

@@ -173,6 +173,14 @@ impl Directory {
         Ok(key.clone())
     }
 
+    /// Whether `key`, which was good once, is neither revoked nor gone. Looks through all of them.
+    pub fn holds(&self, key: &ApiKey) -> bool {
+        let index = self.index.load();
+        let mut entries =
+            index.keys.values().filter(|entry| entry.id == key.id && entry.revoked_at.is_none());
+        entries.any(|entry| entry.key.as_ref().is_some_and(|known| known.consumer.name == key.consumer.name))
+    }
+
     /// The consumer called `name`.
     pub fn consumer(&self, name: &str) -> Option<Arc<Consumer>> {
         self.index.load().consumers.get(name).cloned()

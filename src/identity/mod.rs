@@ -7,6 +7,7 @@ pub mod config;
 pub mod consumer;
 pub mod consumers;
 pub mod directory;
+pub mod forms;
 pub mod jwks;
 pub mod jwt;
 pub mod keys;

@@ -111,6 +111,11 @@ impl Provider {
         &self.rules.audience
     }
 
+    /// Seconds for which its tokens are taken after their end, as clocks differ.
+    pub fn leeway(&self) -> i64 {
+        self.rules.leeway
+    }
+
     /// The name of the claim or the path of its roles.
     pub fn roles_claim(&self) -> &str {
         &self.rules.roles_claim

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::forms::Forms;
 use crate::base::reason::Reason;
 
 /// A JSON Web Token (RFC 7519) whose signature and claims were checked. Immutable: the requests that show it share it.
@@ -28,6 +29,8 @@ pub struct Token {
     pub claims: Map<String, Value>,
     /// The payload's JSON, byte for byte as it was signed.
     pub payload: Box<[u8]>,
+    /// How services read of it.
+    pub forms: Forms,
 }
 
 /// Why a credential does not prove anything.

@@ -42,6 +42,11 @@ impl Alarm {
         if self.at.load(Ordering::Acquire) == RANG { Poll::Ready(()) } else { Poll::Pending }
     }
 
+    /// Has whoever waits for it look again at what it is to be set to.
+    pub(crate) fn nudge(&self) {
+        self.waker.wake();
+    }
+
     /// Nothing is waited for.
     pub(crate) fn clear(&self) {
         self.at.store(NONE, Ordering::Relaxed);

@@ -360,6 +360,12 @@ impl Exchange {
         self.cut_off.store(at.map_or(0, |at| self.connection.alarms().moment(at)), Ordering::Relaxed);
     }
 
+    /// Cuts the request off now, whoever asks for it. If a cut-off was set before, however late, its task is woken.
+    pub fn end_now(&self) {
+        self.cut_off_at(Some(clock::now()));
+        self.connection.alarm.nudge();
+    }
+
     /// Has the stream watch over the server, which may say nothing for `longest`; `None` ends the watch. What the stream
     /// finds is told by [`Exchange::take_silence`], after it has ended the request's wait with a time-out of its own.
     ///

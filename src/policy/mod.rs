@@ -17,7 +17,6 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
-use crate::base::client_cert::ClientCert;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::identity::principal::Principal;
@@ -54,8 +53,6 @@ pub struct RequestFacts<'a> {
     pub client: IpAddr,
     /// `Content-Length`, if the request has one.
     pub content_length: Option<u64>,
-    /// The certificate that the client has proved to own.
-    pub certificate: Option<&'a ClientCert>,
     /// Who the request is from, once that is proved.
     pub principal: Option<&'a Principal>,
     /// The route's name.
@@ -111,11 +108,12 @@ impl PartialEq for Verdict {
 }
 
 impl Chain {
-    /// Asks one policy after the other; the first refusal is the answer. `met` gets what the limits on the way said: they
-    /// are told how the request ends, and it waits for as long as they ask for.
-    pub fn check(&self, facts: &RequestFacts<'_>, met: &mut Vec<Met>) -> Verdict {
+    /// Asks the policies before `auth`, one after the other; the first refusal is the answer. Then `auth` is asked by
+    /// whoever knows what was shown ([`Auth::identify`], [`Auth::authorize`]), then [`Chain::after_auth`]. `met` gets what the
+    /// limits on the way said: they are told how the request ends, and it waits for as long as they ask for.
+    pub fn before_auth(&self, facts: &RequestFacts<'_>, met: &mut Vec<Met>) -> Verdict {
         // Every field by name: a new policy does not compile until it has its place here.
-        let Self { ip, cors, address_limits, auth, limits, body } = self;
+        let Self { ip, cors, address_limits, auth: _, limits: _, body: _ } = self;
         if let Some(ip) = ip
             && let refusal @ Verdict::Refuse(_) = ip.check(facts.client)
         {
@@ -124,14 +122,13 @@ impl Chain {
         if facts.preflight && cors.is_some() {
             return Verdict::Preflight;
         }
-        if let Some(problem) = address_limits.check(&facts.of_limits(), facts.now, met) {
-            return Verdict::Refuse(problem);
-        }
-        if let Some(auth) = auth
-            && let refusal @ Verdict::Refuse(_) = auth.check(facts.certificate)
-        {
-            return refusal;
-        }
+        let refused = address_limits.check(&facts.of_limits(), facts.now, met);
+        refused.map_or(Verdict::Pass, Verdict::Refuse)
+    }
+
+    /// Asks the policies after `auth`, which has said who it is.
+    pub fn after_auth(&self, facts: &RequestFacts<'_>, met: &mut Vec<Met>) -> Verdict {
+        let Self { ip: _, cors: _, address_limits: _, auth: _, limits, body } = self;
         if let Some(problem) = limits.check(&facts.of_limits(), facts.now, met) {
             return Verdict::Refuse(problem);
         }
@@ -161,12 +158,13 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock;
+    use crate::base::clock::{self, Moment};
     use crate::base::decode::decode_str;
     use crate::base::diagnostic::Diagnostics;
     use crate::base::origin::Origin;
     use crate::routing::MethodSet;
     use crate::telemetry::metrics::Metrics;
+    use auth::{Identified, Shown};
     use networks::Networks;
     use rate_limit::{BucketRule, Key, Live, Modes, Part, RateLimit, Rules, Settings, Skip};
 
@@ -174,7 +172,6 @@ mod tests {
         RequestFacts {
             client: client.parse().unwrap(),
             content_length,
-            certificate: None,
             principal: None,
             route: "r",
             headers: None,
@@ -183,8 +180,23 @@ mod tests {
         }
     }
 
+    /// As the hooks ask, of somebody who shows nothing.
+    fn check(chain: &Chain, facts: &RequestFacts<'_>, met: &mut Vec<Met>) -> Verdict {
+        let before = chain.before_auth(facts, met);
+        if before != Verdict::Pass {
+            return before;
+        }
+        let headers = HeaderMap::new();
+        let at = Moment { now: facts.now, wall: clock::wall() };
+        let shown = Shown { headers: &headers, query: None, certificate: None, at, has_waited: false };
+        match chain.auth.as_ref().map(|auth| auth.identify(&shown)) {
+            Some(Identified::Refused(denied)) => Verdict::Refuse(denied.problem),
+            _ => chain.after_auth(facts, met),
+        }
+    }
+
     fn judge(chain: &Chain, client: &str, content_length: Option<u64>) -> Option<Reason> {
-        chain.check(&facts(client, content_length), &mut Vec::new()).reason()
+        check(chain, &facts(client, content_length), &mut Vec::new()).reason()
     }
 
     fn denied() -> Option<IpRules> {
@@ -252,7 +264,7 @@ mod tests {
         let address_limits = limits(Part::Ip);
         let chain = Chain { ip: denied(), cors: cors(), address_limits, auth, ..Chain::default() };
         let judge = |client, preflight| {
-            chain.check(&RequestFacts { preflight, ..facts(client, None) }, &mut Vec::new())
+            check(&chain, &RequestFacts { preflight, ..facts(client, None) }, &mut Vec::new())
         };
         assert_eq!(judge("192.0.2.1", true).reason(), Some(Reason::IpDenied));
         for _ in 0..3 {
@@ -264,7 +276,7 @@ mod tests {
         assert_eq!(chain.names().collect::<Vec<_>>(), ["ip", "cors", "rate_limits", "auth"]);
         // Without the policy it is a request like any other.
         let open = RequestFacts { preflight: true, ..facts("192.0.2.1", None) };
-        assert_eq!(Chain::default().check(&open, &mut Vec::new()), Verdict::Pass);
+        assert_eq!(check(&Chain::default(), &open, &mut Vec::new()), Verdict::Pass);
     }
 
     /// An address that is kept out uses up no limit.
@@ -315,10 +327,10 @@ mod tests {
         let (address_limits, others) = (limits(Part::Ip), limits(Part::Global));
         let chain = Chain { address_limits, limits: others, ..Chain::default() };
         let mut met = Vec::new();
-        assert_eq!(chain.check(&facts("192.0.2.1", None), &mut met), Verdict::Pass);
+        assert_eq!(check(&chain, &facts("192.0.2.1", None), &mut met), Verdict::Pass);
         assert_eq!(met.len(), 2);
         met.clear();
-        assert_eq!(chain.check(&facts("192.0.2.1", None), &mut met).reason(), Some(Reason::RateLimited));
+        assert_eq!(check(&chain, &facts("192.0.2.1", None), &mut met).reason(), Some(Reason::RateLimited));
         assert_eq!(met.len(), 1);
         assert_eq!(chain.names().collect::<Vec<_>>(), ["rate_limits", "rate_limits"]);
     }

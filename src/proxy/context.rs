@@ -12,11 +12,13 @@ use super::client::Client;
 use super::edit;
 use super::phases::finish;
 use super::received::{Marks, Received};
+use super::tunnels::{Tunnel, Tunnels};
 use crate::base::client_cert::ClientCert;
 use crate::base::clock::{self, Moment};
 use crate::base::problem::{self, Form};
 use crate::base::reason::Reason;
-use crate::config::snapshot::{ListenerTls, Route, RouteTimeout, Snapshot};
+use crate::config::snapshot::{IDENTITY_HEADERS, ListenerTls, Route, RouteTimeout, Snapshot};
+use crate::identity::principal::{Principal, Proof};
 use crate::ingress::connection::{Exchange, exchange};
 use crate::policy::rate_limit::Met;
 use crate::routing::Captures;
@@ -51,6 +53,18 @@ pub struct Context {
     pub(super) preflight: bool,
     /// What the limits on its way said.
     pub(super) met: Vec<Met>,
+    /// Who it is from, once that is proved.
+    pub(super) principal: Option<Principal>,
+    /// What services are told of that, by the headers of `[identity]`.
+    pub(super) introduced: [Option<HeaderValue>; IDENTITY_HEADERS],
+    /// What of its credentials services do not get.
+    pub(super) stripped: Stripped,
+    /// The key of its token was waited for.
+    pub(super) has_waited: bool,
+    /// When who it is from is no longer proved: ends a tunnel.
+    pub(super) proved_until: Option<Instant>,
+    /// The tunnel that the request has become, if it is somebody's.
+    tunnel: Option<Arc<Tunnel>>,
     /// Why the gateway itself ends the request, once that is decided.
     pub(super) failure: Option<Reason>,
     /// The inside story, for the log only.
@@ -113,6 +127,17 @@ pub(super) struct Deadlines {
     pub(super) whole: Option<Instant>,
 }
 
+/// Credentials that services do not get.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Stripped {
+    /// The `Authorization` header.
+    pub(super) authorization: bool,
+    /// The cookie of tokens.
+    pub(super) cookie: bool,
+    /// The header and the parameter of API keys.
+    pub(super) key: bool,
+}
+
 /// The call to an upstream: one attempt, or several.
 pub(super) struct Call {
     pub(super) upstream: Arc<Upstream>,
@@ -154,6 +179,12 @@ impl Context {
             call: None,
             preflight: false,
             met: Vec::new(),
+            principal: None,
+            introduced: [const { None }; IDENTITY_HEADERS],
+            stripped: Stripped::default(),
+            has_waited: false,
+            proved_until: None,
+            tunnel: None,
             failure: None,
             detail: None,
             status: 0,
@@ -311,12 +342,34 @@ impl Context {
     /// The answer has begun: from now on only the deadline for the whole holds.
     pub(super) fn answer_began(&mut self) {
         if self.status == 101 {
-            // A tunnel is over when its ends say so.
+            // A tunnel is over when its ends say so, or when it is no longer known whose it is. One that is somebody's
+            // has a cut-off in any case: it may be moved up.
             self.deadlines.whole = None;
+            let until = |principal: &Principal| instant_of(principal.until.unwrap_or(i64::MAX));
+            self.proved_until = self.principal.as_ref().map(until);
         }
         if let Some(exchange) = &self.exchange {
-            exchange.cut_off_at(self.deadlines.whole);
+            exchange.cut_off_at(self.deadlines.whole.or(self.proved_until));
         }
+    }
+
+    /// The answer opens a tunnel: if it is somebody's, it ends when that is revoked.
+    pub(super) fn open_tunnel(&mut self, tunnels: &Arc<Tunnels>) {
+        if let (Some(exchange), Some(principal)) = (&self.exchange, &self.principal) {
+            self.tunnel = Some(tunnels.open(exchange.clone(), principal.clone()));
+        }
+    }
+
+    /// Why a tunnel has ended, if that is because who it is from is no longer proved.
+    pub(super) fn identity_ended(&self) -> Option<Reason> {
+        let is_revoked = self.tunnel.as_ref().is_some_and(|tunnel| tunnel.is_revoked());
+        self.proved_until.filter(|until| is_revoked || *until <= clock::now())?;
+        Some(match self.principal.as_ref()?.proof {
+            Proof::Token(_) if is_revoked => Reason::TokenRevoked,
+            Proof::Token(_) => Reason::TokenExpired,
+            Proof::ApiKey(_) => Reason::ApiKeyInvalid,
+            Proof::Certificate(_) => Reason::CertificateRequired,
+        })
     }
 
     /// Has the connection cut the request off after `time`, if it would not before.
@@ -367,6 +420,17 @@ impl Context {
         }
     }
 }
+
+/// The moment at which the wall clock is going to show `unix` seconds; now, if it has.
+fn instant_of(unix: i64) -> Instant {
+    let Moment { now, wall } = Moment::now();
+    let passed = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let at = Duration::from_secs(u64::try_from(unix).unwrap_or(0));
+    // Further than any connection lasts there is no difference.
+    now + at.saturating_sub(passed).min(LONGEST_TUNNEL)
+}
+
+const LONGEST_TUNNEL: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// The upstream's own time-outs end at the deadline, and become a proper answer; the connection's follow after this.
 const CUT_OFF_GRACE: Duration = Duration::from_millis(50);

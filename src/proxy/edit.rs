@@ -39,7 +39,9 @@ pub struct Forwarding<'a> {
     /// Which kinds of fields the head has: what is not there is not looked for.
     pub marks: Marks,
     /// Who it is from.
-    pub identity: Option<Identity<'a>>,
+    pub identity: Identity<'a>,
+    /// What the client showed for that, and services do not get.
+    pub credentials: Credentials<'a>,
 }
 
 /// Makes a client's head what every server gets: to be called once a request, when it is settled that it is forwarded,
@@ -76,11 +78,10 @@ pub fn request(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<
         if let Ok(id) = HeaderValue::from_bytes(forwarding.request_id) {
             set(headers, X_REQUEST_ID, id, !marks.request_id);
         }
-        if let Some(Identity { name, value }) = forwarding.identity {
-            remove(headers, &alike(headers, name));
-            if let Some(value) = value {
-                headers.append(name, value.clone());
-            }
+        forwarding.credentials.remove(headers);
+        remove(headers, &alike(headers, forwarding.identity.names));
+        for (name, value) in forwarding.identity.told() {
+            headers.append(name, value.clone());
         }
         headers.append(header::VIA, via);
     })
@@ -106,17 +107,75 @@ pub struct Way<'a> {
     /// Which kinds of fields the client's head had.
     pub marks: Marks,
     /// Who it is from: [`request`] has said so, and here it is said again to a head whose `Connection` named it.
-    pub identity: Option<Identity<'a>>,
+    pub identity: Identity<'a>,
 }
 
-/// The header that tells servers who a request is from.
-#[derive(Debug, Clone, Copy)]
+/// The headers that tell servers who a request is from.
+#[derive(Debug, Clone, Copy, Default)]
 pub struct Identity<'a> {
-    /// Its name: what the client sent under it never arrives, nor under names that servers may take for it, as many write
-    /// dashes as underscores.
-    pub name: &'a HeaderName,
-    /// Who was verified; `None` = nobody.
-    pub value: Option<&'a HeaderValue>,
+    /// Their names: what the client sent under them never arrives, nor under names that servers may take for them, as
+    /// many write dashes as underscores.
+    pub names: &'a [Option<HeaderName>],
+    /// What was verified, in the same order; `None` = nothing.
+    pub values: &'a [Option<HeaderValue>],
+}
+
+impl<'a> Identity<'a> {
+    fn told(self) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
+        self.names.iter().zip(self.values).filter_map(|(name, value)| name.as_ref().zip(value.as_ref()))
+    }
+}
+
+/// What a client showed to prove who it is, as far as servers do not get it.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Credentials<'a> {
+    /// `Authorization`.
+    pub authorization: bool,
+    /// The header of an API key.
+    pub header: Option<&'a HeaderName>,
+    /// The cookie of a token.
+    pub cookie: Option<&'a str>,
+}
+
+impl Credentials<'_> {
+    fn remove(self, headers: &mut HeaderMap) {
+        if self.authorization {
+            headers.remove(header::AUTHORIZATION);
+        }
+        if let Some(name) = self.header {
+            headers.remove(name);
+        }
+        if let Some(name) = self.cookie {
+            remove_cookie(headers, name);
+        }
+    }
+}
+
+/// Takes one cookie out of all `Cookie` lines; the others stay as they are.
+fn remove_cookie(headers: &mut HeaderMap, name: &str) {
+    let is_it = |pair: &[u8]| {
+        pair.trim_ascii().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
+    };
+    if !headers.get_all(header::COOKIE).iter().flat_map(cookie_pairs).any(is_it) {
+        return;
+    }
+    let kept: Vec<_> = headers
+        .get_all(header::COOKIE)
+        .iter()
+        .filter_map(|line| {
+            let kept: Vec<_> =
+                cookie_pairs(line).filter(|pair| !is_it(pair)).map(<[u8]>::trim_ascii).collect();
+            if kept.is_empty() { None } else { HeaderValue::from_bytes(&kept.join(&b"; "[..])).ok() }
+        })
+        .collect();
+    headers.remove(header::COOKIE);
+    for line in kept {
+        headers.append(header::COOKIE, line);
+    }
+}
+
+fn cookie_pairs(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
+    line.as_bytes().split(|byte| *byte == b';')
 }
 
 /// Makes the head of one attempt: to be called once on each copy of the client's, after Pingora's own clean-up and
@@ -164,7 +223,7 @@ pub fn attempt(head: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
             }
             _ => {}
         }
-        if let Some(Identity { name, value: Some(value) }) = way.identity {
+        for (name, value) in way.identity.told() {
             headers.insert(name, value.clone());
         }
     })
@@ -414,9 +473,12 @@ fn unwanted_in_request(headers: &HeaderMap, h2_to_h2: bool) -> Names {
     headers.keys().filter(unwanted).cloned().collect()
 }
 
-/// The names there are that a server may take for `name`; usually none.
-fn alike(headers: &HeaderMap, name: &HeaderName) -> Names {
-    let alike = |other: &&HeaderName| is_alike(name.as_str().as_bytes(), other.as_str().as_bytes());
+/// What there is that a server may take for one of `names`; usually nothing.
+fn alike(headers: &HeaderMap, names: &[Option<HeaderName>]) -> Names {
+    let alike = |other: &&HeaderName| {
+        let mut names = names.iter().flatten();
+        names.any(|name| is_alike(name.as_str().as_bytes(), other.as_str().as_bytes()))
+    };
     headers.keys().filter(alike).cloned().collect()
 }
 

@@ -18,6 +18,7 @@ pub mod edit;
 mod names;
 mod phases;
 pub mod received;
+mod tunnels;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,9 +36,12 @@ use tokio::sync::watch;
 pub use context::Context;
 use phases::{accept, belong, connect, dispatch, fail, finish, forward, guard, respond, route};
 use received::Received;
+pub use tunnels::Tunnels;
 
 use crate::base::problem::Problem;
+use crate::base::reason::Reason;
 use crate::config::snapshot::Current;
+use crate::identity::jwks::KeyWait;
 use crate::policy::rate_limit::Met;
 use crate::telemetry::metrics::Metrics;
 
@@ -51,12 +55,18 @@ pub struct Gateway {
     metrics: Arc<Metrics>,
     /// True once the process drains: answers from then on close their connections.
     draining: watch::Receiver<bool>,
+    tunnels: Arc<Tunnels>,
 }
 
 impl Gateway {
-    /// A gateway that serves the configuration of the moment.
-    pub fn new(current: Arc<Current>, metrics: Arc<Metrics>, draining: watch::Receiver<bool>) -> Self {
-        Self { current, metrics, draining }
+    /// A gateway that serves the configuration of the moment, and has tunnels in `tunnels`.
+    pub fn new(
+        current: Arc<Current>,
+        metrics: Arc<Metrics>,
+        draining: watch::Receiver<bool>,
+        tunnels: Arc<Tunnels>,
+    ) -> Self {
+        Self { current, metrics, draining, tunnels }
     }
 
     fn close_if_ending(&self, session: &mut Session, ctx: &Context) {
@@ -70,6 +80,11 @@ impl Gateway {
 /// Accept, belong, route, guard, dispatch: everything that is decided before anything is written or sent.
 fn decide(session: &Session, received: &Received<'_>, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
     accept::begin(session.req_header(), received, ctx);
+    settle(session, received, ctx)
+}
+
+/// What of that can be done again, when the key of a token was waited for.
+fn settle(session: &Session, received: &Received<'_>, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
     let view = route::View::read(session.req_header(), received, ctx.listener)?;
     route::note(&view, ctx);
     belong::check(&view, ctx)?;
@@ -79,8 +94,10 @@ fn decide(session: &Session, received: &Received<'_>, ctx: &mut Context) -> Resu
         return Ok(dispatch::Next::Answer(answer));
     }
     // Also for what matches no route: `[defaults]` govern that, and who may not come in learns nothing about routes.
-    if let Some(answer) = guard::check(&view, ctx)? {
-        return Ok(dispatch::Next::Answer(answer));
+    match guard::check(&view, ctx)? {
+        guard::Guarded::Passed => {}
+        guard::Guarded::Answered(answer) => return Ok(dispatch::Next::Answer(answer)),
+        guard::Guarded::Waits(wait) => return Ok(dispatch::Next::Wait(wait)),
     }
     found?;
     match guard::delay(ctx) {
@@ -95,6 +112,19 @@ fn decide_now(session: &Session, ctx: &mut Context) -> Result<dispatch::Next, Pr
     let head = session.req_header();
     let view = route::View::read(head, &Received::read(&head.headers), ctx.listener)?;
     dispatch::start(session, &view, ctx)
+}
+
+/// Waits for the key of a token, no longer than the request may take, and decides again.
+async fn decide_later(
+    session: &Session,
+    ctx: &mut Context,
+    wait: KeyWait,
+) -> Result<dispatch::Next, Problem> {
+    let route = ctx.route.clone();
+    ctx.set_deadlines(&route);
+    wait.done(ctx.deadlines.first_byte).await;
+    ctx.has_waited = true;
+    settle(session, &Received::read(&session.req_header().headers), ctx)
 }
 
 #[async_trait]
@@ -118,6 +148,9 @@ impl ProxyHttp for Gateway {
             accept::repair(session, ctx, received.marks);
             decide(session, &Received::read(&session.req_header().headers), ctx)
         };
+        if let Ok(dispatch::Next::Wait(wait)) = step {
+            step = decide_later(session, ctx, wait).await;
+        }
         if let Ok(dispatch::Next::Later(delay)) = step {
             // Before a server is picked: none is kept waiting.
             pingora::time::sleep(delay).await;
@@ -139,6 +172,10 @@ impl ProxyHttp for Gateway {
             // It has waited once.
             Ok(dispatch::Next::Later(_)) => {
                 return Error::e_explain(ErrorType::InternalError, "asked to wait twice");
+            }
+            // Not reachable: it is waited for once.
+            Ok(dispatch::Next::Wait(_)) => {
+                respond::problem(session, ctx, &Problem::new(Reason::KeysUnavailable)).await
             }
             Err(problem) => respond::problem(session, ctx, &problem).await,
         }
@@ -209,7 +246,11 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
     ) -> Result<()> {
         self.close_if_ending(session, ctx);
-        respond::edit(session, response, ctx)
+        respond::edit(session, response, ctx)?;
+        if ctx.status == 101 {
+            ctx.open_tunnel(&self.tunnels);
+        }
+        Ok(())
     }
 
     fn response_body_filter(

@@ -9,7 +9,7 @@ use super::index::Index;
 use super::method::MethodSet;
 use super::pattern::{Kind, Segment};
 use super::predicate::{cookie_fits, cookie_values, header_fits, query_fits, query_values};
-use super::table::{Compiled, RequestView, RouteId, Table};
+use super::table::{Around, Compiled, RequestView, RouteId, Table};
 
 /// Routes told of that only come near. A reader wants to see the one with the slip, not all of them.
 const NEAR_MAX: usize = 20;
@@ -43,6 +43,13 @@ pub enum Verdict {
     QueryDiffers(Difference),
     /// It asks for another value of a cookie.
     CookieDiffers(Difference),
+    /// Its `when` does not hold.
+    ExpressionFalse,
+    /// Its `when` has no value: if nothing before it wins, the request is refused.
+    ExpressionFailed {
+        /// Why.
+        story: String,
+    },
     /// It asks for another method.
     MethodDiffers {
         /// One of these.
@@ -109,11 +116,15 @@ impl Table {
     ///
     /// First those whose host and path are as asked, in the order of precedence, the winner among them; then some whose
     /// host differs, then some whose path nearly does not. Agrees with [`Table::find`].
-    pub fn explain(&self, view: &RequestView<'_>) -> Vec<Candidate> {
+    pub fn explain(&self, view: &RequestView<'_>, around: &Around<'_>) -> Vec<Candidate> {
         let mut rivals = self.rivals(view);
         rivals.sort_by(|one, two| compare(one, two).0);
-        let winner = rivals.iter().find(|rival| difference(rival.compiled, view).is_none());
-        let verdict = |rival: &Rival<'_>| match (difference(rival.compiled, view), winner) {
+        let differs = |rival: &Rival<'_>| difference(rival.compiled, view, around);
+        // One of which it cannot be said ends the search, too.
+        let winner = rivals
+            .iter()
+            .find(|rival| matches!(differs(rival), None | Some(Verdict::ExpressionFailed { .. })));
+        let verdict = |rival: &Rival<'_>| match (differs(rival), winner) {
             (Some(differs), _) => differs,
             (None, Some(winner)) if winner.at != rival.at => lost(winner, rival),
             (None, _) => Verdict::Wins,
@@ -228,7 +239,7 @@ fn host_fits(compiled: &Compiled, view: &RequestView<'_>) -> bool {
 }
 
 /// The first thing that is not as a route asks whose host and path are.
-fn difference(compiled: &Compiled, view: &RequestView<'_>) -> Option<Verdict> {
+fn difference(compiled: &Compiled, view: &RequestView<'_>, around: &Around<'_>) -> Option<Verdict> {
     let spec = &compiled.spec;
     if spec.listeners.as_ref().is_some_and(|listeners| !listeners.contains(view.listener)) {
         return Some(Verdict::ListenerDiffers);
@@ -251,9 +262,12 @@ fn difference(compiled: &Compiled, view: &RequestView<'_>) -> Option<Verdict> {
             return Some(Verdict::CookieDiffers(Difference::new(name, wanted, found)));
         }
     }
-    match spec.methods {
-        Some(allowed) if !allowed.contains(view.method) => Some(Verdict::MethodDiffers { allowed }),
-        _ => None,
+    let holds = compiled.holds(view, around);
+    match (spec.methods, holds) {
+        (_, Ok(false)) => Some(Verdict::ExpressionFalse),
+        (Some(allowed), _) if !allowed.contains(view.method) => Some(Verdict::MethodDiffers { allowed }),
+        (_, Err(failed)) => Some(Verdict::ExpressionFailed { story: failed.to_string() }),
+        (_, Ok(true)) => None,
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod config;
 pub mod escape;
 pub mod explain;
+pub mod expression;
 pub mod host;
 mod index;
 pub mod method;
@@ -19,13 +20,14 @@ pub mod template;
 
 use std::ops::Range;
 
+pub use expression::Expression;
 pub use host::HostPattern;
 pub use method::MethodSet;
 pub use pattern::{Captures, PATTERN_BYTES_MAX, PathPattern};
 pub use predicate::ValueMatch;
 pub use rewrite::Rewrite;
-pub use table::{ListenerSet, Outcome, RequestView, RouteId, RouteSpec, Table};
-pub use template::{ExpandError, Template, Values};
+pub use table::{Around, ListenerSet, Outcome, RequestView, RouteId, RouteSpec, Table};
+pub use template::{ExpandError, Template, Values, Who};
 
 /// What is wrong with a text an operator wrote: a pattern, a template, a predicate.
 ///

@@ -128,6 +128,16 @@ pub(super) fn cookie_values<'a>(headers: &'a HeaderMap, name: &str) -> impl Iter
         .filter_map(move |pair| pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"="))
 }
 
+/// All cookies, each with its value.
+pub(super) fn all_cookies(headers: &HeaderMap) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let lines = headers.get_all(COOKIE).iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';')).filter_map(|pair| {
+        let pair = pair.trim_ascii();
+        let (name, value) = pair.split_at_checked(memchr::memchr(b'=', pair)?)?;
+        Some((name, value.get(1..)?))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -159,6 +159,7 @@ mod tests {
             id: "",
             client: None,
             client_cert: None,
+            who: Default::default(),
         };
         rewrite.apply(&values).unwrap().into_owned()
     }

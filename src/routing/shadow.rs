@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 
 use super::pattern::{Kind, Segment};
 use super::predicate::ValueMatch;
-use super::table::{Compiled, RouteId, Table};
+use super::table::{Compiled, RouteId, RouteSpec, Table};
 
 /// Comparisons made for one route. Where more routes than this share a path they differ in predicates, and looking at
 /// each pair would take minutes; the warning is then missing, nothing else.
@@ -19,6 +19,47 @@ impl Table {
             .zip(&self.routes)
             .filter_map(|(at, below)| Some((below.spec.id, self.shadow_of(at, below)?)))
             .collect()
+    }
+
+    /// Pairs of a route and the one that takes those of its requests that do not meet its conditions (headers, query,
+    /// cookies, `when`): the most specific that asks for none. Methods aside, by which routes are meant to differ.
+    pub fn fall_throughs(&self) -> Vec<(RouteId, RouteId)> {
+        let mut pairs = Vec::new();
+        for above in self.routes.iter().filter(|above| has_conditions(above)) {
+            let mut best: Option<&Compiled> = None;
+            let bare = without_conditions(above);
+            self.offer_covering(above, |other| {
+                let better = |best: &Compiled| rank(other).cmp(&rank(best)).is_gt();
+                if other.spec.id != above.spec.id && takes_all(other, &bare) && best.is_none_or(better) {
+                    best = Some(other);
+                }
+            });
+            pairs.extend(best.map(|below| (above.spec.id, below.spec.id)));
+        }
+        pairs
+    }
+
+    /// Offers routes whose paths hold all paths of `route`, in its first host class.
+    fn offer_covering<'t>(&'t self, route: &Compiled, mut offer: impl FnMut(&'t Compiled)) {
+        let Some(index) = self.index_of(route.spec.hosts.first()) else { return };
+        let mut left = COMPARISONS_MAX;
+        let mut offer_all = |others: &[u32]| {
+            for &other in others.iter().take(left) {
+                left -= 1;
+                if let Some(other) = self.routes.get(other as usize) {
+                    offer(other);
+                }
+            }
+        };
+        match route.spec.path.kind() {
+            Kind::Exact(path) => {
+                offer_all(index.exactly(path));
+                index.covering(&literals(path), false, offer_all);
+            }
+            Kind::Template(segments) => index.covering(segments, false, offer_all),
+            Kind::Prefix(segments) => index.covering(segments, true, offer_all),
+            Kind::Regex(regex) => index.covering(&literals(regex.directory()), true, offer_all),
+        }
     }
 
     fn shadow_of(&self, at: u32, below: &Compiled) -> Option<RouteId> {
@@ -54,6 +95,34 @@ impl Table {
         }
         found
     }
+}
+
+/// Whether it asks for more than host, listener, path and method.
+fn has_conditions(route: &Compiled) -> bool {
+    let spec = &route.spec;
+    let named = spec.headers.len() + spec.query.len() + spec.cookies.len();
+    named > 0 || spec.when.is_some()
+}
+
+fn without_conditions(route: &Compiled) -> Compiled {
+    let spec = RouteSpec {
+        headers: Vec::new(),
+        query: Vec::new(),
+        cookies: Vec::new(),
+        when: None,
+        ..route.spec.clone()
+    };
+    Compiled { spec, predicates: 0 }
+}
+
+/// More for a route that goes first, of those that hold the same paths.
+fn rank(route: &Compiled) -> (i32, Reverse<u8>, usize) {
+    let kind = route.spec.path.kind();
+    let depth = match kind {
+        Kind::Template(segments) | Kind::Prefix(segments) => segments.len(),
+        Kind::Exact(_) | Kind::Regex(_) => 0,
+    };
+    (route.spec.priority, Reverse(kind.rank()), depth)
 }
 
 fn literals(path: &str) -> Vec<Segment> {
@@ -95,6 +164,9 @@ fn takes_all(above: &Compiled, below: &Compiled) -> bool {
         && implied(&above.headers, &below.headers)
         && implied(&above.query, &below.query)
         && implied(&above.cookies, &below.cookies)
+        && within(
+            above.when.as_ref().map(|all| below.when.as_ref().is_some_and(|some| all.text() == some.text())),
+        )
 }
 
 /// Whether what `asked` asks always holds where `given` does.

@@ -8,18 +8,22 @@
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::ops::ControlFlow;
 
 use http::Method;
 use http::header::{HeaderMap, HeaderName};
 use smallvec::SmallVec;
 
+use super::expression::Failed;
 use super::host::parents;
 use super::index::{Index, Map};
 use super::method::MethodSet;
 use super::pattern::{Captures, Kind};
 use super::predicate::{ValueMatch, cookie_fits, header_fits, query_fits};
-use super::{HostPattern, PathPattern};
+use super::template::{Values, Who};
+use super::{Expression, HostPattern, PathPattern};
+use crate::base::client_cert::ClientCert;
 
 /// A route, by its place in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,6 +80,8 @@ pub struct RouteSpec {
     pub query: Vec<(Box<str>, ValueMatch)>,
     /// Every one of these cookies.
     pub cookies: Vec<(Box<str>, ValueMatch)>,
+    /// That this holds. Asked last, and only if all else is as asked.
+    pub when: Option<Box<Expression>>,
     /// Higher first, before anything but the host class.
     pub priority: i32,
 }
@@ -92,6 +98,7 @@ impl RouteSpec {
             headers: Vec::new(),
             query: Vec::new(),
             cookies: Vec::new(),
+            when: None,
             priority: 0,
         }
     }
@@ -114,6 +121,19 @@ pub struct RequestView<'a> {
     pub headers: &'a HeaderMap,
 }
 
+/// What `when` of a route may ask beside what the table sees.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Around<'a> {
+    /// `http` or `https`.
+    pub scheme: &'a str,
+    /// The request id.
+    pub id: &'a str,
+    /// Where the client is.
+    pub client: Option<IpAddr>,
+    /// The certificate that the client has proved to own.
+    pub client_cert: Option<&'a ClientCert>,
+}
+
 /// What the table answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -123,6 +143,16 @@ pub enum Outcome {
         route: RouteId,
         /// What its pattern captured in [`RequestView::path`].
         captures: Captures,
+    },
+    /// Whether this one matches cannot be said: its `when` has no value. It would have been taken, and no other may be in
+    /// its place: that could be one that asks for less.
+    Undecided {
+        /// Which.
+        route: RouteId,
+        /// As of one that is found.
+        captures: Captures,
+        /// Why, for the log.
+        failed: Failed,
     },
     /// None, but one or more would match under another method.
     MethodNotAllowed {
@@ -150,14 +180,14 @@ pub struct Table {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Predicates {
     All,
-    /// Those of the target: neither headers nor cookies.
+    /// Those of the target: neither headers nor cookies, nor `when`.
     OfTarget,
 }
 
 #[derive(Debug)]
 pub(super) struct Compiled {
     pub(super) spec: RouteSpec,
-    /// How many predicates: `methods` and each header, parameter and cookie.
+    /// How many predicates: `methods`, `when`, and each header, parameter and cookie.
     pub(super) predicates: usize,
 }
 
@@ -170,12 +200,12 @@ impl Compiled {
     fn new(mut spec: RouteSpec) -> Self {
         // An empty list of methods takes an inherited one away; it is not a route for nobody.
         spec.methods = spec.methods.filter(|methods| !methods.is_empty());
-        let predicates =
-            usize::from(spec.methods.is_some()) + spec.headers.len() + spec.query.len() + spec.cookies.len();
+        let predicates = spec.headers.len() + spec.query.len() + spec.cookies.len();
+        let predicates = predicates + usize::from(spec.methods.is_some()) + usize::from(spec.when.is_some());
         Self { spec, predicates }
     }
 
-    /// Whether everything but host, path and method is as asked.
+    /// Whether everything but host, path, method and `when` is as asked.
     fn fits(&self, view: &RequestView<'_>, predicates: Predicates) -> bool {
         let spec = &self.spec;
         spec.listeners.as_ref().is_none_or(|listeners| listeners.contains(view.listener))
@@ -183,6 +213,20 @@ impl Compiled {
             && (predicates == Predicates::OfTarget
                 || spec.headers.iter().all(|(name, wanted)| header_fits(view.headers, name, wanted))
                     && spec.cookies.iter().all(|(name, wanted)| cookie_fits(view.headers, name, wanted)))
+    }
+
+    /// Whether its `when` holds.
+    pub(super) fn holds(&self, view: &RequestView<'_>, around: &Around<'_>) -> Result<bool, Failed> {
+        let Some(when) = &self.spec.when else { return Ok(true) };
+        when.holds(&Values {
+            request: view,
+            captures: &self.spec.path.captures(view.path).unwrap_or_default(),
+            scheme: around.scheme,
+            id: around.id,
+            client: around.client,
+            client_cert: around.client_cert,
+            who: Who::default(),
+        })
     }
 
     fn allows(&self, method: &Method) -> bool {
@@ -219,32 +263,43 @@ impl Table {
         Self { routes, indexes, exact_hosts, wildcards, any_host }
     }
 
-    /// The route of a request. Allocates nothing, unless its pattern is a regex with groups or has more than four
-    /// captures.
+    /// The route of a request of which nothing else is known.
     pub fn find(&self, view: &RequestView<'_>) -> Outcome {
-        self.search(view, Predicates::All)
+        self.find_for(view, &Around::default(), None)
     }
 
-    /// The route of a request by which a browser asks whether it may send another, of the method `announced`: that of the
-    /// other one, whose headers and cookies nobody knows yet. Where none takes it, and of any request that announces
-    /// nothing, the request's own.
-    pub fn find_for(&self, view: &RequestView<'_>, announced: Option<&Method>) -> Outcome {
-        let Some(method) = announced else { return self.find(view) };
-        match self.search(&RequestView { method, ..*view }, Predicates::OfTarget) {
+    /// The route of a request. Allocates nothing, unless its pattern is a regex with groups or has more than four
+    /// captures, or a `when` is asked.
+    ///
+    /// Of a request by which a browser asks whether it may send another, of the method `announced`: that of the other one,
+    /// whose headers and cookies nobody knows yet, nor whether a `when` holds for it. Where none takes it, the request's own.
+    pub fn find_for(
+        &self,
+        view: &RequestView<'_>,
+        around: &Around<'_>,
+        announced: Option<&Method>,
+    ) -> Outcome {
+        let own = || self.search(view, around, Predicates::All);
+        let Some(method) = announced else { return own() };
+        match self.search(&RequestView { method, ..*view }, around, Predicates::OfTarget) {
             found @ Outcome::Found { .. } => found,
-            other => match self.find(view) {
-                found @ Outcome::Found { .. } => found,
+            other => match own() {
+                found @ (Outcome::Found { .. } | Outcome::Undecided { .. }) => found,
                 _ => other,
             },
         }
     }
 
-    fn search(&self, view: &RequestView<'_>, predicates: Predicates) -> Outcome {
+    fn search(&self, view: &RequestView<'_>, around: &Around<'_>, predicates: Predicates) -> Outcome {
         let mut allow = MethodSet::EMPTY;
         for index in self.indexes_for(view.host) {
-            if let Some(compiled) = self.find_in(index, view, predicates, &mut allow) {
-                let captures = compiled.spec.path.captures(view.path).unwrap_or_default();
-                return Outcome::Found { route: compiled.spec.id, captures };
+            let found = self.find_in(index, (view, around, predicates), &mut allow);
+            if let Some((Compiled { spec, .. }, failed)) = found {
+                let (route, captures) = (spec.id, spec.path.captures(view.path).unwrap_or_default());
+                return match failed {
+                    None => Outcome::Found { route, captures },
+                    Some(failed) => Outcome::Undecided { route, captures, failed },
+                };
             }
         }
         if allow.is_empty() { Outcome::NotFound } else { Outcome::MethodNotAllowed { allow } }
@@ -283,18 +338,18 @@ impl Table {
         self.indexes.get(*at? as usize)
     }
 
+    /// The best route of an index; with why, if it cannot be said whether it matches.
     fn find_in(
         &self,
         index: &Index,
-        view: &RequestView<'_>,
-        predicates: Predicates,
+        (view, around, predicates): (&RequestView<'_>, &Around<'_>, Predicates),
         allow: &mut MethodSet,
-    ) -> Option<&Compiled> {
-        let mut best: Option<&Compiled> = None;
+    ) -> Option<(&Compiled, Option<Failed>)> {
+        let mut best: Option<(&Compiled, Option<Failed>)> = None;
         // A break means that nothing better can come, and `best` says it all.
         let (ControlFlow::Break(()) | ControlFlow::Continue(())) = index.visit(view.path, |leaf| {
             for compiled in leaf.iter().filter_map(|route| self.routes.get(*route as usize)) {
-                if best.is_some_and(|best| best.spec.priority >= compiled.spec.priority) {
+                if best.as_ref().is_some_and(|(best, _)| best.spec.priority >= compiled.spec.priority) {
                     // The leaf goes on with lower priorities still.
                     break;
                 }
@@ -302,11 +357,20 @@ impl Table {
                 if !compiled.fits(view, predicates) || (is_regex && !compiled.spec.path.matches(view.path)) {
                     continue;
                 }
-                if !compiled.allows(view.method) {
-                    *allow = allow.union(compiled.spec.methods.unwrap_or_default());
+                let holds = match predicates {
+                    Predicates::All => compiled.holds(view, around),
+                    Predicates::OfTarget => Ok(true),
+                };
+                if holds == Ok(false) {
                     continue;
                 }
-                best = Some(compiled);
+                if !compiled.allows(view.method) {
+                    if holds.is_ok() {
+                        *allow = allow.union(compiled.spec.methods.unwrap_or_default());
+                    }
+                    continue;
+                }
+                best = Some((compiled, holds.err()));
                 if index.highest_of_several.is_none_or(|highest| compiled.spec.priority >= highest) {
                     return ControlFlow::Break(());
                 }

@@ -352,7 +352,7 @@ proptest! {
     fn explanations_agree_with_the_table((routes, requests) in tables()) {
         let table = table(&routes);
         for asked in requests {
-            let (outcome, told) = asked.with(|view| (table.find(view), table.explain(view)));
+            let (outcome, told) = asked.with(|view| (table.find(view), table.explain(view, &Around::default())));
             let winners: Vec<_> =
                 told.iter().filter(|told| told.verdict == Verdict::Wins).map(|told| told.route).collect();
             let other_methods = told.iter().any(|told| matches!(told.verdict, Verdict::MethodDiffers { .. }));
@@ -360,6 +360,7 @@ proptest! {
                 Outcome::Found { route, .. } => prop_assert_eq!(&winners, &[route]),
                 Outcome::MethodNotAllowed { .. } => prop_assert!(winners.is_empty() && other_methods),
                 Outcome::NotFound => prop_assert!(winners.is_empty() && !other_methods),
+                Outcome::Undecided { .. } => prop_assert!(false, "nothing was asked that could fail"),
             }
             let mut met = std::collections::HashSet::new();
             let mut after_winner = false;
@@ -484,7 +485,7 @@ fn explain_says_why_each_route_lost() {
         Written { listeners: Some(vec![3]), ..route("/a/1") },
     ];
     let asked = Asked { header: Some("1"), ..get("a.x", "/a/1") };
-    let told = asked.with(|view| table(&routes).explain(view));
+    let told = asked.with(|view| table(&routes).explain(view, &Around::default()));
     let verdicts: Vec<_> = told.into_iter().map(|told| (told.route.0, told.verdict)).collect();
     let than = RouteId(3);
     let difference =
@@ -512,7 +513,7 @@ fn credentials_are_not_explained() {
     let method = Method::GET;
     let view =
         RequestView { listener: 0, host: "", path: "/", query: None, method: &method, headers: &headers };
-    let told = Table::build(vec![spec]).explain(&view);
+    let told = Table::build(vec![spec]).explain(&view, &Around::default());
     assert!(format!("{told:?}").contains("***") && !format!("{told:?}").contains("Bearer"));
 }
 
@@ -553,4 +554,66 @@ fn many_alike_routes_compile_and_are_checked() {
     let routes: Vec<_> = (0..10_000).map(|id| route("/a/{x}").header("true").spec(id)).collect();
     let table = Table::build(routes);
     assert_eq!((table.len(), table.shadowed().len()), (10_000, 9_999));
+}
+
+/// The route with this `when`, under `/a/{id}`.
+fn asking(id: u32, when: &str) -> RouteSpec {
+    let mut spec = route("/a/{id}").spec(id);
+    let scope = template::Scope { pattern: &spec.path.clone(), groups: None };
+    spec.when = Some(Box::new(Expression::parse(when, scope, expression::Stage::Routing).unwrap()));
+    spec
+}
+
+#[test]
+fn an_expression_counts_as_a_predicate() {
+    let others = || [route("/a/{id}").spec(1), route("/a/*").spec(2)];
+    let find = |when: &str, asked: &Asked| {
+        let table = Table::build([others().to_vec(), vec![asking(3, when)]].concat());
+        asked.with(|view| {
+            match table.find_for(view, &Around { scheme: "https", ..Around::default() }, None) {
+                Outcome::Found { route, .. } => Ok(route.0),
+                Outcome::Undecided { route, failed, .. } => {
+                    let told = table.explain(view, &Around { scheme: "https", ..Around::default() });
+                    let failing =
+                        |told: &&Candidate| matches!(told.verdict, Verdict::ExpressionFailed { .. });
+                    assert!(told.iter().find(failing).is_some_and(|told| told.route == route));
+                    assert!(!told.iter().any(|told| told.verdict == Verdict::Wins));
+                    Err(failed)
+                }
+                other => panic!("{other:?}"),
+            }
+        })
+    };
+    let asked = Asked { header: Some("2"), ..get("a.x", "/a/7") };
+    assert_eq!(find("path.id == '7' && header.v == '2' && request.scheme == 'https'", &asked), Ok(3));
+    assert_eq!(find("path.id == '8'", &asked), Ok(1));
+    // A route that may be the one is never passed over for one that asks for less.
+    assert!(find("header.w == '2'", &asked).is_err());
+    assert_eq!(find("header.w == '2'", &get("a.x", "/a/7/8")), Ok(2));
+}
+
+#[test]
+fn an_expression_is_asked_last() {
+    let posts = |when: &str| RouteSpec { methods: MethodSet::named("POST").ok(), ..asking(0, when) };
+    let find = |spec: RouteSpec| get("a.x", "/a/7").with(|view| Table::build(vec![spec]).find(view));
+    let named = |name: &str| MethodSet::named(name).unwrap();
+    assert_eq!(find(posts("path.id == '7'")), Outcome::MethodNotAllowed { allow: named("POST") });
+    assert_eq!(find(posts("path.id == '8'")), Outcome::NotFound);
+    assert_eq!(find(posts("header.w == '8'")), Outcome::NotFound);
+    assert!(matches!(find(asking(0, "header.w == '8'")), Outcome::Undecided { .. }));
+}
+
+#[test]
+fn a_higher_priority_decides_before_an_expression_that_fails() {
+    let failing = RouteSpec { priority: -1, ..asking(0, "header.w == '1'") };
+    let table = Table::build(vec![failing, route("/a/*").spec(1)]);
+    let found = get("a.x", "/a/7").with(|view| table.find(view));
+    assert!(matches!(found, Outcome::Found { route: RouteId(1), .. }), "{found:?}");
+    let shadowed = |specs: Vec<RouteSpec>| Table::build(specs).shadowed();
+    assert_eq!(
+        shadowed(vec![asking(0, "path.id == '1'"), asking(1, "path.id == '1'")]),
+        [(RouteId(1), RouteId(0))]
+    );
+    assert_eq!(shadowed(vec![asking(0, "path.id == '1'"), asking(1, "path.id == '2'")]), []);
+    assert_eq!(shadowed(vec![asking(0, "path.id == '1'"), route("/a/{id}").spec(1)]), []);
 }

@@ -16,6 +16,8 @@
 #![allow(unreachable_pub, missing_docs, reason = "nothing outside this crate reads it")]
 
 mod access_log;
+mod api_keys;
+mod auth;
 mod balancing;
 mod bodies;
 mod cli;
@@ -24,6 +26,7 @@ mod demo;
 mod docs;
 mod drain;
 mod errors;
+mod examples;
 mod files;
 mod forwarding;
 mod grpc;

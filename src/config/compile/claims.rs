@@ -1,5 +1,7 @@
 //! What goes by the name of the identity's header before the gateway has set it: there only the client's own claim stands.
 
+use http::HeaderName;
+
 use super::Compiler;
 use crate::base::decode::{Value, join_key};
 use crate::base::diagnostic::Diagnostics;
@@ -11,13 +13,18 @@ use crate::policy::rate_limit::Part;
 const TEMPLATES: [&str; 5] = ["redirect", "respond", "rewrite", "request", "response"];
 
 impl Compiler<'_> {
-    /// Warns of predicates, templates and hashes that read `identity.subject_header`.
+    /// Warns of predicates, templates and hashes that read one of the identity's headers.
     pub(super) fn check_claims(self, out: &mut Diagnostics) {
-        let Some(name) = &self.raw.identity.subject_header.value.0 else { return };
+        for name in self.raw.identity.headers().iter().filter_map(|(_, header)| header.0.as_ref()) {
+            self.check_claim(name, out);
+        }
+    }
+
+    fn check_claim(self, name: &HeaderName, out: &mut Diagnostics) {
         let mut warn = |origin: &Origin, path: String| {
             let message = format!("the header {name} says here what the client sent, not who it is");
             out.warning("identity-of-client", origin, path, message)
-                .hint("it is set for services only; `auth` asks who it is, `{client.cert.subject}` says it");
+                .hint("it is set for services only; `auth` asks who it is, `{jwt.sub}` or `{client.cert.subject}` says it");
         };
         let reference = format!("{{header.{name}}}");
         let positions = Declared::positions(&self.declared.routes, &self.raw.routes);

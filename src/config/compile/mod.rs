@@ -15,6 +15,7 @@ use std::time::{Instant, SystemTime};
 
 use indexmap::IndexMap;
 
+use self::route::Parties;
 use super::declared::Declared;
 use super::diff::Outline;
 use super::log::{EscapeRaw, LevelRaw, LogRaw, OutputRaw};
@@ -159,11 +160,22 @@ impl Compiler<'_> {
         let providers = self.providers(&mut outline, out);
         let consumers = self.consumers(&mut outline, out);
         let rate_limits = self.rate_limits(out);
-        let routes = self.routes(&upstreams, &rate_limits, out);
+        let identity = raw.identity.compile(out);
+        let parties = Parties {
+            providers: &providers,
+            directory: self.runtime.identity.directory(),
+            places: &identity.places,
+            limits: &rate_limits,
+        };
+        let routes = self.routes(&upstreams, parties, out);
         self.check_claims(out);
+        self.check_auth(out);
         let table = Table::build(routes.specs);
         for (below, above) in table.shadowed() {
             self.report_shadowed(below, above, out);
+        }
+        for (asking, open) in table.fall_throughs() {
+            self.report_fall_through(asking, open, out);
         }
         Snapshot {
             generation: self.runtime.generation,
@@ -171,10 +183,10 @@ impl Compiler<'_> {
             limits,
             listeners,
             admin: raw.admin.as_ref().map(|admin| admin.compile(out)),
-            identity: raw.identity.compile(),
             store: raw.store.as_ref().map(|store| self.runtime.identity.store(&store.url)),
             consumers,
-            log: log(&raw.log, self.runtime, out),
+            log: log(&raw.log, identity.places.key_query.as_deref(), self.runtime, out),
+            identity,
             table,
             routes: routes.routes,
             unmatched: routes.unmatched,
@@ -309,7 +321,8 @@ impl Compiler<'_> {
     }
 }
 
-fn log(raw: &LogRaw, runtime: &Runtime, out: &mut Diagnostics) -> LogSettings {
+/// `hidden` is the parameter of API keys, whose value no line shows.
+fn log(raw: &LogRaw, hidden: Option<&str>, runtime: &Runtime, out: &mut Diagnostics) -> LogSettings {
     use tracing::level_filters::LevelFilter;
     let level = match *raw.level {
         LevelRaw::Off => LevelFilter::OFF,
@@ -332,7 +345,7 @@ fn log(raw: &LogRaw, runtime: &Runtime, out: &mut Diagnostics) -> LogSettings {
     };
     let written = &raw.access.format;
     let format = match Format::compile(written.text(), escape) {
-        Ok(format) => Some(format),
+        Ok(format) => Some(format.hiding(hidden)),
         Err(errors) => {
             for error in errors {
                 let message = format!("the format {}", error.message);

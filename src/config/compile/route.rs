@@ -8,7 +8,7 @@ use indexmap::IndexMap;
 
 use super::limits::RateLimits;
 use super::{Compiler, check_name};
-use crate::base::decode::{Value, quote};
+use crate::base::decode::{Value, join_key, quote};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::names::nearest;
 use crate::base::origin::{At, Origin};
@@ -16,12 +16,16 @@ use crate::config::declared::Declared;
 use crate::config::process::ListenerRaw;
 use crate::config::route::{RedirectRaw, RouteRaw, TimeoutRaw};
 use crate::config::snapshot::{Redirect, Route, RouteTimeout, Target};
+use crate::identity::directory::Directory;
+use crate::identity::provider::Provider;
 use crate::policy;
-use crate::policy::auth::AuthRaw;
+use crate::policy::auth::{AuthRaw, Known, Places};
 use crate::policy::body_limit::BodyLimit;
 use crate::policy::transform::{RequestRules, Rules};
+use crate::routing::config::Written;
+use crate::routing::expression::Stage;
 use crate::routing::template::{Scope, Template};
-use crate::routing::{MethodSet, PathPattern, RouteId, RouteSpec};
+use crate::routing::{Expression, MethodSet, PathPattern, RouteId, RouteSpec};
 use crate::upstream::Upstream;
 
 pub(super) struct Routes {
@@ -32,9 +36,18 @@ pub(super) struct Routes {
 
 type Upstreams = IndexMap<String, Arc<Upstream>>;
 
+/// Who may be asked who somebody is, where that is shown, and what bounds them.
+#[derive(Clone, Copy)]
+pub(super) struct Parties<'a> {
+    pub(super) providers: &'a IndexMap<String, Arc<Provider>>,
+    pub(super) directory: &'a Arc<Directory>,
+    pub(super) places: &'a Arc<Places>,
+    pub(super) limits: &'a RateLimits,
+}
+
 impl Compiler<'_> {
     /// All routes, in the order of the file; their ids are their places in it.
-    pub(super) fn routes(self, upstreams: &Upstreams, limits: &RateLimits, out: &mut Diagnostics) -> Routes {
+    pub(super) fn routes(self, upstreams: &Upstreams, parties: Parties<'_>, out: &mut Diagnostics) -> Routes {
         let mut names = Names::default();
         let mut specs = Vec::with_capacity(self.raw.routes.len());
         let mut routes = Vec::with_capacity(self.raw.routes.len());
@@ -47,9 +60,9 @@ impl Compiler<'_> {
                     .hint("add one of `upstream`, `redirect`, `respond` and `files`");
             }
             specs.push(self.spec(id, at, &path, out));
-            routes.push(Arc::new(self.route(id, name, at, &path, (upstreams, limits), out)));
+            routes.push(Arc::new(self.route(id, name, at, &path, (upstreams, parties), out)));
         }
-        Routes { specs, routes, unmatched: Arc::new(self.unmatched(limits, out)) }
+        Routes { specs, routes, unmatched: Arc::new(self.unmatched(parties, out)) }
     }
 
     /// What the route asks of a request.
@@ -77,6 +90,7 @@ impl Compiler<'_> {
             headers: raw.headers.iter().map(|(name, at)| (name.clone(), at.value.clone())).collect(),
             query: raw.query.iter().map(|(name, at)| (named(name), at.value.clone())).collect(),
             cookies: raw.cookies.iter().map(|(name, at)| (named(name.as_str()), at.value.clone())).collect(),
+            when: raw.when.as_ref().and_then(|when| expression(when, raw, &format!("{path}.when"), out)),
             priority: *raw.priority,
         }
     }
@@ -87,7 +101,7 @@ impl Compiler<'_> {
         name: String,
         raw: &At<RouteRaw>,
         path: &str,
-        (upstreams, limits): (&Upstreams, &RateLimits),
+        (upstreams, parties): (&Upstreams, Parties<'_>),
         out: &mut Diagnostics,
     ) -> Route {
         let target = self.target(raw, path, upstreams, out);
@@ -111,7 +125,7 @@ impl Compiler<'_> {
             stream: *raw.stream,
             access_log: *raw.access_log,
             names_listeners: !raw.listeners.is_empty(),
-            guard: self.guard(Some(raw), limits, path, out),
+            guard: self.guard(Some(raw), path, parties, out),
             request: request_rules(raw, path, out),
             response: response_rules(raw, path, out),
             metrics,
@@ -120,7 +134,7 @@ impl Compiler<'_> {
     }
 
     /// What requests that match no route get: `[defaults]` of the main file, and no target.
-    fn unmatched(self, limits: &RateLimits, out: &mut Diagnostics) -> Route {
+    fn unmatched(self, parties: Parties<'_>, out: &mut Diagnostics) -> Route {
         let raw = self.raw.defaults.0.as_deref();
         let mut settings = Vec::new();
         if let Some(raw) = raw {
@@ -137,7 +151,7 @@ impl Compiler<'_> {
             stream: false,
             access_log: raw.is_none_or(|raw| *raw.access_log),
             names_listeners: false,
-            guard: self.guard(raw, limits, "defaults", out),
+            guard: self.guard(raw, "defaults", parties, out),
             request: None,
             response: raw.and_then(|raw| response_rules(raw, "defaults", out)),
             metrics: self.runtime.metrics.route(UNMATCHED),
@@ -148,17 +162,19 @@ impl Compiler<'_> {
     fn guard(
         self,
         raw: Option<&RouteRaw>,
-        limits: &RateLimits,
         path: &str,
+        Parties { providers, directory, places, limits }: Parties<'_>,
         out: &mut Diagnostics,
     ) -> policy::Chain {
         let ip = raw.and_then(|raw| raw.ip.as_ref()).and_then(|ip| ip.compile(&format!("{path}.ip"), out));
         let body =
             raw.and_then(|raw| raw.body_bytes.as_ref()).map_or(*self.raw.limits.body_bytes, |at| at.value);
-        let auth = raw.and_then(|raw| raw.auth.as_ref()).and_then(|auth| {
+        let auth = raw.and_then(|raw| {
+            let auth = raw.auth.as_ref()?;
             let path = format!("{path}.auth");
-            self.check_certificates_asked(auth, raw.map_or(&[], |raw| raw.listeners.as_slice()), &path, out);
-            auth.compile(&path, out)
+            self.check_certificates_asked(auth, &raw.listeners, &path, out);
+            let scope = Scope { pattern: &raw.path, groups: None };
+            auth.compile(&path, Known { providers, directory, places, scope }, out)
         });
         let names = raw.map_or(&[][..], |raw| raw.rate_limits.as_slice());
         let limits = self.limits_of(names, limits, &format!("{path}.rate_limits"), out);
@@ -263,6 +279,36 @@ impl Compiler<'_> {
         Target::Nothing
     }
 
+    /// Warns of providers that nobody asks.
+    pub(super) fn check_auth(self, out: &mut Diagnostics) {
+        let Some((name, provider)) = self.raw.identity.providers.iter().next() else { return };
+        let asks =
+            |raw: &RouteRaw| raw.auth.as_ref().is_some_and(|auth| matches!(auth.value, AuthRaw::Table(_)));
+        let defaults = self.raw.defaults.0.as_deref();
+        // Of routes that are broken other problems tell.
+        let all_known = self.raw.routes.len() == self.declared.routes.len();
+        if all_known && !self.raw.routes.iter().map(|at| &at.value).chain(defaults).any(asks) {
+            let message = "no route asks who a request is from: this protects nothing";
+            out.warning("no-auth", &provider.origin, join_key("identity.providers", name), message)
+                .hint(format!("write auth = {{ with = [\"jwt:{name}\"] }} in routes, or in [defaults]"));
+        }
+    }
+
+    /// Warns of a route whose requests are open to everybody where they do not meet its conditions: clients choose them.
+    pub(super) fn report_fall_through(self, asking: RouteId, open: RouteId, out: &mut Diagnostics) {
+        let find = |id: RouteId| usize::try_from(id.0).ok().and_then(|index| self.raw.routes.get(index));
+        let (Some(route), Some(other)) = (find(asking), find(open)) else { return };
+        let lets_anybody_in = |raw: &RouteRaw| raw.auth.as_ref().is_none_or(|auth| auth.lets_anybody_in());
+        let Some(auth) = route.auth.as_ref().filter(|_| !lets_anybody_in(route) && lets_anybody_in(other))
+        else {
+            return;
+        };
+        let message = "a request that does not meet the conditions of this route needs no proof";
+        out.warning("open-fall-through", &auth.origin, format!("routes[{}].auth", asking.0), message)
+            .hint("write the same `auth` there, or in [defaults]")
+            .related(&other.path.origin, "it takes this route");
+    }
+
     /// Warns of a route that no request can take.
     pub(super) fn report_shadowed(self, below: RouteId, above: RouteId, out: &mut Diagnostics) {
         let find = |id: RouteId| usize::try_from(id.0).ok().and_then(|index| self.raw.routes.get(index));
@@ -299,6 +345,23 @@ fn request_rules(raw: &RouteRaw, path: &str, out: &mut Diagnostics) -> Option<Bo
 fn response_rules(raw: &RouteRaw, path: &str, out: &mut Diagnostics) -> Option<Box<Rules>> {
     let scope = Scope { pattern: &raw.path, groups: None };
     raw.response.as_ref()?.compile(&format!("{path}.response"), scope, out).map(Box::new)
+}
+
+/// A route's own `when`.
+fn expression(
+    when: &At<Written>,
+    raw: &RouteRaw,
+    path: &str,
+    out: &mut Diagnostics,
+) -> Option<Box<Expression>> {
+    let scope = Scope { pattern: &raw.path, groups: None };
+    match Expression::parse(when.text(), scope, Stage::Routing) {
+        Ok(expression) => Some(Box::new(expression)),
+        Err(mistake) => {
+            when.report(&when.origin, path, mistake, out);
+            None
+        }
+    }
 }
 
 fn redirect(raw: &RedirectRaw, route: &PathPattern, path: &str, out: &mut Diagnostics) -> Option<Redirect> {

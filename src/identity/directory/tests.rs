@@ -18,6 +18,7 @@ fn token(provider: &str, subject: Option<&str>, id: Option<&str>, issued_at: Opt
         scopes: Box::default(),
         claims: Map::new(),
         payload: Box::default(),
+        forms: Default::default(),
     }
 }
 

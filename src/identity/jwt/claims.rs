@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 
 use super::compact::shown;
 use crate::base::reason::Reason;
+use crate::identity::forms::Forms;
 use crate::identity::token::{Refusal, Token};
 
 /// What a provider demands of the claims of its tokens.
@@ -92,6 +93,7 @@ impl Rules {
             scopes: names(claims.get("scope").or_else(|| claims.get("scp"))),
             claims,
             payload: payload.into(),
+            forms: Forms::default(),
         })
     }
 

@@ -231,8 +231,9 @@ mod tests {
             scopes: Box::default(),
             claims: claims.as_object().unwrap().clone(),
             payload: Box::default(),
+            forms: Default::default(),
         };
-        Principal { proof: Proof::Token(Arc::new(token)), consumer: None }
+        Principal { proof: Proof::Token(Arc::new(token)), consumer: None, until: None }
     }
 
     #[test]
@@ -285,8 +286,10 @@ mod tests {
         let consumer = Arc::new(Consumer { name: "mobile".into(), groups: Box::default(), plan: None });
         let api_key = ApiKey { id: "k1".into(), consumer: consumer.clone(), expires_at: None };
         let other = ApiKey { id: "k2".into(), consumer: consumer.clone(), expires_at: None };
-        let by =
-            |key: ApiKey| Principal { proof: Proof::ApiKey(Arc::new(key)), consumer: Some(consumer.clone()) };
+        let by = |key: ApiKey| {
+            let consumer = Some(consumer.clone());
+            Principal { proof: Proof::ApiKey(Arc::new(key)), consumer, until: None }
+        };
         let (one, two) = (by(api_key), by(other));
         assert_eq!(of(&one), of(&two));
         let key = Key::new([Part::ApiKey], 56);

@@ -45,6 +45,7 @@ fn with_values<T>(path: &str, query: &str, header: &[u8], look: impl FnOnce(&Val
         id: "r1",
         client,
         client_cert: None,
+        who: Default::default(),
     })
 }
 
@@ -152,7 +153,8 @@ fn names_that_frame_a_message_or_belong_to_the_gateway_are_refused() {
             "set = { X = \"\" }",
             "request.set.x: the value is empty | to leave the header out write remove = [\"x\"]",
         ),
-        ("set = { X = \"{jwt.sub}\" }", "not available in this version"),
+        ("set = { X = \"{jtw.sub}\" }", "did you mean `jwt`?"),
+        ("set = { X = \"{consumer.nam}\" }", "did you mean `name`?"),
         ("set = { X = \"{path.di}\" }", "did you mean {path.id}?"),
         ("query = { set = { a = \"{request.ur}\" } }", "did you mean `uri`?"),
         ("query = { remove = [\"\"] }", "a parameter has a name"),

@@ -14,6 +14,7 @@ struct Case {
     host: Option<&'static str>,
     peer: &'static str,
     identity: Option<(HeaderName, Option<HeaderValue>)>,
+    credentials: Credentials<'static>,
 }
 
 const DIRECT: Case = Case {
@@ -23,6 +24,7 @@ const DIRECT: Case = Case {
     host: None,
     peer: "192.0.2.7",
     identity: None,
+    credentials: Credentials { authorization: false, header: None, cookie: None },
 };
 const PROXIED: Case = Case { peer: "10.0.0.1", ..DIRECT };
 
@@ -45,7 +47,9 @@ impl Case {
         let (version, upgrade) = (self.from, self.upgrade);
         let received = Received::read(&head.headers);
         let (marks, takes_trailers) = (received.marks, received.te.is_some_and(is_trailers));
-        let identity = self.identity.as_ref().map(|(name, value)| Identity { name, value: value.as_ref() });
+        let (name, value) = self.identity.clone().unzip();
+        let (names, values) = ([None, name], [None, value.flatten()]);
+        let identity = Identity { names: &names, values: &values };
         let forwarding = Forwarding {
             peer: &peer,
             client: &client,
@@ -54,6 +58,7 @@ impl Case {
             trace_valid: true,
             marks,
             identity,
+            credentials: self.credentials,
         };
         request(&mut head, &forwarding).unwrap();
         let (host, server) = (host.as_ref(), "10.0.0.9:81");
@@ -269,6 +274,30 @@ fn nobody_says_himself_who_he_is() {
         let head = Case { from, to, identity: Some((name.clone(), Some(alice))), ..DIRECT }.lines(&lines);
         assert_lines(&head.headers, &[("x-auth-subject", &["CN=alice"]), ("x_auth_subject", &[])]);
     }
+}
+
+#[test]
+fn credentials_are_taken_off_where_they_end() {
+    let lines = [
+        ("Authorization", "Bearer a.b.c"),
+        ("X-API-Key", "k"),
+        ("X-API-Key-Id", "kept"),
+        ("Cookie", "a=1; session=t; sessions=2"),
+        ("Cookie", "session=u"),
+    ];
+    static KEY: HeaderName = HeaderName::from_static("x-api-key");
+    let kept = DIRECT.lines(&lines);
+    assert_lines(&kept.headers, &[("authorization", &["Bearer a.b.c"]), ("x-api-key", &["k"])]);
+    assert_lines(&kept.headers, &[("cookie", &["a=1; session=t; sessions=2", "session=u"])]);
+    let credentials = Credentials { authorization: true, header: Some(&KEY), cookie: Some("session") };
+    let bare = Case { credentials, ..DIRECT }.lines(&lines);
+    let expected: &[(&str, &[&str])] = &[
+        ("authorization", &[]),
+        ("x-api-key", &[]),
+        ("x-api-key-id", &["kept"]),
+        ("cookie", &["a=1; sessions=2"]),
+    ];
+    assert_lines(&bare.headers, expected);
 }
 
 #[test]

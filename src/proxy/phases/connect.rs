@@ -10,7 +10,6 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
-use crate::base::client_cert::ClientCert;
 use crate::base::clock;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
@@ -143,8 +142,8 @@ const WATCHED_BODY_BYTES_MAX: u64 = 64 * 1024;
 /// waits, and none needs a timer.
 fn is_head_all(ctx: &Context) -> bool {
     let exchange = ctx.exchange.as_ref().filter(|_| ctx.head.version < http::Version::HTTP_2);
-    let principal = ctx.client_cert().and_then(ClientCert::principal).map_or(0, |name| name.len() as u64);
-    exchange.is_some_and(|exchange| exchange.head_bytes + principal <= UNBOUNDED_HEAD_BYTES_MAX)
+    let introduced: usize = ctx.introduced.iter().flatten().map(|value| value.len()).sum();
+    exchange.is_some_and(|exchange| exchange.head_bytes + introduced as u64 <= UNBOUNDED_HEAD_BYTES_MAX)
         && ctx.route.request.is_none()
         && ctx.route.rewrite.is_none()
         && ctx.call.as_ref().is_some_and(|call| !call.upstream.http2())

@@ -14,6 +14,7 @@ use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::config::snapshot::Target;
 use crate::files::{self, Site};
+use crate::identity::jwks::KeyWait;
 use crate::proxy::Context;
 
 pub(in crate::proxy) enum Next {
@@ -23,6 +24,8 @@ pub(in crate::proxy) enum Next {
     Answer(Answer),
     /// Not yet: a limit has it wait for its place first.
     Later(Duration),
+    /// The key of the request's token may be on its way: see [`crate::proxy::decide_later`].
+    Wait(KeyWait),
 }
 
 /// A local answer.

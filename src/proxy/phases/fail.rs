@@ -86,6 +86,11 @@ fn is_reset(error: &Error) -> bool {
 /// Answers for a request that Pingora could not serve; only notes it when the answer has begun or nobody listens.
 pub(in crate::proxy) async fn answer(session: &mut Session, ctx: &mut Context, error: &Error) -> FailToProxy {
     ctx.end_attempt(None, clock::now());
+    if let Some(reason) = ctx.identity_ended() {
+        ctx.failure = Some(reason);
+        ctx.detail = Some("the tunnel ended: it is no longer proved whose it is".to_owned());
+        return FailToProxy { error_code: ctx.status, can_reuse_downstream: false };
+    }
     if is_silent_tunnel(session, error) {
         ctx.detail = Some("silent for limits.stream_idle".to_owned());
         return FailToProxy { error_code: ctx.status, can_reuse_downstream: false };

@@ -25,6 +25,7 @@ pub(in crate::proxy) fn dropped(ctx: &mut Context) {
     let reason = match ctx.failure {
         Some(reason) => reason,
         None if std::thread::panicking() => Reason::Internal,
+        None if ctx.identity_ended().is_some() => ctx.identity_ended().unwrap_or(Reason::ClientClosed),
         None if ctx.is_late() => Reason::DeadlineExceeded,
         None => Reason::ClientClosed,
     };
@@ -72,6 +73,17 @@ fn write(ctx: &mut Context, completed: bool, end: Moment) {
     record.trace = ctx.trace.take();
     record.reason = ctx.failure;
     record.set(Field::Route, ctx.route.name.as_bytes());
+    if let Some(principal) = &ctx.principal {
+        if let Some(subject) = principal.subject() {
+            record.set(Field::User, subject);
+        }
+        if let Some(consumer) = &principal.consumer {
+            record.set(Field::Consumer, &*consumer.name);
+        }
+        if record.shows(Field::AuthMethod) {
+            record.set(Field::AuthMethod, principal.method());
+        }
+    }
     if let Some(detail) = &ctx.detail {
         record.set(Field::Detail, detail);
     }

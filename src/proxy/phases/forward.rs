@@ -8,10 +8,10 @@ use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::route::View;
-use crate::base::client_cert::ClientCert;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::config::snapshot::Route;
+use crate::policy::auth::credentials;
 use crate::policy::transform::Rules;
 use crate::proxy::Context;
 use crate::proxy::edit;
@@ -31,7 +31,9 @@ pub(super) fn rewritten(view: &View<'_>, ctx: &Context, route: &Route) -> Result
 pub(in crate::proxy) fn plan(view: &View<'_>, ctx: &mut Context, route: &Route) -> Result<(), Problem> {
     let rewritten = rewritten(view, ctx, route)?;
     let edits = route.request.as_ref().and_then(|rules| rules.query.as_ref());
-    let edited = edits.map(|edits| view.with_values(ctx, |values| edits.apply(view.query, values)));
+    let bare = without_key(view, ctx);
+    let sent = bare.as_deref().or(view.query);
+    let edited = edits.map(|edits| view.with_values(ctx, |values| edits.apply(sent, values))).or(bare);
     let path = match (&rewritten, &view.path) {
         (Some(path), _) => path.as_str(),
         (None, Cow::Owned(normal)) => normal.as_str(),
@@ -50,6 +52,12 @@ pub(in crate::proxy) fn plan(view: &View<'_>, ctx: &mut Context, route: &Route) 
     }
     ctx.target = Some(target);
     Ok(())
+}
+
+/// The query without the API key in it, if there is one to be taken out.
+fn without_key(view: &View<'_>, ctx: &Context) -> Option<String> {
+    let name = ctx.snapshot.identity.places.key_query.as_ref().filter(|_| ctx.stripped.key)?;
+    credentials::without(view.query?, name)
 }
 
 /// The head as every server gets it: settled once a request, on the client's own, of which each attempt gets a copy.
@@ -72,14 +80,24 @@ fn tell_where_from(head: &mut RequestHeader, ctx: &Context) -> Result<()> {
         trace_valid: ctx.trace.as_ref().is_some_and(|trace| trace.parent.is_some()),
         marks: ctx.head.marks,
         identity: identity(ctx),
+        credentials: hidden(ctx),
     };
     edit::request(head, &forwarding)
 }
 
-/// The header that tells servers who it is from.
-fn identity(ctx: &Context) -> Option<edit::Identity<'_>> {
-    let name = ctx.snapshot.identity.subject_header.as_ref()?;
-    Some(edit::Identity { name, value: ctx.client_cert().and_then(ClientCert::principal) })
+/// The headers that tell servers who it is from.
+fn identity(ctx: &Context) -> edit::Identity<'_> {
+    edit::Identity { names: &*ctx.snapshot.identity.headers, values: &ctx.introduced }
+}
+
+/// What servers do not get of what the client showed for that.
+fn hidden(ctx: &Context) -> edit::Credentials<'_> {
+    let places = &ctx.snapshot.identity.places;
+    edit::Credentials {
+        authorization: ctx.stripped.authorization,
+        header: places.key_header.as_ref().filter(|_| ctx.stripped.key),
+        cookie: places.cookie.as_deref().filter(|_| ctx.stripped.cookie),
+    }
 }
 
 /// The head of one attempt.

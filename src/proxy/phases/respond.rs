@@ -180,6 +180,9 @@ pub(in crate::proxy) async fn problem(
         header.insert_header("grpc-message", grpc_message(problem.detail()).as_ref())?;
     } else {
         header.insert_header(header::CACHE_CONTROL, "no-store")?;
+        for challenge in &problem.challenges {
+            header.append_header(header::WWW_AUTHENTICATE, challenge.as_str())?;
+        }
     }
     if let Some(seconds) = problem.retry_after_seconds() {
         header.insert_header(header::RETRY_AFTER, seconds)?;

@@ -7,11 +7,12 @@ use pingora::http::RequestHeader;
 
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
+use crate::identity::principal::Principal;
 use crate::policy::cors;
 use crate::proxy::Context;
 use crate::proxy::received::Received;
 use crate::routing::template::Values;
-use crate::routing::{Outcome, RequestView, host, path};
+use crate::routing::{Around, Outcome, RequestView, host, path};
 use crate::telemetry::access::Field;
 
 /// Header fields of one request. HTTP/1 heads were held to fewer before; HTTP/2 has only a limit in bytes, and sends
@@ -69,6 +70,10 @@ impl<'s> View<'s> {
         })
     }
 
+    pub(in crate::proxy) fn headers(&self) -> &HeaderMap {
+        self.headers
+    }
+
     pub(in crate::proxy) fn request(&self) -> RequestView<'_> {
         RequestView {
             listener: self.listener,
@@ -81,6 +86,7 @@ impl<'s> View<'s> {
     }
 
     /// Calls `expand` with what templates of this request may refer to.
+    /// (Who it is from is known once [`super::guard`] has let it pass.)
     pub(in crate::proxy) fn with_values<R>(&self, ctx: &Context, expand: impl FnOnce(&Values<'_>) -> R) -> R {
         expand(&Values {
             request: &self.request(),
@@ -89,6 +95,7 @@ impl<'s> View<'s> {
             id: ctx.request_id.as_str(),
             client: Some(ctx.client.address),
             client_cert: ctx.client_cert(),
+            who: ctx.principal.as_ref().map(Principal::view).unwrap_or_default(),
         })
     }
 }
@@ -106,7 +113,13 @@ pub(in crate::proxy) fn find(view: &View<'_>, ctx: &mut Context) -> Result<(), P
     // A browser's question beforehand takes the route of what it asks about.
     let announced = cors::announced(view.method, view.headers);
     ctx.preflight = announced.is_some();
-    match ctx.snapshot.table.find_for(&view.request(), announced.as_ref()) {
+    let around = Around {
+        scheme: if ctx.client.https { "https" } else { "http" },
+        id: ctx.request_id.as_str(),
+        client: Some(ctx.client.address),
+        client_cert: ctx.client_cert(),
+    };
+    match ctx.snapshot.table.find_for(&view.request(), &around, announced.as_ref()) {
         Outcome::Found { route, captures } => {
             let route = ctx.snapshot.route(route).clone();
             ctx.enter_route(route, captures);
@@ -116,6 +129,13 @@ pub(in crate::proxy) fn find(view: &View<'_>, ctx: &mut Context) -> Result<(), P
             let mut problem = Problem::new(Reason::MethodNotAllowed);
             problem.allow = Some(Cow::Owned(allow.to_string()));
             Err(problem)
+        }
+        Outcome::Undecided { route, captures, failed } => {
+            // Its policies hold for it: who may not come in is told that, not what is wrong with the request.
+            let route = ctx.snapshot.route(route).clone();
+            ctx.detail = Some(format!("`when` of the route cannot be evaluated: {failed}"));
+            ctx.enter_route(route, captures);
+            Err(Problem::new(Reason::ExpressionFailed))
         }
         Outcome::NotFound => Err(Problem::new(Reason::RouteNotFound)),
     }

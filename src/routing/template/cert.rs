@@ -6,7 +6,7 @@ use crate::base::client_cert::ClientCert;
 
 /// A field of `client.cert`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum CertField {
+pub(in crate::routing) enum CertField {
     Subject,
     Issuer,
     Serial,
@@ -19,7 +19,7 @@ pub(super) enum CertField {
 
 impl CertField {
     /// Their names, in the order declared.
-    pub(super) const NAMES: [&str; 8] =
+    pub(in crate::routing) const NAMES: [&str; 8] =
         ["subject", "issuer", "serial", "fingerprint", "uri", "dns", "email", "not_after"];
 
     const ALL: [Self; 8] = [
@@ -34,7 +34,7 @@ impl CertField {
     ];
 
     /// The field called `name`.
-    pub(super) fn named(name: &str) -> Option<Self> {
+    pub(in crate::routing) fn named(name: &str) -> Option<Self> {
         let mut fields = Self::ALL.into_iter().zip(Self::NAMES);
         fields.find(|(_, known)| *known == name).map(|(field, _)| field)
     }
@@ -44,7 +44,7 @@ impl CertField {
     }
 
     /// Its value; `None` where the certificate has none.
-    pub(super) fn of(self, cert: &ClientCert) -> Option<Cow<'_, str>> {
+    pub(in crate::routing) fn of(self, cert: &ClientCert) -> Option<Cow<'_, str>> {
         match self {
             Self::Subject => Some((*cert.subject).into()),
             Self::Issuer => Some((*cert.issuer).into()),

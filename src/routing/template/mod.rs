@@ -8,13 +8,18 @@
 mod cert;
 mod read;
 mod value;
+mod who;
 
 use std::fmt;
 use std::net::IpAddr;
 
 use http::HeaderName;
 
-use self::cert::CertField;
+pub(super) use self::cert::CertField;
+pub(super) use self::read::REQUEST_FIELDS;
+pub(super) use self::who::CONSUMER_FIELDS;
+use self::who::ConsumerField;
+pub use self::who::{ConsumerView, Who};
 use super::escape::{decode_segment, push_escaped, push_query, push_segment};
 use super::path::{BadPath, check_built};
 use super::pattern::{Captures, PathPattern};
@@ -36,6 +41,8 @@ pub struct Values<'a> {
     pub client: Option<IpAddr>,
     /// The certificate that the client has proved to own.
     pub client_cert: Option<&'a ClientCert>,
+    /// Who it is from.
+    pub who: Who<'a>,
 }
 
 /// Why a template has no value for a request. The client is to blame: 400.
@@ -92,6 +99,9 @@ enum Source {
     RequestPath,
     /// Path and query: of values only.
     RequestUri,
+    /// A claim of the token: by its literal name, else along its dots.
+    Claim(Box<str>),
+    Consumer(ConsumerField),
 }
 
 /// What a template may refer to.
@@ -217,6 +227,8 @@ impl fmt::Display for Source {
             Self::RequestHost => f.write_str("request.host"),
             Self::RequestPath => f.write_str("request.path"),
             Self::RequestUri => f.write_str("request.uri"),
+            Self::Claim(name) => write!(f, "jwt.{name}"),
+            Self::Consumer(field) => write!(f, "consumer.{}", field.name()),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use http::HeaderName;
 
 use super::cert::CertField;
-use super::{Land, Part, Scope, Source, Template};
+use super::{CONSUMER_FIELDS, ConsumerField, Land, Part, Scope, Source, Template};
 use crate::base::authority::is_authority;
 use crate::base::names::nearest;
 use crate::routing::Mistake;
@@ -14,9 +14,8 @@ use crate::routing::pattern::PathPattern;
 
 /// Longest template.
 const TEMPLATE_BYTES_MAX: usize = 4096;
-const SOURCES: [&str; 6] = ["path", "query", "header", "cookie", "client", "request"];
-const LATER_SOURCES: [&str; 2] = ["jwt", "consumer"];
-const REQUEST_FIELDS: [&str; 6] = ["id", "method", "scheme", "host", "path", "uri"];
+const SOURCES: [&str; 8] = ["path", "query", "header", "cookie", "jwt", "consumer", "client", "request"];
+pub(in crate::routing) const REQUEST_FIELDS: [&str; 6] = ["id", "method", "scheme", "host", "path", "uri"];
 
 impl Template {
     /// Reads a template for a path: it starts with `/` and has no query.
@@ -266,19 +265,14 @@ fn parse_reference(name: &str, scope: Scope<'_>) -> Result<Source, Mistake> {
             None => Err(wrong(format!("`{field}` is not known of a client"))
                 .hint("write {client.ip}, or {client.cert.subject} and the like")),
         },
-        "request" => match field {
-            "id" => Ok(Source::RequestId),
-            "method" => Ok(Source::RequestMethod),
-            "scheme" => Ok(Source::RequestScheme),
-            "host" => Ok(Source::RequestHost),
-            "path" => Ok(Source::RequestPath),
-            "uri" => Ok(Source::RequestUri),
-            _ => Err(suggest(wrong(format!("`{field}` is not known of a request")), field, &REQUEST_FIELDS)),
-        },
-        later if LATER_SOURCES.contains(&later) => Err(Mistake::new(
-            0..later.len(),
-            format!("the source `{later}` is not available in this version"),
-        )),
+        "request" => Source::request(field).ok_or_else(|| {
+            suggest(wrong(format!("`{field}` is not known of a request")), field, &REQUEST_FIELDS)
+        }),
+        "jwt" if !field.is_empty() => Ok(Source::Claim(field.into())),
+        "jwt" => Err(Mistake::new(whole, format!("`{{{name}}}` names no claim"))),
+        "consumer" => ConsumerField::named(field).map(Source::Consumer).ok_or_else(|| {
+            suggest(wrong(format!("`{field}` is not known of a consumer")), field, &CONSUMER_FIELDS)
+        }),
         unknown => Err(suggest(
             Mistake::new(0..unknown.len(), format!("`{unknown}` is not a source of values")),
             unknown,

@@ -49,6 +49,7 @@ fn expand<T>(sent: &Sent, look: impl FnOnce(&Values<'_>) -> T) -> T {
         id: "r1",
         client,
         client_cert: None,
+        who: Who::default(),
     })
 }
 
@@ -135,7 +136,8 @@ fn mistakes_are_pointed_at() {
         ("/x/{path.idd}", 9..12, "declares no `idd`", "{path.id}"),
         ("/x/{path.zzzz}", 9..13, "declares no `zzzz`", "it declares id, rest"),
         ("/x/{pth.id}", 4..7, "not a source", "did you mean `path`?"),
-        ("/x/{jwt.sub}", 4..7, "not available in this version", ""),
+        ("/x/{jwt.}", 4..8, "`{jwt.}` names no claim", ""),
+        ("/x/{consumer.group}", 13..18, "`group` is not known of a consumer", "did you mean `groups`?"),
         ("/x/{id}", 4..6, "names no source", "{path.id}"),
         ("/x/{1}", 4..5, "names no source", "{path.NAME}"),
         ("/x/{request.hst}", 12..15, "not known of a request", "did you mean `host`?"),
@@ -226,7 +228,15 @@ fn certificates_of_clients() {
             headers: &headers,
         };
         let (captures, scheme, id) = (Captures::default(), "https", "");
-        let values = Values { request: &request, captures: &captures, scheme, id, client: None, client_cert };
+        let values = Values {
+            request: &request,
+            captures: &captures,
+            scheme,
+            id,
+            client: None,
+            client_cert,
+            who: Who::default(),
+        };
         template.expand_path(&values, &Captures::default())
     };
     for (text, path) in [

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use super::{Part, Source, Template, Values};
+use crate::base::claim;
 use crate::routing::escape::{decode_query, decode_segment};
 use crate::routing::predicate::{cookie_values, query_values};
 
@@ -31,7 +32,27 @@ impl Template {
     }
 }
 
+impl Values<'_> {
+    /// The field `name` of `request`.
+    pub(in crate::routing) fn of_request(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        Source::request(name)?.value(self)
+    }
+}
+
 impl Source {
+    /// The field `name` of `request`.
+    pub(super) fn request(name: &str) -> Option<Self> {
+        Some(match name {
+            "id" => Self::RequestId,
+            "method" => Self::RequestMethod,
+            "scheme" => Self::RequestScheme,
+            "host" => Self::RequestHost,
+            "path" => Self::RequestPath,
+            "uri" => Self::RequestUri,
+            _ => return None,
+        })
+    }
+
     /// What it stands for, decoded; whole paths and targets stay as they are written, or `%2F` would become a slash.
     pub(super) fn value<'v>(&self, values: &Values<'v>) -> Option<Cow<'v, [u8]>> {
         let request = values.request;
@@ -43,13 +64,7 @@ impl Source {
             Self::Header(name) => request.headers.get(name).map(|value| value.as_bytes().into()),
             Self::Cookie(name) => cookie_values(request.headers, name).next().map(Cow::Borrowed),
             Self::ClientIp => values.client.map(|ip| ip.to_string().into_bytes().into()),
-            Self::ClientCert(field) => {
-                let value = values.client_cert.and_then(|cert| field.of(cert))?;
-                Some(match value {
-                    Cow::Borrowed(text) => text.as_bytes().into(),
-                    Cow::Owned(text) => text.into_bytes().into(),
-                })
-            }
+            Self::ClientCert(field) => values.client_cert.and_then(|cert| field.of(cert)).map(bytes),
             Self::RequestId => Some(values.id.as_bytes().into()),
             Self::RequestMethod => Some(request.method.as_str().as_bytes().into()),
             Self::RequestScheme => Some(values.scheme.as_bytes().into()),
@@ -59,6 +74,18 @@ impl Source {
                 Some(query) => [request.path, "?", query].concat().into_bytes().into(),
                 None => request.path.as_bytes().into(),
             }),
+            Self::Claim(name) => {
+                let claim = values.who.claims.and_then(|claims| claim::find(claims, name));
+                claim.and_then(claim::text).map(bytes)
+            }
+            Self::Consumer(field) => values.who.consumer.and_then(|consumer| field.of(&consumer)).map(bytes),
         }
+    }
+}
+
+fn bytes(text: Cow<'_, str>) -> Cow<'_, [u8]> {
+    match text {
+        Cow::Borrowed(text) => text.as_bytes().into(),
+        Cow::Owned(text) => text.into_bytes().into(),
     }
 }

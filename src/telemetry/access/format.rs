@@ -6,6 +6,7 @@ use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName, REFERER, USER_A
 
 use super::escape::Escape;
 use super::json;
+use super::mask::Mask;
 use super::record::{AccessRecord, Field, FieldSet};
 use super::stamp::Stamps;
 use super::variable::{Line, VARIABLES, Variable, basic_user};
@@ -31,6 +32,8 @@ pub struct Format {
     needs: Vec<Need>,
     /// The texts of the record that lines show.
     fields: FieldSet,
+    /// What they never show.
+    mask: Mask,
 }
 
 #[derive(Debug)]
@@ -87,10 +90,21 @@ impl Format {
                     referer: needs.slot(Need::RequestHeader(REFERER)),
                     user_agent: needs.slot(Need::RequestHeader(USER_AGENT)),
                 };
-                Ok(Self { layout: Layout::Json(slots), needs: needs.0, fields: FieldSet::ALL })
+                Ok(Self {
+                    layout: Layout::Json(slots),
+                    needs: needs.0,
+                    fields: FieldSet::ALL,
+                    mask: Mask::default(),
+                })
             }
             _ => Compiler::compile(text, escape),
         }
+    }
+
+    /// Never shows the value of this parameter of a query, beside those that are always secrets.
+    pub fn hiding(mut self, parameter: Option<&str>) -> Self {
+        self.mask = Mask(parameter.map(Box::from));
+        self
     }
 
     /// An empty record that keeps those texts alone that the format shows.
@@ -132,9 +146,9 @@ impl Format {
     /// Appends the line of `record`, with its line end.
     pub fn write(&self, record: &AccessRecord, stamps: &mut Stamps, out: &mut Vec<u8>) {
         match &self.layout {
-            Layout::Json(slots) => json::write(record, slots, stamps, out),
+            Layout::Json(slots) => json::write(record, slots, &self.mask, stamps, out),
             Layout::Text { escape, pieces } => {
-                let mut line = Line { record, escape: *escape, stamps, out };
+                let mut line = Line { record, escape: *escape, mask: &self.mask, stamps, out };
                 for piece in pieces {
                     piece.write(&mut line);
                 }
@@ -213,7 +227,8 @@ impl Compiler {
         if this.errors.is_empty() {
             let mut fields = FieldSet::default();
             this.pieces.iter().flat_map(Piece::fields).for_each(|field| fields.insert(*field));
-            Ok(Format { layout: Layout::Text { escape, pieces: this.pieces }, needs: this.needs.0, fields })
+            let layout = Layout::Text { escape, pieces: this.pieces };
+            Ok(Format { layout, needs: this.needs.0, fields, mask: Mask::default() })
         } else {
             Err(this.errors)
         }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::escape::write_json_string;
-use super::mask;
+use super::mask::Mask;
 use super::record::{AccessRecord, Attempt, Field};
 use super::stamp::{self, Stamps};
 use super::variable::{attempt_status, origin_form, protocol, write_ip};
@@ -24,7 +24,13 @@ pub(super) struct Slots {
     pub(super) user_agent: usize,
 }
 
-pub(super) fn write(record: &AccessRecord, slots: &Slots, stamps: &mut Stamps, out: &mut Vec<u8>) {
+pub(super) fn write(
+    record: &AccessRecord,
+    slots: &Slots,
+    mask: &Mask,
+    stamps: &mut Stamps,
+    out: &mut Vec<u8>,
+) {
     out.extend_from_slice(br#"{"time":""#);
     out.extend_from_slice(stamps.utc(record.ended).as_bytes());
     fraction(out, stamp::split(record.ended).1, 3);
@@ -50,11 +56,13 @@ pub(super) fn write(record: &AccessRecord, slots: &Slots, stamps: &mut Stamps, o
 
     field(out, record, key!("method"), Field::Method);
     field(out, record, key!("host"), Field::Host);
-    text(out, key!("uri"), record.get(Field::Target).map(origin_form).map(mask::url).as_deref());
+    text(out, key!("uri"), record.get(Field::Target).map(origin_form).map(|url| mask.url(url)).as_deref());
     text(out, key!("protocol"), record.version.map(protocol));
-    text(out, key!("referer"), record.slot(slots.referer).map(mask::url).as_deref());
+    text(out, key!("referer"), record.slot(slots.referer).map(|url| mask.url(url)).as_deref());
     text(out, key!("user_agent"), record.slot(slots.user_agent));
     text(out, key!("user"), record.get(Field::User).or(record.slot(slots.user)));
+    field(out, record, key!("consumer"), Field::Consumer);
+    field(out, record, key!("auth"), Field::AuthMethod);
 
     number(out, key!("status"), Some(record.status));
     number(out, key!("request_length"), Some(record.request_length));

@@ -33,55 +33,62 @@ const SECRET_PARAMETERS: &[&str] = &[
 /// What stands in place of a secret.
 pub(super) const MASK: &[u8] = b"***";
 
-/// Whether the value of the parameter `name` is never logged.
-pub(super) fn is_secret(name: &[u8]) -> bool {
-    SECRET_PARAMETERS.iter().any(|secret| name.eq_ignore_ascii_case(secret.as_bytes()))
-}
+/// What is a secret: the above, and the parameter in which the configuration has API keys sent.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Mask(pub(super) Option<Box<str>>);
 
-/// `url` with the secrets in its query replaced. Most have none and are passed through.
-pub(super) fn url(url: &[u8]) -> Cow<'_, [u8]> {
-    match memchr::memchr(b'?', url).and_then(|at| url.split_at_checked(at + 1)) {
-        Some((before, rest)) => match query(rest) {
-            Cow::Borrowed(_) => Cow::Borrowed(url),
-            Cow::Owned(masked) => Cow::Owned([before, &masked].concat()),
-        },
-        None => Cow::Borrowed(url),
+impl Mask {
+    /// Whether the value of the parameter `name` is never logged.
+    pub(super) fn is_secret(&self, name: &[u8]) -> bool {
+        let mut secrets = SECRET_PARAMETERS.iter().copied().chain(self.0.as_deref());
+        secrets.any(|secret| name.eq_ignore_ascii_case(secret.as_bytes()))
     }
-}
 
-/// `query` (without its question mark) with the secrets in it replaced.
-pub(super) fn query(query: &[u8]) -> Cow<'_, [u8]> {
-    let has_secret = query.split(|byte| *byte == b'&').any(|parameter| secret_name(parameter).is_some());
-    if !has_secret {
-        return Cow::Borrowed(query);
-    }
-    let mut masked = Vec::with_capacity(query.len());
-    for (index, parameter) in query.split(|byte| *byte == b'&').enumerate() {
-        if index > 0 {
-            masked.push(b'&');
+    /// `url` with the secrets in its query replaced. Most have none and are passed through.
+    pub(super) fn url<'u>(&self, url: &'u [u8]) -> Cow<'u, [u8]> {
+        match memchr::memchr(b'?', url).and_then(|at| url.split_at_checked(at + 1)) {
+            Some((before, rest)) => match self.query(rest) {
+                Cow::Borrowed(_) => Cow::Borrowed(url),
+                Cow::Owned(masked) => Cow::Owned([before, &masked].concat()),
+            },
+            None => Cow::Borrowed(url),
         }
-        match secret_name(parameter) {
-            Some(name) => {
-                masked.extend_from_slice(name);
-                masked.push(b'=');
-                masked.extend_from_slice(MASK);
+    }
+
+    /// `query` (without its question mark) with the secrets in it replaced.
+    pub(super) fn query<'q>(&self, query: &'q [u8]) -> Cow<'q, [u8]> {
+        let mut parameters = query.split(|byte| *byte == b'&');
+        if !parameters.any(|parameter| self.secret_name(parameter).is_some()) {
+            return Cow::Borrowed(query);
+        }
+        let mut masked = Vec::with_capacity(query.len());
+        for (index, parameter) in query.split(|byte| *byte == b'&').enumerate() {
+            if index > 0 {
+                masked.push(b'&');
             }
-            None => masked.extend_from_slice(parameter),
+            match self.secret_name(parameter) {
+                Some(name) => {
+                    masked.extend_from_slice(name);
+                    masked.push(b'=');
+                    masked.extend_from_slice(MASK);
+                }
+                None => masked.extend_from_slice(parameter),
+            }
         }
+        Cow::Owned(masked)
     }
-    Cow::Owned(masked)
-}
 
-/// The name of `parameter`, as written, if it is a secret with a value. Names that are percent-encoded to hide are
-/// decoded first: what a service would take for a token is one.
-fn secret_name(parameter: &[u8]) -> Option<&[u8]> {
-    let (name, value) = parameter.split_at_checked(memchr::memchr(b'=', parameter)?)?;
-    let secret = if memchr::memchr(b'%', name).is_some() {
-        is_secret(&percent_decoded(name))
-    } else {
-        is_secret(name)
-    };
-    (secret && value.len() > 1).then_some(name)
+    /// The name of `parameter`, as written, if it is a secret with a value. Names that are percent-encoded to hide are
+    /// decoded first: what a service would take for a token is one.
+    fn secret_name<'p>(&self, parameter: &'p [u8]) -> Option<&'p [u8]> {
+        let (name, value) = parameter.split_at_checked(memchr::memchr(b'=', parameter)?)?;
+        let secret = if memchr::memchr2(b'%', b'+', name).is_some() {
+            self.is_secret(&percent_decoded(name))
+        } else {
+            self.is_secret(name)
+        };
+        (secret && value.len() > 1).then_some(name)
+    }
 }
 
 fn percent_decoded(name: &[u8]) -> Vec<u8> {
@@ -92,7 +99,7 @@ fn percent_decoded(name: &[u8]) -> Vec<u8> {
             let digits = std::str::from_utf8(digits).ok()?;
             Some((u8::from_str_radix(digits, 16).ok()?, after))
         });
-        let (byte, after) = code.unwrap_or((*byte, after));
+        let (byte, after) = code.unwrap_or((if *byte == b'+' { b' ' } else { *byte }, after));
         decoded.push(byte);
         rest = after;
     }
@@ -120,7 +127,19 @@ mod tests {
             ("", ""),
             ("?", "?"),
         ] {
-            assert_eq!(String::from_utf8_lossy(&url(written.as_bytes())), shown);
+            assert_eq!(String::from_utf8_lossy(&Mask::default().url(written.as_bytes())), shown);
+        }
+    }
+
+    #[test]
+    fn the_parameter_of_api_keys_is_one() {
+        let mask = Mask(Some("my key".into()));
+        for (written, shown) in [
+            ("/a?my+key=s3cret&token=t", "/a?my+key=***&token=***"),
+            ("/a?My%20%4bey=s3cret", "/a?My%20%4bey=***"),
+            ("/a?key=open", "/a?key=open"),
+        ] {
+            assert_eq!(String::from_utf8_lossy(&mask.url(written.as_bytes())), shown);
         }
     }
 
@@ -130,7 +149,8 @@ mod tests {
             let mut text = before;
             let at = at.min(text.len());
             text.splice(at..at, *b"?&token=s3cret&");
-            let shown = url(&text);
+            let mask = Mask::default();
+            let shown = mask.url(&text);
             prop_assert!(memchr::memmem::find(&shown, b"s3cret").is_none());
         }
     }

@@ -92,6 +92,10 @@ pub enum Field {
     Upstream,
     /// The name of the listener.
     Listener,
+    /// The consumer it belongs to.
+    Consumer,
+    /// How it was proved who it is: `jwt:PROVIDER`, `api_key:PREFIX`, `mtls`.
+    AuthMethod,
     /// The inside story of an error. Never sent to clients.
     Detail,
     /// Subject of the client's certificate (RFC 2253 form).
@@ -110,12 +114,12 @@ impl Field {
 
 /// Some of the texts of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct FieldSet(u16);
+pub(super) struct FieldSet(u32);
 
-const _: () = assert!(Field::COUNT <= 16, "one bit each");
+const _: () = assert!(Field::COUNT <= 32, "one bit each");
 
 impl FieldSet {
-    pub(super) const ALL: Self = Self(u16::MAX);
+    pub(super) const ALL: Self = Self(u32::MAX);
 
     pub(super) fn insert(&mut self, field: Field) {
         self.0 |= 1 << field as u16;
@@ -259,6 +263,11 @@ impl AccessRecord {
         if let Some(slot) = self.fields.get_mut(field as usize) {
             *slot = span;
         }
+    }
+
+    /// Whether `field` is kept at all.
+    pub fn shows(&self, field: Field) -> bool {
+        self.shown.contains(field)
     }
 
     /// A text, if it was set.

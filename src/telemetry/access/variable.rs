@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Version;
 
 use super::escape::{self, Escape};
-use super::mask;
+use super::mask::{MASK, Mask};
 use super::record::{AccessRecord, Attempt, Field};
 use super::stamp::{self, Stamps};
 
@@ -65,6 +65,8 @@ pub(super) enum Variable {
     UpstreamStatus,
     Uri,
     // Not nginx': what Edgeward knows besides.
+    AuthMethod,
+    ConsumerName,
     Detail,
     ListenerName,
     Reason,
@@ -132,6 +134,8 @@ pub(super) const VARIABLES: &[(&str, Variable)] = &[
     ("route_name", Variable::RouteName),
     ("upstream_name", Variable::UpstreamName),
     ("listener_name", Variable::ListenerName),
+    ("consumer_name", Variable::ConsumerName),
+    ("auth_method", Variable::AuthMethod),
     ("reason", Variable::Reason),
     ("error_detail", Variable::Detail),
     ("trace_id", Variable::TraceId),
@@ -153,6 +157,8 @@ impl Variable {
             // Without a certificate there is no serial.
             Self::SslClientSerial | Self::SslClientVerify => &[Field::ClientSerial],
             Self::Uri => &[Field::Path],
+            Self::AuthMethod => &[Field::AuthMethod],
+            Self::ConsumerName => &[Field::Consumer],
             Self::Detail => &[Field::Detail],
             Self::ListenerName => &[Field::Listener],
             Self::RouteName => &[Field::Route],
@@ -207,6 +213,7 @@ impl Variable {
 pub(super) struct Line<'a> {
     pub(super) record: &'a AccessRecord,
     pub(super) escape: Escape,
+    pub(super) mask: &'a Mask,
     pub(super) stamps: &'a mut Stamps,
     pub(super) out: &'a mut Vec<u8>,
 }
@@ -217,7 +224,7 @@ impl Line<'_> {
         let record = self.record;
         match variable {
             Variable::Args => match query_of(record) {
-                Some(query) => self.text(&mask::query(query)),
+                Some(query) => self.text(&self.mask.query(query)),
                 None => self.absent(),
             },
             Variable::BodyBytesSent => self.number(record.body_bytes_sent),
@@ -253,7 +260,7 @@ impl Line<'_> {
             Variable::RequestMethod => self.field(Field::Method),
             Variable::RequestTime => self.duration(record.request_time),
             Variable::RequestUri => match record.get(Field::Target).map(origin_form) {
-                Some(target) => self.text(&mask::url(target)),
+                Some(target) => self.text(&self.mask.url(target)),
                 None => self.absent(),
             },
             Variable::Scheme => self.raw(if record.tls.is_some() { b"https" } else { b"http" }),
@@ -298,6 +305,8 @@ impl Line<'_> {
                 None => line.raw(b"-"),
             }),
             Variable::Uri => self.field(Field::Path),
+            Variable::AuthMethod => self.field(Field::AuthMethod),
+            Variable::ConsumerName => self.field(Field::Consumer),
             Variable::Detail => self.field(Field::Detail),
             Variable::ListenerName => self.field(Field::Listener),
             Variable::Reason => self.maybe(record.reason.map(|reason| reason.code().as_bytes())),
@@ -324,7 +333,7 @@ impl Line<'_> {
     /// The value of the parameter `name` of the query, as written there: the first that has one, case ignored.
     pub(super) fn argument(&mut self, name: &[u8]) {
         match query_of(self.record).and_then(|query| argument(query, name)) {
-            Some(_) if mask::is_secret(name) => self.raw(mask::MASK),
+            Some(_) if self.mask.is_secret(name) => self.raw(MASK),
             value => self.maybe(value),
         }
     }
@@ -341,7 +350,7 @@ impl Line<'_> {
     /// A URL that a client sent, without its secrets.
     pub(super) fn url(&mut self, url: Option<&[u8]>) {
         match url {
-            Some(url) => self.text(&mask::url(url)),
+            Some(url) => self.text(&self.mask.url(url)),
             None => self.absent(),
         }
     }
@@ -419,13 +428,13 @@ impl Line<'_> {
     fn request_line(&mut self) {
         let record = self.record;
         if let Some(line) = record.get(Field::RequestLine) {
-            return self.text(&mask::url(line));
+            return self.text(&self.mask.url(line));
         }
         let Some(method) = record.get(Field::Method) else { return self.absent() };
         self.text(method);
         if let Some(target) = record.get(Field::Target) {
             self.raw(b" ");
-            self.text(&mask::url(target));
+            self.text(&self.mask.url(target));
         }
         if let Some(version) = record.version {
             self.raw(b" ");

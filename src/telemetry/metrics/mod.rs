@@ -47,6 +47,7 @@ pub struct Metrics {
     limits: Handles<LimitMetrics>,
     /// By position in [`Reason::ALL`].
     rejected: Rejected,
+    identity_values_dropped: Counter,
     access_log: AccessLogCounters,
     logins: LoginMetrics,
     reloads_succeeded: Counter,
@@ -118,6 +119,11 @@ impl Metrics {
     /// The metrics of logins.
     pub fn logins(&self) -> &LoginMetrics {
         &self.logins
+    }
+
+    /// A value about who a request is from cannot stand in a header.
+    pub fn identity_value_dropped(&self) {
+        self.identity_values_dropped.inc();
     }
 
     /// `records` access records were written.

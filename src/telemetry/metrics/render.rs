@@ -15,7 +15,7 @@ use super::Metrics;
 use super::SessionStep;
 use super::cells::Histogram;
 use super::process::Process;
-use super::route::{METHODS, RouteMetrics};
+use super::route::{AUTH_REASONS, METHODS, RouteMetrics, SCHEMES};
 use super::upstream::{ServerMetrics, UpstreamMetrics};
 use crate::base::reason::Reason;
 
@@ -111,6 +111,26 @@ impl Metrics {
         for (RouteMetrics { name, .. }, sizes) in sized() {
             histogram(&mut family, &[("route", name)], &sizes.response)?;
         }
+
+        let mut family = out.counter(
+            "edgeward_auth_failures",
+            "Requests refused for who they are from, by what was shown and the code of the problem",
+        )?;
+        for route in &routes {
+            let Some(failures) = route.auth_failures.get() else { continue };
+            for (scheme, row) in SCHEMES.iter().zip(&failures.0) {
+                for (reason, count) in AUTH_REASONS.iter().zip(row).filter(|(_, count)| count.get() > 0) {
+                    let labels = [("route", &*route.name), ("scheme", scheme), ("reason", reason.code())];
+                    counter(&mut family, &labels, count.get())?;
+                }
+            }
+        }
+
+        let mut family = out.counter(
+            "edgeward_identity_values_dropped",
+            "Values about who a request is from that no header can hold, and that services were not sent",
+        )?;
+        plain_counter(&mut family, self.identity_values_dropped.get())?;
 
         let mut family = out.counter(
             "edgeward_http_requests_rejected",

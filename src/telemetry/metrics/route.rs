@@ -5,7 +5,8 @@ use std::sync::{Arc, OnceLock};
 
 use http::Method;
 
-use super::cells::{BYTES, Codes, Gauge, Histogram, SECONDS};
+use super::cells::{BYTES, Codes, Counter, Gauge, Histogram, SECONDS};
+use crate::base::reason::Reason;
 
 /// The metrics of one route. Recording takes a handful of relaxed atomic additions, no lock and no lookup by name.
 ///
@@ -17,6 +18,7 @@ pub struct RouteMetrics {
     pub(super) in_flight: Gauge,
     pub(super) sizes: OnceLock<Box<Sizes>>,
     pub(super) methods: [OnceLock<Box<MethodMetrics>>; METHODS.len()],
+    pub(super) auth_failures: OnceLock<Box<AuthFailures>>,
     /// One bit for each of [`METHODS`]: shown at 0 before the first request.
     expected: AtomicU16,
 }
@@ -24,6 +26,30 @@ pub struct RouteMetrics {
 /// `method` as a label: the methods HTTP knows, and one word for all others.
 pub(super) const METHODS: [&str; 11] =
     ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE", "QUERY", "_OTHER"];
+
+/// What was shown to prove who it is.
+pub(super) const SCHEMES: [&str; 4] = ["none", "jwt", "api_key", "mtls"];
+
+/// Why that did not do.
+pub(super) const AUTH_REASONS: [Reason; 13] = [
+    Reason::CredentialsRequired,
+    Reason::CertificateRequired,
+    Reason::CredentialsAmbiguous,
+    Reason::TokenMalformed,
+    Reason::TokenInvalid,
+    Reason::TokenExpired,
+    Reason::TokenNotYetValid,
+    Reason::TokenRevoked,
+    Reason::KeysUnavailable,
+    Reason::ApiKeyInvalid,
+    Reason::RoleMissing,
+    Reason::ScopeMissing,
+    Reason::RuleDenied,
+];
+
+/// By [`SCHEMES`] and [`AUTH_REASONS`]; made at the first failure.
+#[derive(Debug, Default)]
+pub(super) struct AuthFailures(pub(super) [[Counter; AUTH_REASONS.len()]; SCHEMES.len()]);
 
 #[derive(Debug)]
 pub(super) struct Sizes {
@@ -44,6 +70,7 @@ impl RouteMetrics {
             in_flight: Gauge::default(),
             sizes: OnceLock::new(),
             methods: Default::default(),
+            auth_failures: OnceLock::new(),
             expected: AtomicU16::new(0),
         }
     }
@@ -86,6 +113,16 @@ impl RouteMetrics {
         let sizes = self.sizes.get_or_init(Default::default);
         sizes.request.observe_ticks(request_body_bytes);
         sizes.response.observe_ticks(response_body_bytes);
+    }
+
+    /// A request was refused for who it is from, or is not: `scheme` is `none`, `jwt`, `api_key` or `mtls`.
+    pub fn auth_failed(&self, scheme: &str, reason: Reason) {
+        let scheme = SCHEMES.iter().position(|known| *known == scheme).unwrap_or(0);
+        let reason = AUTH_REASONS.iter().position(|known| *known == reason);
+        let row = self.auth_failures.get_or_init(Default::default).0.get(scheme);
+        if let Some(counter) = row.zip(reason).and_then(|(row, reason)| row.get(reason)) {
+            counter.inc();
+        }
     }
 
     pub(super) fn expects(&self, method: usize) -> bool {

@@ -75,6 +75,13 @@ impl GatewayBuilder {
         self
     }
 
+    /// Replaces a text in the configuration, which has it.
+    pub fn replacing(mut self, text: &str, by: &str) -> Self {
+        assert!(self.config.contains(text), "the configuration has no {text}");
+        self.config = self.config.replace(text, by);
+        self
+    }
+
     /// Adds to the end of the configuration.
     pub fn and(mut self, more: &str) -> Self {
         self.config.push('\n');

@@ -10,6 +10,7 @@ pub mod postgres;
 mod raw;
 mod requests;
 mod tls;
+mod tokens;
 mod upstream;
 
 mod selftest;
@@ -24,6 +25,7 @@ pub use grpc::{frame, messages};
 pub use raw::{DeadPort, RawUpstream, Unreachable};
 pub use requests::{Client, Connection, RequestBuilder, Response, Streaming};
 pub use tls::{Authority, Identity, trusting};
+pub use tokens::{SECRET, Signer, key_set, unix_now};
 pub use upstream::{Seen, Upstream, UpstreamBuilder, upstream};
 
 /// Longest any step of a scenario may take. Only a broken gateway or a stuck machine ever waits this long.

@@ -1,0 +1,139 @@
+//! Expressions: `jwt.tenant == "acme" && path.id != "0"`. CEL (the Common Expression Language) over the same sources as
+//! templates.
+//!
+//! Compiled once, with the configuration. Three bounds keep what one costs small, whatever a client sends: its own length
+//! and number of parts, one comprehension at most, and how many values it may look at. A regex of `matches` is a literal
+//! of the operator's. What an expression does not refer to is not made for it.
+//!
+//! An expression that fails has no value: whoever asks denies then.
+
+mod facts;
+mod survey;
+#[cfg(test)]
+mod tests;
+
+use std::sync::{Arc, LazyLock};
+
+use cel::{Context, Env, IdedExpr};
+
+use self::facts::Budget;
+use self::survey::{Regexes, Survey, Use};
+use super::Mistake;
+use super::template::{Scope, Values};
+
+/// Longest expression.
+const TEXT_BYTES_MAX: usize = 2048;
+/// Deepest nesting of parentheses and calls.
+const DEPTH_MAX: u16 = 32;
+/// Longest story about a failure: it may show values.
+const STORY_BYTES_MAX: usize = 200;
+
+/// CEL's own functions and types, without optional values.
+static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| Arc::new(Env::stdlib().with_optional_support(false)));
+
+/// When an expression is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// To find the route: nobody knows yet who it is.
+    Routing,
+    /// To judge who it is.
+    Authorization,
+}
+
+/// An expression that is true or false, compiled.
+#[derive(Debug, Clone)]
+pub struct Expression {
+    text: Box<str>,
+    tree: IdedExpr,
+    /// What it refers to.
+    uses: Box<[Use]>,
+    /// The regexes of its `matches`, by the functions that these have become.
+    regexes: Regexes,
+}
+
+/// Why an expression is neither true nor false for a request: for the log.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Failed(String);
+
+impl Failed {
+    fn new(story: impl Into<String>) -> Self {
+        let mut story = story.into();
+        if story.len() > STORY_BYTES_MAX {
+            let end = (0..=STORY_BYTES_MAX).rev().find(|end| story.is_char_boundary(*end)).unwrap_or(0);
+            story.truncate(end);
+            story.push('…');
+        }
+        Self(story)
+    }
+}
+
+impl Expression {
+    /// Reads an expression; `scope` says what `path` has.
+    pub fn parse(text: &str, scope: Scope<'_>, stage: Stage) -> Result<Self, Mistake> {
+        let whole = 0..text.len();
+        if text.len() > TEXT_BYTES_MAX {
+            let message =
+                format!("the expression is {} bytes long, at most {TEXT_BYTES_MAX} are allowed", text.len());
+            return Err(Mistake::new(whole, message));
+        }
+        if text.trim().is_empty() {
+            return Err(Mistake::new(whole, "the expression is empty"));
+        }
+        let parser = ENV.parser().max_recursion_depth(DEPTH_MAX);
+        let (mut tree, info) =
+            parser.parse_with_source_info(text).map_err(|errors| not_cel(text, &errors))?;
+        let mut survey = Survey::new(text, &info, scope, stage);
+        survey.visit(&mut tree)?;
+        let (uses, regexes) = survey.done()?;
+        Ok(Self { text: text.into(), tree, uses, regexes })
+    }
+
+    /// As it is written.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it holds for a request.
+    ///
+    /// # Errors
+    /// If it has no value: something it refers to is missing, types do not fit, or there is more than it may look at.
+    pub fn holds(&self, values: &Values<'_>) -> Result<bool, Failed> {
+        let mut context = Context::with_env(ENV.clone());
+        let mut budget = Budget::default();
+        for used in &self.uses {
+            context.add_variable_from_value(used.root.name(), facts::of(used, values, &mut budget)?);
+        }
+        for (name, regex) in &self.regexes {
+            let regex = regex.clone();
+            let matches = move |text: Arc<String>| regex.is_match(text.as_bytes());
+            context.add_function(name, matches).map_err(|error| Failed::new(error.to_string()))?;
+        }
+        match cel::Value::resolve(&self.tree, &context) {
+            Ok(cel::Value::Bool(holds)) => Ok(holds),
+            Ok(other) => {
+                Err(Failed::new(format!("it is neither true nor false but a {:?}", other.type_of())))
+            }
+            Err(error) => Err(Failed::new(error.to_string())),
+        }
+    }
+}
+
+/// The first thing that the parser says, at its place.
+fn not_cel(text: &str, errors: &cel::ParseErrors) -> Mistake {
+    let Some(error) = errors.errors.first() else {
+        return Mistake::new(0..text.len(), "the expression cannot be read");
+    };
+    let message = error.msg.lines().next().unwrap_or_default().trim();
+    let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
+    let mistake = |at| Mistake::new(at, format!("the expression cannot be read: {message}"));
+    // Lines and columns from 1, columns in characters.
+    let place = || {
+        let line = usize::try_from(error.pos.0).ok()?.checked_sub(1)?;
+        let column = usize::try_from(error.pos.1).ok()?.checked_sub(1)?;
+        let start = text.split_inclusive('\n').take(line).map(str::len).sum::<usize>();
+        let (offset, c) = text.get(start..)?.char_indices().nth(column)?;
+        Some(start + offset..start + offset + c.len_utf8())
+    };
+    mistake(place().unwrap_or(0..text.len()))
+}
