@@ -444,12 +444,12 @@ fn histogram<const N: usize>(
     cell: &Histogram,
 ) -> fmt::Result {
     let reading = cell.read();
-    family.encode_family(labels)?.encode_histogram::<NoLabelSet>(
-        reading.sum,
-        reading.count,
-        &reading.buckets,
-        None,
-    )
+    let (sum, count, buckets) = (reading.sum, reading.count, &reading.buckets[..]);
+    if labels.is_empty() {
+        // A family of no labels would be written with empty braces, which no reader takes.
+        return family.encode_histogram::<NoLabelSet>(sum, count, buckets, None);
+    }
+    family.encode_family(labels)?.encode_histogram::<NoLabelSet>(sum, count, buckets, None)
 }
 
 /// Prometheus' text format 0.0.4 from OpenMetrics text: there a counter's family is called as its samples, an info is

@@ -52,6 +52,10 @@ fn both_formats_parse_strictly() {
         (r#"edgeward_connections_rejected_total{listener="public",reason="connections"}"#, 1.0),
         (r#"edgeward_tls_handshake_failures_total{listener="public",reason="timeout"}"#, 1.0),
         (r#"edgeward_http2_connection_errors_total{listener="public",code="ENHANCE_YOUR_CALM"}"#, 1.0),
+        (r#"edgeward_jwks_refresh_total{issuer="idp",result="success"}"#, 1.0),
+        (r#"edgeward_jwks_refresh_total{issuer="idp",result="timeout"}"#, 1.0),
+        (r#"edgeward_jwks_refresh_total{issuer="idp",result="too_large"}"#, 0.0),
+        (r#"edgeward_jwks_last_success_timestamp_seconds{issuer="idp"}"#, 1_700_000_000.0),
         ("edgeward_access_log_records_total", 5.0),
         ("edgeward_access_log_dropped_total", 7.0),
         ("edgeward_access_log_failed_total", 0.0),
@@ -155,7 +159,8 @@ fn threads_count_together() {
     assert_eq!(page.samples[r#"edgeward_http_request_size_bytes_sum{route="users"}"#], 4000.0);
 }
 
-type Held = (Arc<RouteMetrics>, Arc<UpstreamMetrics>, Arc<ServerMetrics>, InFlight, OpenConnection);
+type Held =
+    (Arc<RouteMetrics>, Arc<UpstreamMetrics>, Arc<ServerMetrics>, InFlight, OpenConnection, Arc<JwksMetrics>);
 
 fn busy_process() -> (Arc<Metrics>, Held) {
     let metrics = Metrics::new();
@@ -190,7 +195,10 @@ fn busy_process() -> (Arc<Metrics>, Held) {
     listener.handshake_failed("timeout");
     listener.http2_error("ENHANCE_YOUR_CALM");
     let connection = listener.open();
-    (metrics, (route, upstream, server, in_flight, connection))
+    let keys = metrics.key_set("idp");
+    keys.succeeded(UNIX_EPOCH + Duration::from_secs(1_700_000_000));
+    keys.failed("timeout");
+    (metrics, (route, upstream, server, in_flight, connection, keys))
 }
 
 #[derive(Default)]
