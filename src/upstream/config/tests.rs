@@ -127,7 +127,7 @@ fn mistakes_elsewhere() {
     refused(&with("balance = { sticky = \"s\" }"), "\"sticky\" is not available in this version");
     refused(&with("balance = { hash = \"cookie:a\" }"), "is neither \"ip\" nor \"header:NAME\"");
     refused(&with("balance = { hash = \"header: \" }"), "names no header");
-    refused(&with("max_requests = 5"), "max_requests");
+    refused(&with("max_requests = -5"), "max_requests: -5 is not between 0 and");
     refused(&with("host = \"a b\""), "is neither \"client\" nor \"server\" nor a host name");
     refused(&with("timeouts = { read = \"0s\" }"), "timeouts.read: must be longer than 0");
     refused(&with("health_check = { path = \"health\" }"), "health_check.path: \"health\" is not a path");
