@@ -36,8 +36,8 @@ use crate::telemetry::metrics::Metrics;
 
 /// How long the last records may take to be written when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a start waits for the store: it then knows what was revoked.
-const LEARN_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a start waits for a store that answers: it then knows what was revoked.
+const LEARN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long worker threads may take to let go of what they serve; each is interrupted at its next await.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 /// Connections of the admin listener and the sample services: kept apart from those of the gateway.
