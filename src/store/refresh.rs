@@ -14,7 +14,12 @@ pub enum Rotation {
         family: String,
     },
     /// It had been used before: the family has ended.
-    Reused,
+    Reused {
+        /// Whose it is.
+        user: String,
+        /// Whether that ends the family, which had not ended before.
+        ends: bool,
+    },
     /// Its time is over, or its family has ended.
     Expired,
     /// Nobody knows it.
@@ -82,8 +87,8 @@ impl Store {
                             let taken = used.is_none()
                                 && sqlx::query(USE).bind(&old_hash[..]).bind(now).execute(&mut *tx).await?.rows_affected() == 1;
                             if !taken {
-                                sqlx::query(END).bind(&family).bind(now).execute(&mut *tx).await?;
-                                Rotation::Reused
+                                let ended = sqlx::query(END).bind(&family).bind(now).execute(&mut *tx).await?;
+                                Rotation::Reused { user, ends: ended.rows_affected() > 0 }
                             } else if sqlx::query(EXTEND).bind(&family).bind(expires_at).execute(&mut *tx).await?.rows_affected() == 0 {
                                 // It ended since it was looked at.
                                 Rotation::Expired
@@ -100,6 +105,15 @@ impl Store {
                     }
                 }
             }))
+        })
+        .await
+    }
+
+    /// Ends the family called `family`, if there is one.
+    pub async fn end_family(&self, family: &str, now: i64) -> Result<(), StoreError> {
+        self.call(async {
+            on!(self, pool => sqlx::query(END).bind(family).bind(now).execute(pool).await?.rows_affected());
+            Ok(())
         })
         .await
     }

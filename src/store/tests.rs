@@ -76,7 +76,9 @@ async fn refresh_tokens(store: &Store) {
     assert_eq!(rotate(1, 2, NOW).await, rotated);
     assert_eq!(rotate(2, 3, NOW + 99).await, rotated);
     // A used one comes again: neither of the thief's and the owner's holds any more.
-    assert_eq!(rotate(1, 4, NOW + 99).await, Rotation::Reused);
+    let reused = |ends| Rotation::Reused { user: "alice".to_owned(), ends };
+    assert_eq!(rotate(1, 4, NOW + 99).await, reused(true));
+    assert_eq!(rotate(1, 4, NOW + 99).await, reused(false), "once is enough");
     assert_eq!(rotate(3, 5, NOW + 99).await, Rotation::Expired);
     assert_eq!(rotate(5, 6, NOW).await, Rotation::Unknown, "what was not rotated is not known");
 
@@ -87,12 +89,17 @@ async fn refresh_tokens(store: &Store) {
     store.end_family_of(&hash(99), NOW).await.unwrap();
     assert_eq!(rotate(21, 22, NOW).await, Rotation::Expired, "it was logged out");
 
+    store.begin_family("f5", "alice", "local", &hash(25), NOW + 100, NOW).await.unwrap();
+    store.end_family("f5", NOW).await.unwrap();
+    store.end_family("f9", NOW).await.unwrap();
+    assert_eq!(rotate(25, 26, NOW).await, Rotation::Expired, "it was ended by its name");
+
     // Of many at once one gets the next; for the others it was reuse.
     store.begin_family("f4", "alice", "local", &hash(31), NOW + 100, NOW).await.unwrap();
     let all = (40..48).map(|new| rotate(31, new, NOW));
     let outcomes = futures_util::future::join_all(all).await;
     let rotated = outcomes.iter().filter(|outcome| matches!(outcome, Rotation::Rotated { .. })).count();
-    assert!(rotated == 1 && outcomes.contains(&Rotation::Reused), "{outcomes:?}");
+    assert!(rotated == 1 && outcomes.contains(&reused(true)), "{outcomes:?}");
     for new in 40..48 {
         assert!(
             !matches!(rotate(new, 60 + new, NOW).await, Rotation::Rotated { .. }),
