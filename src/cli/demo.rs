@@ -3,6 +3,7 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,11 +12,14 @@ use socket2::{Domain, Socket, Type};
 use super::run::Prepared;
 use super::{OK, PROBLEMS, fail};
 use crate::app::Server;
-use crate::base::out;
+use crate::base::decode::Surroundings;
+use crate::base::{clock, out};
 use crate::config;
 use crate::config::snapshot::{BindAddress, Snapshot};
 use crate::demo::tour::{self, Places};
 use crate::demo::{Kind, Sample};
+use crate::identity::password::{Cost, hash};
+use crate::store::{Store, StoreUrl, User};
 
 /// The configuration where there is a checkout, to be edited and tried; elsewhere the same text.
 const CONFIG: &str = "conf/demo.toml";
@@ -49,12 +53,21 @@ pub(super) fn run(config: Option<&Path>, free_ports: bool) -> u8 {
         Ok(ports) => ports,
         Err(error) => return fail(&format!("there are no free ports: {error}")),
     };
+    if let Err(error) = add_users(&home.private) {
+        return fail(&format!("cannot make the demo's users: {error}"));
+    }
     let (config, built_in) = (home.config.clone(), home.text.clone());
+    let private = home.private.display().to_string();
     let exchange = ports.exchanged;
     // Edited where there is a checkout, so that a reload has something to do.
     let read = move || {
         let text = fs::read_to_string(&config).unwrap_or_else(|_| built_in.clone());
-        config::load_text(&config, &exchange_ports(&text, exchange), config::surroundings())
+        let env = |name: &str| match name {
+            PRIVATE => Some(private.clone()),
+            _ => std::env::var(name).ok(),
+        };
+        let surroundings = Surroundings { env: &env, ..config::surroundings() };
+        config::load_text(&config, &exchange_ports(&text, exchange), surroundings)
     };
     let prepared = match Prepared::load(Arc::new(read), out::complaints_are_read()) {
         Ok(prepared) => prepared,
@@ -89,25 +102,22 @@ pub(super) fn run(config: Option<&Path>, free_ports: bool) -> u8 {
 struct Home {
     config: PathBuf,
     text: String,
-    /// Where there is no checkout: a directory of our own, which goes with us.
-    temporary: Option<PathBuf>,
+    /// Where the store and the signing key are: a directory of our own, which goes with us.
+    private: PathBuf,
 }
 
 impl Home {
     fn find(given: Option<&Path>) -> io::Result<Self> {
         let config = given.unwrap_or(Path::new(CONFIG));
-        if given.is_some() || config.exists() {
-            return Ok(Self {
-                text: fs::read_to_string(config)?,
-                config: config.to_owned(),
-                temporary: None,
-            });
-        }
         let root = std::env::temp_dir().join(format!("edgeward-demo-{}", std::process::id()));
         // Not `create_dir_all`: what is there already may be another's.
-        fs::create_dir(&root)?;
-        let home =
-            Self { config: root.join(CONFIG), text: CONFIG_TEXT.to_owned(), temporary: Some(root.clone()) };
+        fs::DirBuilder::new().mode(0o700).create(&root)?;
+        let mut home = Self { config: config.to_owned(), text: String::new(), private: root.clone() };
+        if given.is_some() || config.exists() {
+            home.text = fs::read_to_string(config)?;
+            return Ok(home);
+        }
+        (home.config, home.text) = (root.join(CONFIG), CONFIG_TEXT.to_owned());
         fs::create_dir(root.join("conf"))?;
         fs::create_dir(root.join("certs"))?;
         for (name, text) in CERTS {
@@ -125,12 +135,36 @@ impl Home {
 
 impl Drop for Home {
     fn drop(&mut self) {
-        if let Some(root) = &self.temporary
-            && let Err(error) = fs::remove_dir_all(root)
-        {
-            out::complain(&format!("edgeward: cannot remove {}: {error}\n", root.display()));
+        if let Err(error) = fs::remove_dir_all(&self.private) {
+            out::complain(&format!("edgeward: cannot remove {}: {error}\n", self.private.display()));
         }
     }
+}
+
+/// The variable of the configuration that names [`Home::private`].
+const PRIVATE: &str = "EDGEWARD_DEMO";
+
+/// Who can log in, and as what.
+const USERS: [(&str, &str); 2] = [("ada", "analyst"), ("jonas", "customer")];
+
+/// Makes the store with its users.
+fn add_users(private: &Path) -> Result<(), String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    runtime.block_on(async {
+        let store = Store::new(StoreUrl::Sqlite(private.join("demo.db")));
+        for (name, role) in USERS {
+            let password = hash(&tour::password_of(name), Cost::default());
+            let user = User {
+                name: name.to_owned(),
+                password: password.map_err(|error| error.to_string())?,
+                roles: vec![role.to_owned()],
+                disabled: false,
+            };
+            store.add_user(&user, clock::unix_now()).await.map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    })
 }
 
 /// What stands in place of [`PORTS`].
@@ -220,10 +254,11 @@ mod tests {
     fn its_files_go_with_it() {
         let home = Home::find(None).unwrap();
         // The tests themselves run in a checkout.
-        assert!(home.temporary.is_none() && home.config.exists() && home.authority().exists());
-        let root = tempfile::tempdir().unwrap().keep();
-        let config = root.join("demo.toml");
-        drop(Home { config, text: String::new(), temporary: Some(root.clone()) });
-        assert!(!root.exists());
+        assert!(home.config.exists() && home.authority().exists());
+        let private = home.private.clone();
+        add_users(&private).unwrap();
+        assert!(private.join("demo.db").exists());
+        drop(home);
+        assert!(!private.exists());
     }
 }

@@ -39,6 +39,12 @@ pub fn stops(at: &Places) -> Vec<Stop> {
     let Places { gateway, secure, admin, users, orders, payments, authority } = at;
     let secure_port = secure.port();
     let authority = authority.display();
+    let login = |name: &str, more: &str| {
+        format!(
+            "curl -s {more}-H 'Content-Type: application/json' -d '{{\"username\":\"{name}\",\"password\":\"{}\"}}' http://{gateway}/login",
+            password_of(name)
+        )
+    };
     let stop = |shows, command, outcome: &'static [&'static str]| Stop { shows, command, outcome };
     vec![
         stop(
@@ -87,6 +93,32 @@ pub fn stops(at: &Places) -> Vec<Stop> {
             "This route is for 10.0.0.0/8 only, and you are not from there.",
             format!("curl -s http://{gateway}/internal/report"),
             &["access.ip_denied"],
+        ),
+        stop(
+            "This one is for analysts, and asks who you are.",
+            format!("curl -si http://{gateway}/api/report"),
+            &["401", "auth.credentials_required"],
+        ),
+        stop(
+            "Ada is one: she logs in with her password …",
+            login("ada", ""),
+            &["\"access_token\"", "\"refresh_token\""],
+        ),
+        stop(
+            "… and her token opens it.",
+            format!(
+                "curl -s -H \"Authorization: Bearer $({})\" http://{gateway}/api/report",
+                login("ada", "-H 'Accept: text/plain' ")
+            ),
+            &["\"userId\""],
+        ),
+        stop(
+            "Jonas has another role.",
+            format!(
+                "curl -s -H \"Authorization: Bearer $({})\" http://{gateway}/api/report",
+                login("jonas", "-H 'Accept: text/plain' ")
+            ),
+            &["auth.role_missing"],
         ),
         stop(
             "TLS with the development certificate, and HTTP/2 because curl offers it.",
@@ -141,6 +173,11 @@ pub fn stops(at: &Places) -> Vec<Stop> {
             &["edgeward_http_requests_total"],
         ),
     ]
+}
+
+/// The password of a user of the demo. Printed with the tour: it protects nothing.
+pub fn password_of(name: &str) -> String {
+    format!("{name}-demo-password")
 }
 
 /// The tour as it is printed: a comment and a command each, to be pasted into a shell.
