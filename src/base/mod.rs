@@ -11,6 +11,7 @@ pub mod origin;
 pub mod out;
 pub mod peer;
 pub mod problem;
+pub mod quality;
 pub mod reason;
 pub mod registry;
 pub mod respond;

@@ -328,6 +328,7 @@ fn target(text: &mut String, route: &Route, values: &Values<'_>) {
             line(text, "answer", &format!("405 route.method_not_allowed, Allow: {}", files::METHODS));
         }
         Target::Files(site) => line(text, "file", &file(site, &rewritten)),
+        Target::Login(target) => line(text, "answer", &target.login.describe(target.step)),
         Target::Nothing => line(text, "answer", "404 route.not_found"),
     }
     if let Some(rules) = &route.response {

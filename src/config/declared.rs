@@ -15,6 +15,7 @@ pub(super) struct Declared {
     /// Of `[identity.providers]`.
     pub(super) providers: IndexSet<String>,
     pub(super) rate_limits: IndexSet<String>,
+    pub(super) has_store: bool,
     pub(super) listener_names: IndexSet<String>,
     /// In the order of the file.
     pub(super) listeners: Vec<Origin>,
@@ -39,6 +40,7 @@ impl Declared {
             upstreams: named("upstreams"),
             providers: keys(root.get("identity").and_then(|identity| identity.get("providers"))),
             rate_limits: named("rate_limits"),
+            has_store: root.get("store").is_some(),
             listener_names: elements("listeners").iter().filter_map(name).collect(),
             listeners: origins("listeners"),
             routes: origins("routes"),

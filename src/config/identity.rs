@@ -5,6 +5,7 @@ use std::sync::Arc;
 use http::HeaderName;
 use indexmap::IndexMap;
 
+use super::login::LoginRaw;
 use crate::base::decode::{Decoder, Node, Shape, Value, quote};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::{At, Origin};
@@ -37,6 +38,8 @@ keys! {
         api_key: ApiKeyPlacesRaw = ApiKeyPlacesRaw::default(),
         /// Who vouches for tokens, by name.
         providers: IndexMap<String, At<ProviderRaw>> = IndexMap::new(),
+        /// Logging in with a name and a password; absent = none does.
+        login: optional LoginRaw,
     }
 }
 

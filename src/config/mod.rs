@@ -11,6 +11,7 @@ pub mod diff;
 mod files;
 pub mod identity;
 pub mod log;
+pub mod login;
 mod merge;
 mod pairs;
 pub mod process;

@@ -9,7 +9,7 @@ use super::log::LogRaw;
 use super::process::{AdminRaw, LimitsRaw, ListenerRaw, ServerRaw};
 use super::route::{ROUTE_DEFAULTS, RouteRaw};
 use crate::base::decode::{
-    Decoder, Entry, Key, Keys, Kind, Node, Presence, Shape, TableShape, Value, check_partial,
+    Decoder, Entry, Key, Keys, Kind, Node, Presence, Shape, TableShape, Value, check_partial, decode_str,
 };
 use crate::base::origin::{At, Origin};
 use crate::identity::consumers::ConsumerRaw;
@@ -90,6 +90,16 @@ impl Value for RouteDefaults {
 
     fn render(&self) -> String {
         self.0.as_ref().map_or_else(|| "{}".to_owned(), |raw| raw.render())
+    }
+}
+
+impl RouteDefaults {
+    /// The route they come to by themselves, for `/*` and without a target; `None` if they are broken.
+    pub(super) fn route(&self) -> Option<RouteRaw> {
+        match &self.0 {
+            Some(route) => Some((**route).clone()),
+            None => decode_str::<Self>("").0?.0.map(|route| *route),
+        }
     }
 }
 

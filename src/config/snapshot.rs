@@ -21,8 +21,10 @@ pub use crate::base::decode::Setting;
 use crate::base::origin::{Origin, Sources};
 use crate::files::Site;
 use crate::identity::directory::Configured;
+use crate::identity::login::{Login, Step};
 use crate::identity::provider::Provider;
 use crate::policy;
+use crate::policy::rate_limit;
 use crate::policy::rate_limit::RateLimit;
 use crate::policy::transform::{RequestRules, Rules};
 use crate::routing::template::{Template, push_visible};
@@ -259,6 +261,17 @@ pub struct Redirect {
     pub to: Template,
 }
 
+/// One of the paths of `[identity.login]`.
+#[derive(Debug, Clone)]
+pub struct LoginTarget {
+    /// What answers.
+    pub login: Arc<Login>,
+    /// What is asked for.
+    pub step: Step,
+    /// Limits that count by the account, which the body names.
+    pub limits: rate_limit::Limits,
+}
+
 /// What answers a route's requests.
 #[derive(Debug)]
 pub enum Target {
@@ -270,6 +283,8 @@ pub enum Target {
     Respond(Arc<http::Response<Bytes>>),
     /// Files below a directory.
     Files(Arc<Site>),
+    /// Logins, and what belongs to them.
+    Login(LoginTarget),
     /// Nothing: no route matched.
     Nothing,
 }

@@ -2,7 +2,7 @@
 
 use http::header::{self, HeaderMap};
 
-use super::quality::weights;
+use crate::base::quality::weights;
 
 /// A content coding and the ending of files that have it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::answer::date;
 use super::open::{Facts, Found, Refused, Root};
 use super::path::{FilePath, is_served};
-use super::quality::weights;
+use crate::base::quality::weights;
 use crate::routing::escape::push_segment;
 
 /// Entries shown: a directory may hold more than anybody wants to read, or we to keep.

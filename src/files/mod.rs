@@ -12,7 +12,6 @@ mod config;
 mod listing;
 mod open;
 mod path;
-mod quality;
 mod range;
 #[cfg(test)]
 mod tests;

@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 
 use super::directory::Directory;
 use super::jwks::{Fetch, JwksUrl, Offline, Remote};
+use super::login::Live as Logins;
 use super::provider::{Provider, Settings};
+use crate::base::clock;
 use crate::base::registry::Registry;
 use crate::store::{Store, StoreUrl, WeakStore};
 use crate::telemetry::metrics::Metrics;
@@ -21,6 +23,7 @@ pub struct Live {
     providers: Registry<(String, u64), Provider>,
     key_sets: Registry<(Arc<str>, String), Remote>,
     directory: Arc<Directory>,
+    logins: Arc<Logins>,
     /// Those that snapshots hold: the one of the process, and another one that a reload asks for in vain.
     stores: Mutex<Vec<WeakStore>>,
 }
@@ -29,6 +32,7 @@ impl Live {
     /// Nothing known yet; key sets are got by `fetch`.
     pub fn new(metrics: Arc<Metrics>, fetch: Arc<dyn Fetch>) -> Arc<Self> {
         Arc::new(Self {
+            logins: Logins::new(metrics.clone(), clock::now()),
             metrics,
             fetch,
             providers: Registry::default(),
@@ -46,6 +50,11 @@ impl Live {
     /// Who is known: the same for as long as the process lives.
     pub fn directory(&self) -> &Arc<Directory> {
         &self.directory
+    }
+
+    /// What logins share: the threads for passwords, and who was wrong how often.
+    pub fn logins(&self) -> &Arc<Logins> {
+        &self.logins
     }
 
     /// The store at `url`: the one there is if that is where it is. Asks it nothing.

@@ -12,6 +12,7 @@ pub mod jwks;
 pub mod jwt;
 pub mod keys;
 pub mod live;
+pub mod login;
 pub mod password;
 pub mod principal;
 pub mod provider;

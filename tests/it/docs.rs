@@ -280,3 +280,8 @@ async fn the_commands_of_the_operations_page_exist() {
         assert_eq!(ran.status, 0, "edgeward {word}: {}", ran.stderr);
     }
 }
+
+#[tokio::test]
+async fn every_block_about_logins_does_what_it_says() {
+    every_block("docs/login.md", 4).await;
+}

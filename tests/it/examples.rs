@@ -5,6 +5,8 @@ use std::path::Path;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use edgeward::identity::password::{Cost, hash};
+use edgeward::store::{Store, StoreUrl, User};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -42,6 +44,24 @@ async fn the_node_gateway_asks_for_all_roles_and_passes_the_payload_on() {
     get("/reports/7", json!(["auditor", "user"])).await.expect_status(200);
     gw.get("/users").await.expect_problem(401, "auth.credentials_required");
     gw.get("/status").await.expect_status(200);
+
+    // Its login: a name and a password for the bare token.
+    let store = Store::new(StoreUrl::Sqlite(gw.directory().join("run/users.db")));
+    let password = hash("secret", Cost { memory_kib: 1024, passes: 1 }).unwrap();
+    let user = User { name: "ada".into(), password, roles: vec!["user".into()], disabled: false };
+    store.add_user(&user, 1).await.unwrap();
+    let log_in = |password: &str| {
+        let body = json!({ "username": "ada", "password": password }).to_string();
+        let request = gw.request("POST", "/login").header("content-type", "application/json");
+        request.header("accept", "text/plain").body(body)
+    };
+    log_in("wrong").await.expect_problem(401, "login.failed");
+    let token = format!("Bearer {}", log_in("secret").await.expect_status(200).text());
+    let echo = gw.get("/users").header("authorization", &token).await.expect_status(200).echo();
+    let payload: Value =
+        serde_json::from_slice(&STANDARD.decode(echo.header("gatewayauth").unwrap()).unwrap()).unwrap();
+    assert_eq!((&payload["sub"], &payload["roles"]), (&json!("ada"), &json!(["user"])));
+    gw.get("/reports/7").header("authorization", &token).await.expect_problem(403, "auth.role_missing");
 }
 
 #[tokio::test]

@@ -35,6 +35,7 @@ mod h2_refusals;
 mod health;
 mod hostile;
 mod https;
+mod login;
 mod malformed;
 mod memory;
 mod metrics;

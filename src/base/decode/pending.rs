@@ -13,15 +13,8 @@ const ROUTE: &[&str] =
 
 const AUTH: &[&str] = &["roles", "any_role", "scopes", "plan", "when"];
 
-const IDENTITY: &[&str] = &[
-    "roles_header",
-    "claims_header",
-    "claims_encoding",
-    "consumer_header",
-    "keep_authorization",
-    "api_key",
-    "login",
-];
+const IDENTITY: &[&str] =
+    &["roles_header", "claims_header", "claims_encoding", "consumer_header", "keep_authorization", "api_key"];
 
 const PENDING: &[(&str, &[&str])] = &[
     ("", &["cluster", "cache", "brokers", "plans"]),

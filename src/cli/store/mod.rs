@@ -18,9 +18,11 @@ use serde_json::Value;
 use super::{OK, fail, print, run};
 use crate::app::{control, user as account};
 use crate::base::decode::quote;
+use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::At;
 use crate::base::{clock, out};
 use crate::config::{self, Loaded, render};
+use crate::identity::password::Cost;
 use crate::store::{Issued, Store, StoreError, StoreUrl};
 
 pub(super) use consumer::run as consumer;
@@ -145,11 +147,20 @@ impl Session {
 
     /// The access tokens of users: what the provider of logins issues.
     fn issued(&self) -> Option<Issued<'_>> {
-        let raw = self.loaded.raw.as_ref()?;
-        let mut signing =
-            raw.identity.providers.iter().filter(|(_, provider)| provider.signing_key.is_some());
-        let (provider, _) = signing.next()?;
+        let identity = &self.loaded.raw.as_ref()?.identity;
+        let mut signing = identity.providers.iter().filter(|(_, provider)| provider.signing_key.is_some());
+        let provider = match &identity.login {
+            Some(login) => &login.provider.value,
+            None => signing.next()?.0,
+        };
         Some(Issued { provider, kept_until: self.now + KEPT })
+    }
+
+    /// What hashing a password costs.
+    fn password_cost(&self) -> Cost {
+        let login = self.loaded.raw.as_ref().and_then(|raw| raw.identity.login.as_ref());
+        // What is wrong with it shows when it is used.
+        login.map_or_else(Cost::default, |login| login.passwords.cost("", &mut Diagnostics::default()))
     }
 
     /// `value` for scripts, or `text` for people.

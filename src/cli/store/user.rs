@@ -7,26 +7,29 @@ use serde_json::json;
 use super::args::User as Command;
 use super::{Failure, PAGE, Session, columns, missing, on_store, password};
 use crate::cli::fail;
-use crate::identity::password::{Cost, hash};
+use crate::identity::password::hash;
 use crate::store::{User, UserChange};
 
 /// Carries `command` out.
 pub(in crate::cli) fn run(config: Option<&Path>, command: Command, json: bool) -> u8 {
-    // Asked for, and worked on, before anything is connected.
-    let hashed = match &command {
+    // Asked for before anything is connected.
+    let password = match &command {
         Command::Add { name, password: from, .. } | Command::Passwd { name, password: from } => {
-            let read = password::read(name, from.password_stdin);
-            match read.and_then(|text| hash(&text, Cost::default()).map_err(|error| error.to_string())) {
-                Ok(hashed) => hashed,
+            match password::read(name, from.password_stdin) {
+                Ok(password) => Some(password),
                 Err(why) => return fail(&why),
             }
         }
-        _ => String::new(),
+        _ => None,
     };
-    on_store(config, json, async |session| work(session, command, hashed).await)
+    on_store(config, json, async |session| work(session, command, password).await)
 }
 
-async fn work(session: &Session, command: Command, hashed: String) -> Result<String, Failure> {
+async fn work(session: &Session, command: Command, password: Option<String>) -> Result<String, Failure> {
+    let hashed = match password.map(|password| hash(&password, session.password_cost())).transpose() {
+        Ok(hashed) => hashed.unwrap_or_default(),
+        Err(error) => return Err(Failure(error.to_string())),
+    };
     let (name, change) = match command {
         Command::Add { name, roles, .. } => {
             let user = User { name, password: hashed, roles, disabled: false };

@@ -5,6 +5,7 @@
 
 mod claims;
 mod limits;
+mod login;
 mod route;
 #[cfg(test)]
 mod tests;
@@ -160,12 +161,14 @@ impl Compiler<'_> {
         let providers = self.providers(&mut outline, out);
         let consumers = self.consumers(&mut outline, out);
         let rate_limits = self.rate_limits(out);
+        let login = self.login(&providers, out);
         let identity = raw.identity.compile(out);
         let parties = Parties {
             providers: &providers,
             directory: self.runtime.identity.directory(),
             places: &identity.places,
             limits: &rate_limits,
+            login: login.as_ref(),
         };
         let routes = self.routes(&upstreams, parties, out);
         self.check_claims(out);

@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use indexmap::IndexMap;
 
 use super::limits::RateLimits;
-use super::{Compiler, check_name};
+use super::{Compiler, check_name, login};
 use crate::base::decode::{Value, join_key, quote};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::names::nearest;
@@ -15,8 +15,9 @@ use crate::base::origin::{At, Origin};
 use crate::config::declared::Declared;
 use crate::config::process::ListenerRaw;
 use crate::config::route::{RedirectRaw, RouteRaw, TimeoutRaw};
-use crate::config::snapshot::{Redirect, Route, RouteTimeout, Target};
+use crate::config::snapshot::{LoginTarget, Redirect, Route, RouteTimeout, Target};
 use crate::identity::directory::Directory;
+use crate::identity::login::Login;
 use crate::identity::provider::Provider;
 use crate::policy;
 use crate::policy::auth::{AuthRaw, Known, Places};
@@ -43,16 +44,20 @@ pub(super) struct Parties<'a> {
     pub(super) directory: &'a Arc<Directory>,
     pub(super) places: &'a Arc<Places>,
     pub(super) limits: &'a RateLimits,
+    /// Answers logins.
+    pub(super) login: Option<&'a Arc<Login>>,
 }
 
 impl Compiler<'_> {
     /// All routes, in the order of the file; their ids are their places in it.
     pub(super) fn routes(self, upstreams: &Upstreams, parties: Parties<'_>, out: &mut Diagnostics) -> Routes {
+        let made = parties.login.map(|login| (login, self.login_routes(login, parties.limits, out)));
         let mut names = Names::default();
         let mut specs = Vec::with_capacity(self.raw.routes.len());
         let mut routes = Vec::with_capacity(self.raw.routes.len());
-        let positions = Declared::positions(&self.declared.routes, &self.raw.routes);
-        for ((id, at), position) in (0_u32..).map(RouteId).zip(self.raw.routes.iter()).zip(positions) {
+        for ((id, at), position) in
+            (0_u32..).map(RouteId).zip(self.raw.routes.iter()).zip(self.route_positions())
+        {
             let path = format!("routes[{position}]");
             let name = names.take(at, &path, out);
             if !self.declared.has_target.get(position).is_some_and(|has| *has) {
@@ -62,7 +67,22 @@ impl Compiler<'_> {
             specs.push(self.spec(id, at, &path, out));
             routes.push(Arc::new(self.route(id, name, at, &path, (upstreams, parties), out)));
         }
+        if let Some((login, made)) = &made {
+            for ((step, at), id) in made.iter().zip(u32::try_from(routes.len()).unwrap_or(u32::MAX)..) {
+                let (id, name) = (RouteId(id), names.take(at, login::PATH, out));
+                specs.push(self.spec(id, at, login::PATH, out));
+                let route = self.route(id, name, at, login::PATH, (upstreams, parties), out);
+                let limits = self.account_limits(*step, parties.limits);
+                let target = LoginTarget { login: (*login).clone(), step: *step, limits };
+                routes.push(Arc::new(Route { target: Target::Login(target), ..route }));
+            }
+        }
         Routes { specs, routes, unmatched: Arc::new(self.unmatched(parties, out)) }
+    }
+
+    /// Where the routes stand in their files, those that are broken included.
+    pub(super) fn route_positions(self) -> Vec<usize> {
+        Declared::positions(&self.declared.routes, &self.raw.routes)
     }
 
     /// What the route asks of a request.
@@ -163,7 +183,7 @@ impl Compiler<'_> {
         self,
         raw: Option<&RouteRaw>,
         path: &str,
-        Parties { providers, directory, places, limits }: Parties<'_>,
+        Parties { providers, directory, places, limits, .. }: Parties<'_>,
         out: &mut Diagnostics,
     ) -> policy::Chain {
         let ip = raw.and_then(|raw| raw.ip.as_ref()).and_then(|ip| ip.compile(&format!("{path}.ip"), out));

@@ -12,9 +12,10 @@ use super::{connect, forward};
 use crate::base::clock;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
-use crate::config::snapshot::Target;
+use crate::config::snapshot::{LoginTarget, Target};
 use crate::files::{self, Site};
 use crate::identity::jwks::KeyWait;
+use crate::identity::login;
 use crate::proxy::Context;
 
 pub(in crate::proxy) enum Next {
@@ -36,6 +37,8 @@ pub(in crate::proxy) enum Answer {
     Preflight,
     /// What the route or the fallback says.
     Fixed(Arc<http::Response<Bytes>>),
+    /// What a login or its kin comes to.
+    Login(LoginTarget, Box<login::Request>),
     /// A file, or what is said in its place.
     File(Arc<Site>, Box<files::Request>),
 }
@@ -77,6 +80,11 @@ pub(in crate::proxy) fn start(
             )?;
             ctx.set_deadlines(&route);
             Ok(Next::Answer(Answer::File(site.clone(), Box::new(request))))
+        }
+        Target::Login(target) => {
+            let request = login::Request::read(&session.req_header().headers, ctx.client.address);
+            ctx.set_deadlines(&route);
+            Ok(Next::Answer(Answer::Login(target.clone(), Box::new(request))))
         }
         Target::Nothing => Err(Problem::new(Reason::RouteNotFound)),
     }

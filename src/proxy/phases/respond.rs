@@ -12,7 +12,7 @@ use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
 use super::dispatch::Answer;
-use super::{connect, forward};
+use super::{connect, forward, login};
 use crate::base::clock;
 use crate::base::problem::{Form, Problem};
 use crate::base::reason::Reason;
@@ -227,6 +227,7 @@ pub(in crate::proxy) async fn local(session: &mut Session, ctx: &mut Context, an
             }
             send(session, ctx, header, answer.body().clone()).await
         }
+        Answer::Login(target, request) => login::answer(session, ctx, target, *request).await,
         Answer::File(site, request) => file(session, ctx, site, *request).await,
     }
 }

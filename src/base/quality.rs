@@ -6,9 +6,7 @@ use http::HeaderValue;
 const ITEMS_MAX: usize = 32;
 
 /// The items of such a list and their weights in thousandths. What is no text is no item; a weight that is none is 0.
-pub(super) fn weights<'v>(
-    lines: impl Iterator<Item = &'v HeaderValue>,
-) -> impl Iterator<Item = (&'v str, u16)> {
+pub fn weights<'v>(lines: impl Iterator<Item = &'v HeaderValue>) -> impl Iterator<Item = (&'v str, u16)> {
     lines
         .filter_map(|line| line.to_str().ok())
         .flat_map(|line| line.split(','))
