@@ -366,7 +366,17 @@ fn policies(text: &mut String, snapshot: &Snapshot, route: &Route) {
     let rules = [route.request.as_ref().map(|_| "request"), route.response.as_ref().map(|_| "response")];
     let names: Vec<_> = route.guard.names().chain(rules.into_iter().flatten()).collect();
     text.push_str("\npolicies, in the order they run\n");
+    // Limits stand in two places of the order: each where it is asked.
+    let mut limits = [&route.guard.address_limits, &route.guard.limits].into_iter();
     for name in &names {
+        if *name == "rate_limits" {
+            let asked_here = limits.by_ref().find(|limits| !limits.is_empty());
+            for limit in asked_here.iter().flat_map(|limits| &limits.0) {
+                let place = snapshot.sources.describe(&limit.settings().origin);
+                line(text, name, &format!("{}: {}  ({place})", limit.name(), limit.describe()));
+            }
+            continue;
+        }
         let written = route.settings.iter().filter(|setting| setting.key.split('.').next() == Some(*name));
         let places: Vec<_> = written
             .map(|setting| {

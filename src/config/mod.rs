@@ -120,14 +120,15 @@ fn included_directories(raw: &ConfigRaw, sources: &Sources) -> Vec<PathBuf> {
 
 /// The environment of this process, and its files.
 pub fn surroundings() -> Surroundings<'static> {
-    Surroundings { env: &|name| std::env::var(name).ok(), read: &read_secret_file }
+    Surroundings { env: &|name| std::env::var(name).ok(), read: &read_named_file }
 }
 
-/// Most that is read of a file that holds a secret.
-const SECRET_FILE_BYTES_MAX: u64 = 1 << 20;
+/// Most that is read of a file that a value names: a byte more than the largest of them may have, a list of networks, so
+/// that none is cut short unnoticed.
+const NAMED_FILE_BYTES_MAX: u64 = (16 << 20) + 1;
 
-fn read_secret_file(path: &Path) -> io::Result<Vec<u8>> {
+fn read_named_file(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    std::fs::File::open(path)?.take(SECRET_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
+    std::fs::File::open(path)?.take(NAMED_FILE_BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(bytes)
 }

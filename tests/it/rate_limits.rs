@@ -254,10 +254,13 @@ async fn successes_can_be_skipped() {
 /// Headers count what they name; whoever has none counts by the address; networks that are allowed do not count.
 #[tokio::test]
 async fn keys_and_exemptions() {
+    // More than a mebibyte, of which the last line counts like the first.
+    let others = (0..90_000_u32).map(|n| format!("198.{}.{}.{}\n", 18 + n / 65_536, n / 256 % 256, n % 256));
+    let friends = format!("# ours\n{}203.0.113.0/24\n", others.collect::<String>());
     let gw = gateway("[server]\ntrusted_proxies = [\"127.0.0.1\"]\n")
         .and("[rate_limits.tenants]\nkey = \"header:X-Tenant\"\nlimits = [\"1/h\"]\nallow = [\"file:friends.txt\"]\n")
         .and("[[routes]]\npath = \"/*\"\nrespond = { text = \"ok\" }\nrate_limits = [\"tenants\"]\n")
-        .file("friends.txt", "# ours\n203.0.113.0/24\n")
+        .file("friends.txt", &friends)
         .start()
         .await;
     let from = async |client: &str, tenant: &str| {
@@ -364,4 +367,21 @@ async fn an_upstream_has_a_bound_of_its_own() {
     kind.await.unwrap().expect_status(200);
     eventually("a place", async || (gw.get("/").await.status == 200).then_some(())).await;
     eventually("a place", async || (gw.get("/kind/").await.text() == "ok").then_some(())).await;
+}
+
+/// `explain` says which limits a request meets, each in its place, and where they are written.
+#[tokio::test]
+async fn explain_shows_the_limits_that_a_request_meets() {
+    let ran = gateway("[rate_limits.address]\nkey = \"ip\"\nlimits = [\"5/s\", \"100/h\"]\nburst = 9\n")
+        .and("[rate_limits.own]\nkey = [\"subject\", \"route\"]\nconcurrent = 3\n")
+        .and("[[routes]]\npath = \"/a\"\nrespond = { text = \"in\" }\nrate_limits = [\"own\", \"address\"]\n")
+        .and("[routes.cors]\norigins = [\"https://app.example.com\"]\n")
+        .command(&["explain", "-c", "edgeward.toml", "GET", "http://localhost/a"])
+        .await;
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    let order = ran.stdout.split("policies, in the order they run").nth(1).unwrap();
+    let address = order.find("address: 5/s and 100/h by ip, 9 after a rest  (edgeward.toml:1)").unwrap();
+    let own = order.find("own: 3 at once by subject + route  (edgeward.toml:6)").unwrap();
+    let cors = order.find("cors.origins").unwrap();
+    assert!(cors < address && address < own, "{}", ran.stdout);
 }

@@ -36,12 +36,12 @@ impl Compiler<'_> {
         limits
     }
 
-    /// Those that a route names.
+    /// Those that a route names. `path` is that of the list; an account is known to `logins` only.
     pub(super) fn limits_of(
         self,
         names: &[At<String>],
         limits: &RateLimits,
-        path: &str,
+        (path, logins): (&str, bool),
         out: &mut Diagnostics,
     ) -> InOrder {
         let mut found = InOrder::default();
@@ -67,7 +67,7 @@ impl Compiler<'_> {
                 }
                 continue;
             };
-            if limit.settings().key.has(&Part::Account) {
+            if !logins && limit.settings().key.has(&Part::Account) {
                 let message =
                     format!("{} counts by the account that a login tries: no route has one", quote(name));
                 out.error("invalid-value", &name.origin, path, message)

@@ -197,7 +197,7 @@ impl Compiler<'_> {
             auth.compile(&path, Known { providers, directory, places, scope }, out)
         });
         let names = raw.map_or(&[][..], |raw| raw.rate_limits.as_slice());
-        let limits = self.limits_of(names, limits, &format!("{path}.rate_limits"), out);
+        let limits = self.limits_of(names, limits, (&format!("{path}.rate_limits"), false), out);
         let cors = raw.and_then(|raw| {
             let cors = raw.cors.as_ref()?;
             cors.compile(*raw.methods, &format!("{path}.cors"), out)

@@ -258,6 +258,11 @@ fn joined<'a>(mut values: impl Iterator<Item = &'a HeaderValue>) -> HeaderValue 
     text.value()
 }
 
+/// `10/15min`: so many in `per` nanoseconds, as rates are written.
+pub(super) fn rate(count: u64, per: u64) -> String {
+    format!("{count}/{}", period(per / NANOS))
+}
+
 /// `s`, `15min`: a period as rates are written.
 fn period(seconds: u64) -> Cow<'static, str> {
     const UNITS: [(&str, u64); 6] =
@@ -271,7 +276,7 @@ fn period(seconds: u64) -> Cow<'static, str> {
 }
 
 /// A list in the making.
-struct Text(SmallVec<[u8; 192]>);
+struct Text(SmallVec<[u8; 256]>);
 
 impl Write for Text {
     fn write_str(&mut self, text: &str) -> fmt::Result {

@@ -23,6 +23,9 @@ pub struct BucketRule {
 impl BucketRule {
     /// Nanoseconds in which `level` drains; rounded up.
     fn time_of(&self, level: u64) -> u64 {
+        if level == 0 {
+            return 0;
+        }
         let (level, per, drain) = (u128::from(level), u128::from(self.per), u128::from(self.count * PART));
         u64::try_from((level * per).div_ceil(drain)).unwrap_or(u64::MAX)
     }

@@ -86,8 +86,13 @@ impl Key {
 
     /// What it is, in one word for each kind: counters go on only under a key of the same kind.
     pub fn kind(&self) -> String {
+        format!("{}/{}", self.words(), self.ipv6_prefix)
+    }
+
+    /// Its parts, as they are written.
+    pub fn words(&self) -> String {
         let words: Vec<String> = self.parts.iter().map(Part::word).collect();
-        format!("{}/{}", words.join("+"), self.ipv6_prefix)
+        words.join(" + ")
     }
 
     /// The values of a request. What it has not got counts by its address: never by nothing, and never together with

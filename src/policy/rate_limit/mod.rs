@@ -123,6 +123,20 @@ impl RateLimit {
         &self.settings
     }
 
+    /// What it says, in words.
+    pub fn describe(&self) -> String {
+        let Rules { bucket, windows, concurrent, .. } = &*self.rules;
+        let shortest = bucket.iter().map(|rule| (rule.count, rule.per));
+        let all = shortest.chain(windows.iter().map(|rule| (rule.count, rule.per)));
+        let mut parts: Vec<String> = all.map(|(count, per)| answer::rate(count, per)).collect();
+        parts.extend(concurrent.map(|most| format!("{most} at once")));
+        let mut text = format!("{} by {}", parts.join(" and "), self.settings.key.words());
+        if let Some(rule) = bucket.filter(|rule| rule.burst != rule.count) {
+            text.push_str(&format!(", {} after a rest", rule.burst));
+        }
+        text
+    }
+
     /// Its counters.
     pub fn store(&self) -> &Arc<Store> {
         &self.counters.0

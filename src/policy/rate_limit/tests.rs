@@ -551,3 +551,12 @@ fn forged_headers_share_when_there_are_too_many() {
     assert_eq!(through, 101);
     assert_eq!(limit.store().keys(), 100);
 }
+
+#[test]
+fn a_limit_describes_itself() {
+    let both = Rules { concurrent: Some(20), ..rules(5, 1, 9, &[(10_000, 3600), (20_000, 86_400)]) };
+    let key = Key::new([Part::Subject, Part::Route], 56);
+    let text = limit(Settings { key, ..settings(both) }).describe();
+    assert_eq!(text, "5/s and 10000/h and 20000/day and 20 at once by subject + route, 9 after a rest");
+    assert_eq!(limit(settings(rules(10, 900, 10, &[]))).describe(), "10/15min by ip");
+}
