@@ -8,7 +8,7 @@ use edgeward::base::peer::PeerValues;
 use edgeward::ingress::head::{HeadScanner, Status};
 use edgeward::policy::trusted::TrustedProxies;
 use edgeward::proxy::client::Client;
-use edgeward::proxy::edit::{self, Forwarding, Identity, Way};
+use edgeward::proxy::edit::{self, Credentials, Forwarding, Identity, Way};
 use edgeward::proxy::received::Received;
 use http::Version;
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -57,7 +57,7 @@ fn forwarding(c: &mut Criterion) {
             request(&[("X-Forwarded-For", "198.51.100.1, 10.0.0.2"), ("X-Forwarded-Proto", "https")]),
         ),
     ];
-    let name_of_identity = http::HeaderName::from_static("x-auth-subject");
+    let names = [Some(http::HeaderName::from_static("x-auth-subject"))];
     for (name, peer, head) in cases {
         let peer = PeerValues::new(peer.parse().unwrap(), 8443, true);
         c.bench_function(&format!("client/{name}"), |b| {
@@ -68,7 +68,8 @@ fn forwarding(c: &mut Criterion) {
         c.bench_function(&format!("received/{name}"), |b| {
             b.iter(|| Received::read(black_box(&head.headers)).marks);
         });
-        let identity = Some(Identity { name: &name_of_identity, value: None });
+        let identity = Identity { names: &names, values: &[None] };
+        let credentials = Credentials { authorization: false, header: None, cookie: None };
         let version = Version::HTTP_11;
         let forwarding = Forwarding {
             peer: &peer,
@@ -78,6 +79,7 @@ fn forwarding(c: &mut Criterion) {
             trace_valid: true,
             marks,
             identity,
+            credentials,
         };
         let way = Way {
             version,

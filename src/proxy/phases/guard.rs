@@ -96,14 +96,14 @@ fn authenticate(auth: &Auth, view: &View<'_>, ctx: &mut Context) -> Result<Optio
     };
     match auth.identify(&shown) {
         Identified::Wait(wait) => return Ok(Some(wait)),
-        Identified::Refused(denied) => return Err(deny(denied, ctx)),
+        Identified::Refused(denied) => return Err(deny(*denied, ctx)),
         Identified::Known(principal) => ctx.principal = Some(principal),
         Identified::Nobody => {}
     }
     let holds =
         auth.authorize(ctx.principal.as_ref(), |when| view.with_values(ctx, |values| when.holds(values)));
     if let Err(denied) = holds {
-        return Err(deny(denied, ctx));
+        return Err(deny(*denied, ctx));
     }
     introduce(ctx);
     ctx.stripped = stripped(auth, view, ctx);
@@ -111,8 +111,8 @@ fn authenticate(auth: &Auth, view: &View<'_>, ctx: &mut Context) -> Result<Optio
 }
 
 /// Notes for log and metrics what the client is not told.
-fn deny(denied: Box<Denied>, ctx: &mut Context) -> Problem {
-    let Denied { problem, scheme, detail } = *denied;
+fn deny(denied: Denied, ctx: &mut Context) -> Problem {
+    let Denied { problem, scheme, detail } = denied;
     ctx.route.metrics.auth_failed(scheme, problem.reason);
     ctx.detail = Some(detail);
     problem
