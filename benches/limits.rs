@@ -64,8 +64,9 @@ fn principal(number: u32) -> Principal {
         scopes: Box::default(),
         claims: serde_json::Map::new(),
         payload: Box::default(),
+        forms: Default::default(),
     };
-    Principal { proof: Proof::Token(Arc::new(token)), consumer: None }
+    Principal { proof: Proof::Token(Arc::new(token)), consumer: None, until: None }
 }
 
 fn facts<'a>(number: u32, principal: Option<&'a Principal>) -> Facts<'a> {

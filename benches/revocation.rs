@@ -20,6 +20,7 @@ fn token(number: u32) -> Token {
         scopes: Box::default(),
         claims: serde_json::Map::new(),
         payload: Box::default(),
+        forms: Default::default(),
     }
 }
 

@@ -91,6 +91,7 @@ async fn what_is_refused_is_refused_in_the_words_of_the_standard() {
         |text: &str| format!("Bearer realm=\"shop\", error=\"invalid_token\", error_description=\"{text}\"");
     let two = "Bearer realm=\"shop\", error=\"invalid_request\", error_description=\"several tokens\"";
     let less = "Bearer realm=\"shop\", error=\"insufficient_scope\"";
+    #[expect(clippy::type_complexity, reason = "a table: path, headers, status, code, challenge, detail")]
     let cases: &[(&str, &[(&str, &str)], u16, &str, &str, &str)] = &[
         ("/1", &[], 401, "auth.credentials_required", "Bearer realm=\"shop\"", "nothing was shown of jwt"),
         (

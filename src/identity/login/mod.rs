@@ -176,7 +176,7 @@ fn bearer(headers: &HeaderMap) -> Result<Option<String>, Refusal> {
 #[derive(Debug)]
 pub struct Refused {
     /// What the client is told.
-    pub problem: Problem,
+    pub problem: Box<Problem>,
     /// What the log is told.
     pub detail: String,
     /// How it is counted.
@@ -186,7 +186,11 @@ pub struct Refused {
 impl Refused {
     /// For a limit that has no room for it.
     pub fn limited(problem: Problem) -> Self {
-        Self { problem, detail: "a rate limit of the account".to_owned(), outcome: "throttled" }
+        Self {
+            problem: Box::new(problem),
+            detail: "a rate limit of the account".to_owned(),
+            outcome: "throttled",
+        }
     }
 
     /// For a body that is longer than any of these.
@@ -202,7 +206,7 @@ impl Refused {
             Reason::StoreUnavailable | Reason::Internal | Reason::KeysUnavailable => "unavailable",
             _ => "failed",
         };
-        Self { problem: Problem::new(reason), detail: detail.into(), outcome }
+        Self { problem: Box::new(Problem::new(reason)), detail: detail.into(), outcome }
     }
 
     /// With what a 401 has to say (RFC 9110 section 15.5.2): that tokens are wanted here, and no more than the code says.
@@ -214,7 +218,7 @@ impl Refused {
     }
 
     fn after(mut self, retry_after: Duration) -> Self {
-        self.problem = self.problem.retry_after(retry_after);
+        self.problem.retry_after = Some(retry_after);
         self
     }
 }
