@@ -18,7 +18,7 @@ use edgeward::identity::principal::{Principal, Proof};
 use edgeward::identity::token::Token;
 use edgeward::policy::networks::Networks;
 use edgeward::policy::rate_limit::{
-    BucketRule, Facts, Key, Live, Modes, Part, RateLimit, Rules, Settings, Skip, WindowRule,
+    BucketRule, Facts, Key, Live, Modes, OnStoreFailure, Part, RateLimit, Rules, Settings, Skip, WindowRule,
 };
 use edgeward::telemetry::metrics::Metrics;
 
@@ -49,8 +49,9 @@ fn limit(part: Part, longer: &[(u64, u64)]) -> Arc<RateLimit> {
         message: None,
         status: 429,
         keys_max: 2_000_000,
+        on_store_failure: OnStoreFailure::Local,
     };
-    RateLimit::new(settings, &Live::default(), Metrics::new().limit("bench"))
+    RateLimit::new(settings, &Live::default(), None, Metrics::new().limit("bench"))
 }
 
 fn principal(number: u32) -> Principal {

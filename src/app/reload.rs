@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::descriptors;
 use crate::base::diagnostic::{Diagnostics, Severity};
 use crate::base::{clock, task};
+use crate::cluster::Slot;
 use crate::config::diff::{self, Changes};
 use crate::config::snapshot::{Current, Snapshot};
 use crate::config::tls::Sessions;
@@ -42,6 +43,8 @@ pub struct Origins {
     pub identity: Arc<Identity>,
     /// Has the counters of earlier configurations.
     pub limits: Arc<rate_limit::Live>,
+    /// Knows what this process shares with others.
+    pub cluster: Arc<Slot>,
     /// Keys of TLS sessions, which clients of earlier configurations hold tickets of.
     pub sessions: Arc<Sessions>,
     /// Gives handles by name.
@@ -67,6 +70,7 @@ impl Origins {
             metrics: self.metrics.clone(),
             access_queue: self.access.clone(),
             limits: self.limits.clone(),
+            cluster: self.cluster.clone(),
             sessions: self.sessions.clone(),
             generation,
             now: clock::now(),
@@ -285,7 +289,14 @@ pub(super) async fn warm(snapshot: &Snapshot) {
     }
     let upstreams = join_all(snapshot.upstreams.values().map(|upstream| upstream.warm()));
     let providers = join_all(snapshot.providers.values().map(|provider| provider.warm()));
-    if tokio::time::timeout(WARM_TIMEOUT, async { tokio::join!(upstreams, providers) }).await.is_err() {
+    // The first requests would find nobody to ask.
+    let shared = async {
+        if let Some(cluster) = &snapshot.cluster {
+            cluster.ready(WARM_TIMEOUT).await;
+        }
+    };
+    let all = async { tokio::join!(upstreams, providers, shared) };
+    if tokio::time::timeout(WARM_TIMEOUT, all).await.is_err() {
         tracing::debug!("not everything is warm yet");
     }
 }

@@ -7,6 +7,7 @@ use super::control::Status;
 use super::reload::Reloader;
 use crate::admin::{Check, Health};
 use crate::base::{clock, units};
+use crate::cluster::Cluster;
 use crate::config::snapshot::Current;
 use crate::identity::directory::{Directory, Facts};
 use crate::identity::provider::Provider;
@@ -38,10 +39,11 @@ pub(super) fn health(current: &Arc<Current>, reloader: &Arc<Reloader>, directory
     let bound = current.clone();
     let listeners: Check =
         Box::new(move || (true, "listeners".to_owned(), format!("{} bound", bound.load().listeners.len())));
-    let (upstreams, providers) = (current.clone(), current.clone());
+    let (upstreams, providers, clusters) = (current.clone(), current.clone(), current.clone());
     let (stores, directory) = (current.clone(), directory.clone());
     Health::new(vec![configuration, listeners])
         .detail(move || known(stores.load().store.as_ref(), &directory.facts()))
+        .detail(move || clusters.load().cluster.as_ref().map(|cluster| shared(cluster)).unwrap_or_default())
         .detail(move || upstreams.load().upstreams.values().map(|upstream| report(upstream)).collect())
         .detail(move || {
             let (snapshot, now) = (providers.load(), clock::now());
@@ -81,6 +83,12 @@ fn known(store: Option<&Store>, facts: &Facts) -> String {
         ));
     }
     text
+}
+
+/// What `/readyz?verbose` says of what instances share. Without Redis limits do as they say, so the process is ready.
+fn shared(cluster: &Cluster) -> String {
+    let (is_well, line) = cluster.status();
+    format!("[{}] cluster: {line}\n", if is_well { '+' } else { '-' })
 }
 
 /// What `/readyz?verbose` says of an upstream: a line for it, one for each name and server.

@@ -24,7 +24,9 @@ use crate::admin::Admin;
 use crate::base::origin::Origin;
 use crate::base::service::PlainService;
 use crate::base::{clock, task};
+use crate::cluster::Cluster;
 use crate::config::snapshot::{BindAddress, Current, Limits, Listener, Snapshot};
+use crate::identity::directory::Directory;
 use crate::identity::sync::Follower;
 use crate::ingress::connection::Connections;
 use crate::ingress::listen::{BindError, Bound};
@@ -272,7 +274,15 @@ impl Server {
             let signals = lifecycle::signals(lifecycle.sender())?;
             drop(task::spawn("signals", signals));
             drop(task::spawn("tunnels", tunnels.watch()));
+            if let Some(cluster) = &self.snapshot.cluster {
+                share(cluster, &directory, &data);
+            }
             reload::warm(&self.snapshot).await;
+            if let Some(cluster) = &self.snapshot.cluster
+                && !cluster.caught_up(LEARN_TIMEOUT).await
+            {
+                tracing::warn!("starting without what other instances have revoked");
+            }
             if let Some(follower) = &follower {
                 learn(follower).await;
                 drop(task::spawn("store", follower.clone().run()));
@@ -376,6 +386,14 @@ fn synchronise(follower: Option<Arc<Follower>>) -> Synchronise {
             }
         })
     })
+}
+
+/// Begins to share with other instances. On the threads that serve: requests wait for what comes over its connection.
+fn share(cluster: &Cluster, directory: &Arc<Directory>, data: &Runtime) {
+    let _entered = data.enter();
+    directory.share(cluster.revocations().clone());
+    let directory = directory.clone();
+    cluster.start(Arc::new(move |revocation| directory.hear(revocation)));
 }
 
 /// The pid file, written already unless another process is still to be replaced.

@@ -80,9 +80,8 @@ impl Prepared {
         let access = Queue::new(metrics.clone());
         let live = Live::new(metrics.clone(), Arc::new(System));
         let identity = Identity::new(metrics.clone(), Arc::new(Fetcher::new()));
-        let sessions = Arc::default();
-        let limits = Arc::default();
-        let origins = Origins { read, live, identity, limits, sessions, metrics, access, log };
+        let (limits, cluster, sessions) = (Arc::default(), Arc::default(), Arc::default());
+        let origins = Origins { read, live, identity, limits, cluster, sessions, metrics, access, log };
         let runtime = origins.runtime(1, Vec::new());
         let Compiled { sources, diagnostics, snapshot, .. } = (origins.read)().compile(&runtime);
         let text =

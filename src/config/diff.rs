@@ -21,6 +21,7 @@ pub struct Outline {
     providers: IndexMap<String, Part>,
     consumers: IndexMap<String, Part>,
     rate_limits: IndexMap<String, Part>,
+    cluster: Option<Part>,
 }
 
 /// One named table.
@@ -81,6 +82,15 @@ impl Outline {
             part.content = networks(&limit.allow);
             (name.clone(), part)
         });
+        let cluster = raw.cluster.as_ref().map(|cluster| {
+            let mut part = Part { origin: cluster.origin.clone(), ..Part::default() };
+            cluster.settings("", &cluster.origin, &mut part.settings);
+            // Its own place would show the password.
+            for setting in part.settings.iter_mut().filter(|setting| setting.key == "redis") {
+                setting.origin = cluster.origin.clone();
+            }
+            part
+        });
         Self {
             process,
             listeners: listeners.collect(),
@@ -88,6 +98,14 @@ impl Outline {
             providers: providers.collect(),
             consumers: consumers.collect(),
             rate_limits: rate_limits.collect(),
+            cluster,
+        }
+    }
+
+    /// Adds what is not shown of the cluster: its password, and what its files contain.
+    pub(super) fn cluster_content(&mut self, content: u64) {
+        if let Some(part) = &mut self.cluster {
+            part.content = content;
         }
     }
 
@@ -221,6 +239,7 @@ const SHOWN_MAX: usize = 50;
 pub fn needs_upgrade(old: &Snapshot, new: &Snapshot, out: &mut Diagnostics) {
     let (before, after) = (&old.outline, &new.outline);
     refuse_settings("", &before.process, &after.process, &Origin::Default, out);
+    refuse_cluster(before.cluster.as_ref(), after.cluster.as_ref(), out);
     for (name, part) in &after.listeners {
         match before.listeners.get(name) {
             Some(old) => {
@@ -242,6 +261,29 @@ pub fn needs_upgrade(old: &Snapshot, new: &Snapshot, out: &mut Diagnostics) {
             &format!("the listener {} is gone", quote(name)),
             out,
         );
+    }
+}
+
+fn refuse_cluster(old: Option<&Part>, new: Option<&Part>, out: &mut Diagnostics) {
+    match (old, new) {
+        (None, None) => {}
+        (None, Some(new)) => refuse("cluster", &new.origin, "[cluster] is new", out),
+        (Some(_), None) => refuse("cluster", &Origin::Default, "[cluster] is gone", out),
+        (Some(old), Some(new)) => {
+            let shown = |part: &Part| -> Vec<_> {
+                part.settings.iter().map(|setting| (setting.key.clone(), setting.value.clone())).collect()
+            };
+            if shown(old) != shown(new) {
+                refuse_settings("cluster.", &old.settings, &new.settings, &new.origin, out);
+            } else if old.content != new.content {
+                refuse(
+                    "cluster",
+                    &new.origin,
+                    "the password or the certificates of [cluster] are others",
+                    out,
+                );
+            }
+        }
     }
 }
 

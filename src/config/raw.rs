@@ -12,6 +12,7 @@ use crate::base::decode::{
     Decoder, Entry, Key, Keys, Kind, Node, Presence, Shape, TableShape, Value, check_partial, decode_str,
 };
 use crate::base::origin::{At, Origin};
+use crate::cluster::config::ClusterRaw;
 use crate::identity::consumers::ConsumerRaw;
 use crate::keys;
 use crate::policy::rate_limit::RateLimitRaw;
@@ -39,6 +40,8 @@ keys! {
         store: upgrade optional StoreRaw,
         /// Parties that use services, by name, beside those of the store.
         consumers: IndexMap<String, At<ConsumerRaw>> = IndexMap::new(),
+        /// What instances share over Redis: counters of limits, and revocations; absent = nothing.
+        cluster: upgrade optional ClusterRaw,
         /// What every upstream has unless it says otherwise.
         upstream_defaults: UpstreamDefaults = UpstreamDefaults,
         /// Groups of servers, by name.

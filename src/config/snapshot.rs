@@ -19,6 +19,7 @@ pub use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
 pub use super::tls::{CertificateFacts, ListenerTls, PolicyId};
 pub use crate::base::decode::Setting;
 use crate::base::origin::{Origin, Sources};
+use crate::cluster::Cluster;
 use crate::files::Site;
 use crate::identity::directory::Configured;
 use crate::identity::login::{Login, Step};
@@ -53,6 +54,8 @@ pub struct Snapshot {
     pub store: Option<Store>,
     /// `[consumers]`: what the directory gets to know with this configuration.
     pub consumers: Arc<Configured>,
+    /// `[cluster]`, if there is one: what instances share.
+    pub cluster: Option<Arc<Cluster>>,
     /// `[log]`.
     pub log: LogSettings,
     /// Finds the route of a request.
@@ -92,6 +95,7 @@ impl Snapshot {
                 identity: self.identity.clone(),
                 store: self.store.clone(),
                 consumers: Arc::default(),
+                cluster: self.cluster.clone(),
                 log: self.log.clone(),
                 table: Table::build(Vec::new()),
                 routes: Vec::new(),

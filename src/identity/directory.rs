@@ -8,8 +8,8 @@
 //! says.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
@@ -21,6 +21,7 @@ use super::revoked::RevokedSet;
 use super::token::{Refusal, Token};
 use crate::base::reason::Reason;
 use crate::base::secret::Secret;
+use crate::cluster::revocations::{Channel, Revocation};
 use crate::store::changes::Changes;
 use crate::store::{ConsumerRow, KeyRow, Revoked};
 
@@ -40,6 +41,8 @@ pub struct Directory {
     subjects: RevokedSet,
     known: Mutex<Known>,
     generation: watch::Sender<u64>,
+    /// Tells other instances what was revoked.
+    channel: OnceLock<Arc<Channel>>,
 }
 
 /// What the configuration says of consumers.
@@ -134,6 +137,7 @@ impl Default for Directory {
             subjects: RevokedSet::default(),
             known: Mutex::default(),
             generation: watch::Sender::new(0),
+            channel: OnceLock::new(),
         }
     }
 }
@@ -206,18 +210,61 @@ impl Directory {
             .is_some_and(|before| token.issued_at.is_none_or(|issued| issued <= before))
     }
 
-    /// Revokes in this process, at once; [`crate::store::Store::revoke_token`] tells the others. `provider` may be empty:
-    /// whoever issued it. The token expires at `expires_at`.
+    /// Revokes in this process, at once, and tells other instances over `[cluster]`;
+    /// [`crate::store::Store::revoke_token`] keeps it. `provider` may be empty: whoever issued it. The token expires at
+    /// `expires_at`.
     pub fn revoke_token(&self, provider: &str, jti: &str, expires_at: i64) {
-        self.tokens.add(provider, jti, i64::MAX, expires_at.saturating_add(KEPT_AFTER_END));
+        let (provider, id) = (provider.to_owned(), jti.to_owned());
+        self.revoke(Revocation::Token { provider, id, until: expires_at });
+    }
+
+    /// Revokes in this process, at once, and tells other instances: the tokens of `subject` that were issued at
+    /// `issued_before` or earlier; the last of them expires at `until`.
+    pub fn revoke_subject(&self, provider: &str, subject: &str, issued_before: i64, until: i64) {
+        let (provider, subject) = (provider.to_owned(), subject.to_owned());
+        self.revoke(Revocation::Subject { provider, subject, issued_before, until });
+    }
+
+    fn revoke(&self, revocation: Revocation) {
+        if self.add(&revocation) {
+            self.tell(revocation);
+        }
         self.changed();
     }
 
-    /// Revokes in this process, at once, the tokens of `subject` that were issued at `issued_before` or earlier; the last
-    /// of them expires at `until`.
-    pub fn revoke_subject(&self, provider: &str, subject: &str, issued_before: i64, until: i64) {
-        self.subjects.add(provider, subject, issued_before, until.saturating_add(KEPT_AFTER_END));
-        self.changed();
+    /// Another instance has revoked something.
+    pub fn hear(&self, revocation: &Revocation) {
+        if self.add(revocation) {
+            self.changed();
+        }
+    }
+
+    /// Tells other instances over `channel` what is revoked from now on. Only the first call does anything.
+    pub fn share(&self, channel: Arc<Channel>) {
+        // There is one for the life of the process.
+        let _another = self.channel.set(channel);
+    }
+
+    /// Whether that was not known before.
+    fn add(&self, revocation: &Revocation) -> bool {
+        let (set, provider, name, before) = match revocation {
+            Revocation::Token { provider, id, .. } => (&self.tokens, provider, id, i64::MAX),
+            Revocation::Subject { provider, subject, issued_before, .. } => {
+                (&self.subjects, provider, subject, *issued_before)
+            }
+        };
+        // As far as the set can tell moments apart.
+        let is_new = set.before(provider, name).is_none_or(|known| known < before.min(u32::MAX.into()));
+        set.add(provider, name, before, revocation.until().saturating_add(KEPT_AFTER_END));
+        is_new
+    }
+
+    fn tell(&self, revocation: Revocation) {
+        if let Some(channel) = self.channel.get()
+            && let Err(full) = channel.publish(revocation)
+        {
+            tracing::error!("another instance may not hear of a revocation: {full}");
+        }
     }
 
     /// Counts changes that may take something away from somebody: streams that were let in ask again after each.
@@ -241,14 +288,23 @@ impl Directory {
 
     /// Takes what changed in the store; `is_all` when there is nothing more at the moment.
     pub(super) fn apply(&self, changes: Changes, is_all: bool, unix_now: i64) {
+        // What was there when the store was first read, others have heard long ago.
+        let is_first = self.known.lock().awaits_store;
         for row in changes.revocations {
-            let until = row.kept_until.saturating_add(KEPT_AFTER_END);
-            if until >= unix_now {
-                let set = match row.what {
-                    Revoked::Token => &self.tokens,
-                    Revoked::Subject => &self.subjects,
-                };
-                set.add(&row.provider, &row.value, row.issued_before, until);
+            if row.kept_until.saturating_add(KEPT_AFTER_END) < unix_now {
+                continue;
+            }
+            let (provider, until) = (row.provider, row.kept_until);
+            let revocation = match row.what {
+                Revoked::Token => Revocation::Token { provider, id: row.value, until },
+                Revoked::Subject => {
+                    let issued_before = row.issued_before;
+                    Revocation::Subject { provider, subject: row.value, issued_before, until }
+                }
+            };
+            // A command has put it there: other instances may have other stores.
+            if self.add(&revocation) && !is_first {
+                self.tell(revocation);
             }
         }
         let mut known = self.known.lock();

@@ -219,8 +219,9 @@ mod tests {
             message: None,
             status: 429,
             keys_max: 100,
+            on_store_failure: rate_limit::OnStoreFailure::Local,
         };
-        Limits(vec![RateLimit::new(settings, &Live::default(), Metrics::new().limit("one"))])
+        Limits(vec![RateLimit::new(settings, &Live::default(), None, Metrics::new().limit("one"))])
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::received::{Marks, Received};
 use super::tunnels::{Tunnel, Tunnels};
 use crate::base::client_cert::ClientCert;
 use crate::base::clock::{self, Moment};
-use crate::base::problem::{self, Form};
+use crate::base::problem::{self, Form, Problem};
 use crate::base::reason::Reason;
 use crate::config::snapshot::{IDENTITY_HEADERS, ListenerTls, Route, RouteTimeout, Snapshot};
 use crate::identity::principal::{Principal, Proof};
@@ -65,6 +65,8 @@ pub struct Context {
     pub(super) proved_until: Option<Instant>,
     /// The tunnel that the request has become, if it is somebody's.
     tunnel: Option<Arc<Tunnel>>,
+    /// Why it is refused, if the limits that instances share do not refuse it first.
+    pub(super) refused: Option<Box<Problem>>,
     /// Why the gateway itself ends the request, once that is decided.
     pub(super) failure: Option<Reason>,
     /// The inside story, for the log only.
@@ -185,6 +187,7 @@ impl Context {
             has_waited: false,
             proved_until: None,
             tunnel: None,
+            refused: None,
             failure: None,
             detail: None,
             status: 0,

@@ -42,7 +42,7 @@ use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::config::snapshot::Current;
 use crate::identity::jwks::KeyWait;
-use crate::policy::rate_limit::Met;
+use crate::policy::rate_limit::{self, Met};
 use crate::telemetry::metrics::Metrics;
 
 /// Attempts Pingora itself allows: above any `retry.attempts`, whose own count decides, and the fallback's.
@@ -94,15 +94,39 @@ fn settle(session: &Session, received: &Received<'_>, ctx: &mut Context) -> Resu
         return Ok(dispatch::Next::Answer(answer));
     }
     // Also for what matches no route: `[defaults]` govern that, and who may not come in learns nothing about routes.
-    match guard::check(&view, ctx)? {
-        guard::Guarded::Passed => {}
-        guard::Guarded::Answered(answer) => return Ok(dispatch::Next::Answer(answer)),
-        guard::Guarded::Waits(wait) => return Ok(dispatch::Next::Wait(wait)),
+    let guarded = match guard::check(&view, ctx) {
+        Ok(guard::Guarded::Passed) => found,
+        Ok(guard::Guarded::Answered(answer)) => return Ok(dispatch::Next::Answer(answer)),
+        Ok(guard::Guarded::Waits(wait)) => return Ok(dispatch::Next::Wait(wait)),
+        Err(problem) => Err(problem),
+    };
+    if rate_limit::is_pending(&ctx.met) {
+        // One question for all of them, also for who is refused: it counts against his address.
+        ctx.refused = guarded.err().map(Box::new);
+        return Ok(dispatch::Next::Ask);
     }
-    found?;
+    guarded?;
+    go_on(session, &view, ctx)
+}
+
+/// What follows [`dispatch::Next::Ask`].
+async fn decide_asked(session: &Session, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
+    if let Some(problem) = rate_limit::settle(&mut ctx.met).await {
+        return Err(problem);
+    }
+    if let Some(problem) = ctx.refused.take() {
+        return Err(*problem);
+    }
+    let head = session.req_header();
+    let view = route::View::read(head, &Received::read(&head.headers), ctx.listener)?;
+    go_on(session, &view, ctx)
+}
+
+/// The limits have let it pass.
+fn go_on(session: &Session, view: &route::View<'_>, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
     match guard::delay(ctx) {
         Some(delay) => Ok(dispatch::Next::Later(delay)),
-        None => dispatch::start(session, &view, ctx),
+        None => dispatch::start(session, view, ctx),
     }
 }
 
@@ -151,6 +175,10 @@ impl ProxyHttp for Gateway {
         if let Ok(dispatch::Next::Wait(wait)) = step {
             step = decide_later(session, ctx, wait).await;
         }
+        if matches!(step, Ok(dispatch::Next::Ask)) {
+            // Boxed: most requests have no such limit, and do not carry what asking needs.
+            step = Box::pin(decide_asked(session, ctx)).await;
+        }
         if let Ok(dispatch::Next::Later(delay)) = step {
             // Before a server is picked: none is kept waiting.
             pingora::time::sleep(delay).await;
@@ -169,8 +197,8 @@ impl ProxyHttp for Gateway {
                 return Ok(false);
             }
             Ok(dispatch::Next::Answer(answer)) => respond::local(session, ctx, answer).await,
-            // It has waited once.
-            Ok(dispatch::Next::Later(_)) => {
+            // It has asked and waited once.
+            Ok(dispatch::Next::Ask | dispatch::Next::Later(_)) => {
                 return Error::e_explain(ErrorType::InternalError, "asked to wait twice");
             }
             // Not reachable: it is waited for once.

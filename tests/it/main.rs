@@ -21,6 +21,7 @@ mod auth;
 mod balancing;
 mod bodies;
 mod cli;
+mod cluster;
 mod cors;
 mod demo;
 mod docs;

@@ -17,7 +17,7 @@ const IDENTITY: &[&str] =
     &["roles_header", "claims_header", "claims_encoding", "consumer_header", "keep_authorization", "api_key"];
 
 const PENDING: &[(&str, &[&str])] = &[
-    ("", &["cluster", "cache", "brokers", "plans"]),
+    ("", &["cache", "brokers", "plans"]),
     ("server", &["watch"]),
     ("store", &["services"]),
     ("admin", &["token"]),
@@ -29,5 +29,4 @@ const PENDING: &[(&str, &[&str])] = &[
     ("routes.auth", AUTH),
     ("defaults.auth", AUTH),
     ("identity", IDENTITY),
-    ("rate_limits.*", &["on_store_failure"]),
 ];

@@ -9,6 +9,7 @@ use crate::base::decode::{join_key, push_index, quote};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::names::nearest;
 use crate::base::origin::At;
+use crate::cluster::Cluster;
 use crate::policy::rate_limit::{Limits, Part, RateLimit};
 
 /// By name, in the order of the file.
@@ -23,14 +24,16 @@ pub(super) struct InOrder {
 
 impl Compiler<'_> {
     /// All limits.
-    pub(super) fn rate_limits(self, out: &mut Diagnostics) -> RateLimits {
+    pub(super) fn rate_limits(self, cluster: Option<&Arc<Cluster>>, out: &mut Diagnostics) -> RateLimits {
+        let counters = cluster.map(|cluster| cluster.counters());
         let mut limits = IndexMap::with_capacity(self.raw.rate_limits.len());
         for (name, limit) in self.raw.rate_limits.iter() {
             let path = join_key("rate_limits", name);
             check_name(name, &limit.origin, &path, out);
             if let Some(settings) = limit.compile(name, &path, &limit.origin, self.runtime.generation, out) {
                 let metrics = self.runtime.metrics.limit(name);
-                limits.insert(name.clone(), RateLimit::new(settings, &self.runtime.limits, metrics));
+                limits
+                    .insert(name.clone(), RateLimit::new(settings, &self.runtime.limits, counters, metrics));
             }
         }
         limits

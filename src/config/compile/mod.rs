@@ -31,6 +31,7 @@ use crate::base::decode::{Value, join_key};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::{At, Origin, Sources};
 use crate::base::units::format_duration;
+use crate::cluster::{Cluster, Slot};
 use crate::identity::config::Surroundings;
 use crate::identity::consumers;
 use crate::identity::directory::Configured;
@@ -58,6 +59,8 @@ pub struct Runtime {
     pub identity: Arc<Identity>,
     /// Has the counters of earlier configurations.
     pub limits: Arc<policy::rate_limit::Live>,
+    /// Knows what this process shares with others.
+    pub cluster: Arc<Slot>,
     /// Keys of TLS sessions, which clients of earlier configurations hold tickets of.
     pub sessions: Arc<Sessions>,
     /// Counts configurations of this process, from 1.
@@ -84,6 +87,7 @@ impl Runtime {
             identity: Identity::offline(metrics.clone()),
             metrics,
             limits: Arc::default(),
+            cluster: Arc::default(),
             sessions: Arc::default(),
             generation: 1,
             now: clock::now(),
@@ -158,9 +162,10 @@ impl Compiler<'_> {
         let listeners = self.listeners(files, out);
         listeners.iter().for_each(|listener| outline.listener_content(listener));
         let upstreams = self.upstreams(&mut outline, out);
+        let cluster = self.cluster(&mut outline, out);
         let providers = self.providers(&mut outline, out);
         let consumers = self.consumers(&mut outline, out);
-        let rate_limits = self.rate_limits(out);
+        let rate_limits = self.rate_limits(cluster.as_ref(), out);
         let login = self.login(&providers, out);
         let identity = raw.identity.compile(out);
         let parties = Parties {
@@ -188,6 +193,7 @@ impl Compiler<'_> {
             admin: raw.admin.as_ref().map(|admin| admin.compile(out)),
             store: raw.store.as_ref().map(|store| self.runtime.identity.store(&store.url)),
             consumers,
+            cluster,
             log: log(&raw.log, identity.places.key_query.as_deref(), self.runtime, out),
             identity,
             table,
@@ -276,7 +282,7 @@ impl Compiler<'_> {
 
     fn providers(self, outline: &mut Outline, out: &mut Diagnostics) -> IndexMap<String, Arc<Provider>> {
         let Runtime { identity, now, .. } = self.runtime;
-        let surroundings = Surroundings { live: identity, now: *now, clustered: false };
+        let surroundings = Surroundings { live: identity, now: *now, clustered: self.raw.cluster.is_some() };
         let mut providers = IndexMap::with_capacity(self.raw.identity.providers.len());
         for (name, provider) in self.raw.identity.providers.iter() {
             let path = join_key("identity.providers", name);
@@ -297,6 +303,14 @@ impl Compiler<'_> {
             outline.consumer_content(&one.consumer.name, one.content());
         }
         Arc::new(configured)
+    }
+
+    /// What instances share: the one that has been started, if `[cluster]` is what it was.
+    fn cluster(self, outline: &mut Outline, out: &mut Diagnostics) -> Option<Arc<Cluster>> {
+        let raw = self.raw.cluster.as_ref()?;
+        let settings = raw.compile(&raw.origin, out)?;
+        outline.cluster_content(settings.content());
+        Some(self.runtime.cluster.of(settings, self.runtime.metrics.cluster()))
     }
 
     /// A client that stops sending must be noticed before the server seems to hang: that would count against the server.

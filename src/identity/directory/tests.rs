@@ -133,7 +133,7 @@ async fn the_store_is_followed() {
     // Groups change for keys that are there.
     store.change_consumer("mobile", Some(&["free".to_owned()]), None).await.unwrap();
     follower.catch_up().await.unwrap();
-    assert_eq!(&*directory.key("ew_a_key", NOW).unwrap().consumer.groups, &["free".into()][..]);
+    assert_eq!(&*directory.key("ew_a_key", NOW).unwrap().consumer.groups, &[Box::<str>::from("free")][..]);
     store.revoke_key("ew_a", NOW).await.unwrap();
     follower.catch_up().await.unwrap();
     assert_eq!(refused(&directory, "ew_a_key", NOW + 5).1, "the API key ew_a was revoked 5 s ago");
@@ -163,13 +163,13 @@ async fn the_configuration_stands_before_the_store() {
         .unwrap();
     follower.catch_up().await.unwrap();
     for key in ["ew_a_key", "a key of the file"] {
-        assert_eq!(&*directory.key(key, NOW).unwrap().consumer.groups, &["configured".into()][..]);
+        assert_eq!(&*directory.key(key, NOW).unwrap().consumer.groups, &[Box::<str>::from("configured")][..]);
     }
     assert_eq!(&*directory.consumer_of("local", "alice").unwrap().name, "mobile");
-    assert_eq!(directory.facts().clashes, ["mobile".into()]);
+    assert_eq!(directory.facts().clashes, [Arc::<str>::from("mobile")]);
     // When it goes from the file, the store's appears.
     directory.configure(Arc::default());
-    assert_eq!(&*directory.key("ew_a_key", NOW).unwrap().consumer.groups, &["stored".into()][..]);
+    assert_eq!(&*directory.key("ew_a_key", NOW).unwrap().consumer.groups, &[Box::<str>::from("stored")][..]);
     assert_eq!(&*directory.consumer_of("local", "alice").unwrap().name, "web");
     // A key whose consumer nobody knows holds for nobody.
     let hash = hash_key("ew_b_key");

@@ -516,8 +516,8 @@ fn a_token_says_who_it_is() {
     assert_eq!(&*token.provider, "local");
     assert_eq!((token.subject.as_deref(), token.id.as_deref()), (Some("alice"), Some("1")));
     assert_eq!((token.issued_at, token.expires_at), (Some(NOW - 5), Some(NOW + 600)));
-    assert_eq!(*token.roles, ["a b".into(), "c".into()]);
-    assert_eq!(*token.scopes, ["read".into(), "write".into()]);
+    assert_eq!(*token.roles, ["a b", "c"].map(Box::<str>::from));
+    assert_eq!(*token.scopes, ["read", "write"].map(Box::<str>::from));
     let payload: Value = serde_json::from_slice(&token.payload).unwrap();
     assert_eq!(payload, Value::Object(token.claims.clone()));
 
@@ -533,7 +533,7 @@ fn a_token_says_who_it_is() {
     {
         assert_eq!(roles("roles", nothing), "");
     }
-    assert_eq!(*read("roles", json!({ "scp": ["a", "b"] })).scopes, ["a".into(), "b".into()]);
+    assert_eq!(*read("roles", json!({ "scp": ["a", "b"] })).scopes, ["a", "b"].map(Box::<str>::from));
 }
 
 #[test]

@@ -6,7 +6,10 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 use smallvec::SmallVec;
 
-use super::{BucketRule, COUNT_MAX, Key, LONGER_WINDOWS_MAX, Modes, Part, Rules, Settings, Skip, WindowRule};
+use super::{
+    BucketRule, COUNT_MAX, Key, LONGER_WINDOWS_MAX, Modes, OnStoreFailure, Part, Rules, Settings, Skip,
+    WindowRule,
+};
 use crate::base::decode::{Decoder, Kind, NetworkList, Node, Rate, Shape, Value, quote};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::{At, Origin};
@@ -49,6 +52,9 @@ keys! {
         ipv6_prefix: u8 = 56,
         /// Values that have counters of their own, about 50 bytes each; while all are in use further ones share one.
         max_keys: usize = 1_000_000,
+        /// Where instances share it (`[cluster]`): what is done while Redis is away. `"local"`: each counts for itself;
+        /// `"allow"`: everything passes; `"deny"`: nothing does (503).
+        on_store_failure: OnStoreFailure = OnStoreFailure::Local,
     }
 }
 
@@ -119,6 +125,7 @@ impl RateLimitRaw {
             message: self.message.as_ref().map(|message| message.value.as_str().into()),
             status: self.status.as_u16(),
             keys_max: self.max_keys.clamp(KEYS_MIN, KEYS_MAX),
+            on_store_failure: *self.on_store_failure,
         })
     }
 

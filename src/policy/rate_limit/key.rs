@@ -98,13 +98,18 @@ impl Key {
     /// The values of a request. What it has not got counts by its address: never by nothing, and never together with
     /// all others that have not got it.
     pub fn of(&self, facts: &Facts<'_>) -> KeyHash {
+        hash(&self.values(facts))
+    }
+
+    /// The same as bytes: alike on all instances.
+    pub(super) fn values(&self, facts: &Facts<'_>) -> Bytes {
         let mut bytes = Bytes::new();
         for part in &self.parts {
             if !self.push(part, facts, &mut bytes) {
                 self.push(&Part::Ip, facts, &mut bytes);
             }
         }
-        hash(&bytes)
+        bytes
     }
 
     /// Adds the value of `part` to `bytes`, in a form that no other values give; says whether there is one.
@@ -166,7 +171,7 @@ impl Key {
 }
 
 /// Holds the values of nearly every key without being allocated.
-type Bytes = SmallVec<[u8; 128]>;
+pub(super) type Bytes = SmallVec<[u8; 128]>;
 
 impl Part {
     /// As it is written.

@@ -20,6 +20,7 @@ mod key;
 mod live;
 mod ring;
 mod rules;
+mod shared;
 pub mod store;
 mod table;
 #[cfg(test)]
@@ -38,9 +39,11 @@ pub use config::RateLimitRaw;
 pub use key::{Facts, Key, KeyHash, Part};
 pub use live::Live;
 pub use rules::{BucketRule, COUNT_MAX, LONGER_WINDOWS_MAX, Rules, WindowRule};
+pub use shared::{OnStoreFailure, is_pending, settle};
 
 use answer::{Stand, Told};
 use live::Handle;
+use shared::{Asked, Shared};
 use store::{Holding, Store, Taken};
 use table::Standing;
 
@@ -49,6 +52,7 @@ use crate::base::clock;
 use crate::base::origin::Origin;
 use crate::base::problem::{Problem, Quota};
 use crate::base::reason::Reason;
+use crate::cluster::counters::Counters;
 use crate::telemetry::metrics::LimitMetrics;
 
 /// Everything the configuration says about one limit, checked.
@@ -78,6 +82,8 @@ pub struct Settings {
     pub status: u16,
     /// Keys that may have an entry of their own.
     pub keys_max: usize,
+    /// What is done while the counters that instances share cannot be asked.
+    pub on_store_failure: OnStoreFailure,
 }
 
 /// Which requests do not count once they have ended.
@@ -95,6 +101,8 @@ pub struct RateLimit {
     settings: Settings,
     rules: Arc<Rules>,
     counters: Arc<Handle>,
+    /// What it shares with other instances.
+    shared: Option<Shared>,
     told: Told,
     metrics: Arc<LimitMetrics>,
     /// Requests that wait for their place.
@@ -105,12 +113,22 @@ pub struct RateLimit {
 const WAITING_MAX: usize = 4096;
 
 impl RateLimit {
-    /// The limit that `settings` describe, with the counters that `live` has for it.
-    pub fn new(settings: Settings, live: &Live, metrics: Arc<LimitMetrics>) -> Arc<Self> {
-        let rules = Arc::new(settings.rules.clone());
+    /// The limit that `settings` describe, with the counters that `live` has for it, and those of `cluster` that all
+    /// instances have.
+    pub fn new(
+        settings: Settings,
+        live: &Live,
+        cluster: Option<&Arc<Counters>>,
+        metrics: Arc<LimitMetrics>,
+    ) -> Arc<Self> {
+        let shared = cluster.and_then(|counters| Shared::new(counters, &settings));
+        let mut rules = settings.rules.clone();
+        // Here only reserved until all instances have been asked.
+        rules.counted_at_end |= shared.is_some();
+        let rules = Arc::new(rules);
         let counters = live.store(&settings.name, settings.key.kind(), &rules, settings.keys_max);
         let told = Told::new(&settings.name, &rules, settings.modes);
-        Arc::new(Self { settings, rules, counters, told, metrics, waiting: AtomicUsize::new(0) })
+        Arc::new(Self { settings, rules, counters, shared, told, metrics, waiting: AtomicUsize::new(0) })
     }
 
     /// Its name.
@@ -157,6 +175,9 @@ impl RateLimit {
         }
         let Taken { standing, admitted, wait, key, .. } =
             self.store().take(&self.rules, self.settings.key.of(facts), cost, now);
+        // Those under way are this instance's own in any case.
+        let is_full = standing.as_ref().is_some_and(|standing| standing.slots_left == Some(0));
+        let passes = !admitted && !is_full && self.shared.as_ref().is_some_and(Shared::lets_all_pass);
         let held = (admitted && self.rules.holds()).then(|| Held {
             store: self.store().clone(),
             rules: self.rules.clone(),
@@ -168,9 +189,12 @@ impl RateLimit {
                 counts: self.rules.counted_at_end,
             },
         });
+        let asked = self.shared.as_ref().filter(|_| admitted);
+        let asked = asked.map(|shared| Asked::Pending(shared.key(&self.settings.key, facts)));
         let wait = Duration::from_nanos(wait);
         let full = admitted && !wait.is_zero() && !self.may_wait();
         let verdict = match (admitted && !full, wait) {
+            _ if passes => Passage::Free,
             (true, Duration::ZERO) => Passage::Free,
             (true, wait) => Passage::After(wait, Waiting(self.clone())),
             (false, wait) => {
@@ -178,7 +202,9 @@ impl RateLimit {
                 Passage::Refused(wait)
             }
         };
-        Some(Met { limit: self.clone(), standing, cost, verdict, held })
+        // Nobody is asked about who is refused here.
+        let asked = asked.filter(|_| !matches!(verdict, Passage::Refused(_)));
+        Some(Met { limit: self.clone(), standing, cost, verdict, held, asked })
     }
 
     fn is_exempt(&self, facts: &Facts<'_>) -> bool {
@@ -206,13 +232,18 @@ pub struct Met {
     cost: u64,
     verdict: Passage,
     held: Option<Held>,
+    /// Of the counters that instances share.
+    asked: Option<Asked>,
 }
 
 #[derive(Debug)]
 enum Passage {
     Free,
-    After(Duration, #[expect(dead_code, reason = "gives the place back when dropped")] Waiting),
+    /// The place is given back when it is dropped.
+    After(Duration, Waiting),
     Refused(Duration),
+    /// Nobody can say.
+    Unavailable,
 }
 
 /// One of the places for those who wait.
@@ -230,7 +261,7 @@ impl Met {
     pub fn delay(&self) -> Duration {
         match self.verdict {
             Passage::After(delay, _) => delay,
-            Passage::Free | Passage::Refused(_) => Duration::ZERO,
+            Passage::Free | Passage::Refused(_) | Passage::Unavailable => Duration::ZERO,
         }
     }
 
@@ -243,7 +274,11 @@ impl Met {
 
     /// Why the request does not pass; `None` if it does.
     pub fn refusal(&self) -> Option<Problem> {
-        let Passage::Refused(wait) = self.verdict else { return None };
+        let wait = match self.verdict {
+            Passage::Refused(wait) => wait,
+            Passage::Unavailable => return Some(Passage::unavailable()),
+            Passage::Free | Passage::After(..) => return None,
+        };
         let RateLimit { settings, told, .. } = &*self.limit;
         let violated = self.standing.as_ref().map(|standing| told.violated(standing));
         let mut violated: Vec<Box<str>> = violated.into_iter().flatten().map(Box::from).collect();
@@ -264,6 +299,9 @@ impl Met {
         let skipped = if status >= 400 { failed } else { successful };
         if let Some(held) = &mut self.held {
             held.holding.counts &= !skipped;
+        }
+        if skipped {
+            self.give_back();
         }
         self.held = None;
     }

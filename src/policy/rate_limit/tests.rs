@@ -25,6 +25,7 @@ fn settings(rules: Rules) -> Settings {
         message: None,
         status: 429,
         keys_max: 1000,
+        on_store_failure: OnStoreFailure::Local,
     }
 }
 
@@ -38,7 +39,7 @@ fn rules(count: u64, per: u64, burst: u64, longer: &[(u64, u64)]) -> Rules {
 }
 
 fn limit(settings: Settings) -> Arc<RateLimit> {
-    RateLimit::new(settings, &Live::default(), Metrics::new().limit("per_client"))
+    RateLimit::new(settings, &Live::default(), None, Metrics::new().limit("per_client"))
 }
 
 fn client(number: u32) -> Facts<'static> {
@@ -139,7 +140,7 @@ fn run_once(seed: u64) {
             bucket.per = per;
         }
         let settings = Settings { keys_max, ..settings(rules.clone()) };
-        (RateLimit::new(settings, live, metrics.limit("x")), rules)
+        (RateLimit::new(settings, live, None, metrics.limit("x")), rules)
     };
     let (mut current, rules) = make(&mut random, generation, &live);
     let mut older: Option<Arc<RateLimit>> = None;
@@ -346,7 +347,7 @@ fn requests_under_way_survive_a_reload() {
     let live = Live::default();
     let make = |generation, concurrent, longer: &[(u64, u64)]| {
         let rules = Rules { generation, concurrent: Some(concurrent), ..rules(100, 1, 100, longer) };
-        RateLimit::new(settings(rules), &live, Metrics::new().limit("x"))
+        RateLimit::new(settings(rules), &live, None, Metrics::new().limit("x"))
     };
     let now = clock::now();
     let before = make(1, 2, &[]);
@@ -417,7 +418,7 @@ fn a_reload_keeps_counters() {
     let make = |generation, name: &str, key: Key, count, burst| {
         let rules = Rules { generation, ..rules(count, 60, burst, &[]) };
         let settings = Settings { name: name.into(), key, ..settings(rules) };
-        RateLimit::new(settings, &live, Metrics::new().limit("x"))
+        RateLimit::new(settings, &live, None, Metrics::new().limit("x"))
     };
     let ip = || Key::new([Part::Ip], 56);
     let now = clock::now();

@@ -23,6 +23,8 @@ pub(in crate::proxy) enum Next {
     Forward,
     /// The gateway answers.
     Answer(Answer),
+    /// Not yet: limits that instances share have to be asked first.
+    Ask,
     /// Not yet: a limit has it wait for its place first.
     Later(Duration),
     /// The key of the request's token may be on its way: see [`crate::proxy::decide_later`].

@@ -13,7 +13,7 @@ use crate::base::reason::Reason;
 use crate::config::snapshot::LoginTarget;
 use crate::identity::login::body::BODY_BYTES_MAX;
 use crate::identity::login::{Refused, Request};
-use crate::policy::rate_limit::{Facts, Met};
+use crate::policy::rate_limit::{self, Facts, Met};
 use crate::proxy::Context;
 use crate::proxy::phases::dispatch::Answer;
 
@@ -27,7 +27,7 @@ pub(super) async fn answer(
     let first_byte = ctx.deadlines.first_byte;
     let work = async {
         let Some(body) = body(session, ctx).await? else { return Ok(Err(Refused::too_large())) };
-        if let Some(problem) = limit(session, ctx, &target, &request, &body) {
+        if let Some(problem) = limit(session, ctx, &target, &request, &body).await {
             return Ok(Err(Refused::limited(problem)));
         }
         if let Some(delay) = guard::delay(ctx) {
@@ -77,7 +77,7 @@ async fn body(session: &mut Session, ctx: &mut Context) -> Result<Option<Bytes>>
 }
 
 /// Asks the limits that count by the account: before the password is worked on.
-fn limit(
+async fn limit(
     session: &Session,
     ctx: &mut Context,
     target: &LoginTarget,
@@ -96,7 +96,10 @@ fn limit(
         principal: None,
         account: account.as_deref(),
     };
-    target.limits.check(&facts, clock::now(), &mut ctx.met)
+    match target.limits.check(&facts, clock::now(), &mut ctx.met) {
+        Some(problem) => Some(problem),
+        None => rate_limit::settle(&mut ctx.met).await,
+    }
 }
 
 /// Does `work` for as long as the client is there: for one that has left no password is worked on.

@@ -70,6 +70,12 @@ pub(super) static BYTES: Scale = Scale {
     per_unit: 1.0,
 };
 
+/// Bucket bounds of calls to what stands beside the gateway: 0.1 ms to 1 s.
+pub(super) static CALLS: Scale = Scale {
+    bounds: &[1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 200_000, 500_000, 1_000_000, 10_000_000],
+    per_unit: TICKS_PER_SECOND,
+};
+
 /// Resolution of duration sums. In nanoseconds a sum would wrap within weeks under ten thousand long-lived streams;
 /// in tenths of microseconds it takes years, and a loopback connect is still measured to the percent.
 const TICKS_PER_SECOND: f64 = 1e7;
@@ -223,7 +229,7 @@ impl Words {
         self.add(word, 1);
     }
 
-    fn add(&self, word: &'static str, by: u64) {
+    pub(super) fn add(&self, word: &'static str, by: u64) {
         for slot in &self.slots {
             // Losing the race for an empty slot to another word only means looking on.
             let (taken, counter) = slot.get_or_init(|| (word, Counter::default()));

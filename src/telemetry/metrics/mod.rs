@@ -6,6 +6,7 @@
 //! nothing a client or an upstream sends can make a series.
 
 mod cells;
+mod cluster;
 mod handles;
 mod jwks;
 mod limit;
@@ -18,12 +19,13 @@ mod route;
 mod tests;
 mod upstream;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+pub use self::cluster::ClusterMetrics;
 pub use self::jwks::JwksMetrics;
 pub use self::limit::LimitMetrics;
 pub use self::listener::{ListenerMetrics, OpenConnection};
@@ -56,6 +58,7 @@ pub struct Metrics {
     /// Bits of an `f64`: seconds since the epoch; 0.0 before the first configuration.
     last_reload_success: AtomicU64,
     certificates: Mutex<Vec<(String, f64)>>,
+    cluster: OnceLock<Arc<ClusterMetrics>>,
 }
 
 /// One counter a reason. (Arrays this long have no `Default` of their own.)
@@ -105,6 +108,11 @@ impl Metrics {
     /// The metrics of the rate limit called `name`; lives like [`Metrics::route`].
     pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {
         self.limits.get(name, || LimitMetrics::new(name))
+    }
+
+    /// The metrics of what instances share; shown from the first time somebody asks for them.
+    pub fn cluster(&self) -> Arc<ClusterMetrics> {
+        self.cluster.get_or_init(Arc::default).clone()
     }
 
     /// The gateway itself ended a request: it was malformed, too large, too slow, or nothing could answer it.

@@ -54,6 +54,7 @@ impl Collector for Metrics {
         self.encode_key_sets(&mut out)?;
         self.encode_logins(&mut out)?;
         self.encode_limits(&mut out)?;
+        self.encode_cluster(&mut out)?;
         self.encode_process_wide(&mut out)?;
         encode_process(Process::read(), &mut out)
     }
@@ -305,6 +306,35 @@ impl Metrics {
             "Passwords that wait for a thread now",
             logins.waiting.get(),
         )
+    }
+
+    fn encode_cluster(&self, out: &mut Out<'_>) -> fmt::Result {
+        let Some(cluster) = self.cluster.get() else { return Ok(()) };
+        let up = i64::from(cluster.is_up());
+        plain_gauge(out, "edgeward_cluster_up", "Whether Redis answers: 1 or 0", up)?;
+        let mut family = out.histogram(
+            "edgeward_cluster_call_duration_seconds",
+            "Time that calls to Redis took which were answered",
+        )?;
+        histogram(&mut family, &[], &cluster.calls)?;
+        let mut family = out.counter("edgeward_cluster_call_failures", "Calls to Redis without an answer")?;
+        cluster.failures.each(|reason, count| counter(&mut family, &[("reason", reason)], count))?;
+        let mut family = out.counter(
+            "edgeward_cluster_permits",
+            "Permits of limits that are counted in batches, by what became of them",
+        )?;
+        cluster.permits.each(|event, count| counter(&mut family, &[("event", event)], count))?;
+        let mut family = out
+            .counter("edgeward_cluster_revocations", "Revocations told to and heard from other instances")?;
+        for (event, cell) in [
+            ("sent", &cluster.sent),
+            ("heard", &cluster.heard),
+            ("unreadable", &cluster.unreadable),
+            ("lost", &cluster.lost),
+        ] {
+            counter(&mut family, &[("event", event)], cell.get())?;
+        }
+        Ok(())
     }
 
     fn encode_process_wide(&self, out: &mut Out<'_>) -> fmt::Result {

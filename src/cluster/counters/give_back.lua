@@ -1,0 +1,52 @@
+-- Gives back what was counted for a request that does not count after all, or for permits that nobody used.
+--
+-- KEYS: the counters of one key of one limit. ARGV: the moment in microseconds (0 = this server's), how many, when they were
+-- counted, then the windows as in take.lua. What has drained since is not given back: it would have drained without these
+-- requests, too, perhaps to no avail. So nothing is ever let through that would not have been without them.
+
+local STEPS = 10
+local WHOLE = 9007199254740992
+
+local now = tonumber(ARGV[1])
+if now == 0 then
+    local time = redis.call('TIME')
+    now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+local amount, counted = tonumber(ARGV[2]), tonumber(ARGV[3])
+
+local at = 4
+local function arg()
+    local value = tonumber(ARGV[at])
+    at = at + 1
+    return value
+end
+
+for _ = 1, arg() do
+    local form, per, unit = arg(), arg(), arg()
+    local _, count, _, _ = arg(), arg(), arg(), arg()
+    local field = string.format('%.0f', per)
+    local text = redis.pcall('HGET', KEYS[1], field)
+    -- Gone, or of another kind: nothing to give back to.
+    if type(text) ~= 'string' then text = '' end
+    if form == 1 then
+        local level, moment = string.match(text, '^b (%d+) (%d+)$')
+        level, moment = tonumber(level), tonumber(moment)
+        if level and moment and level <= WHOLE then
+            local parts = amount * (per / unit) - math.ceil(math.max(now - counted, 0) / unit) * count
+            level = math.max(level - math.max(parts, 0), 0)
+            redis.call('HSET', KEYS[1], field, string.format('b %.0f %.0f', level, moment))
+        end
+    else
+        local newest, list = string.match(text, '^r (%d+) ([%d,]+)$')
+        newest = tonumber(newest)
+        local counts = {}
+        for part in string.gmatch(list or '', '[^,]+') do counts[#counts + 1] = tonumber(part) end
+        local place = newest and newest - math.floor(counted / unit) + 1
+        if #counts == STEPS + 1 and counts[place] then
+            counts[place] = math.max(counts[place] - amount, 0)
+            for age, number in ipairs(counts) do counts[age] = string.format('%.0f', number) end
+            redis.call('HSET', KEYS[1], field, string.format('r %.0f %s', newest, table.concat(counts, ',')))
+        end
+    end
+end
+return 1

@@ -1,0 +1,278 @@
+//! Limits of several instances, as requests meet them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::super::{
+    BucketRule, Key, Limits, Live, Met, Modes, Networks, OnStoreFailure, Part, RateLimit, Rules, Settings,
+    Skip, WindowRule, facts_of, is_pending, settle,
+};
+use crate::base::clock;
+use crate::base::origin::Origin;
+use crate::base::reason::Reason;
+use crate::cluster::Cluster;
+use crate::cluster::testing::{Server, cluster, eventually, run, settings as of, started};
+use crate::telemetry::metrics::Metrics;
+
+const SECOND: u64 = 1_000_000_000;
+
+fn settings(count: u64, per: u64, burst: u64) -> Settings {
+    let bucket = Some(BucketRule { count, per: per * SECOND, burst, queue: 0 });
+    Settings {
+        name: "shared".into(),
+        origin: Origin::Default,
+        key: Key::new([Part::Ip], 56),
+        rules: Rules { generation: 1, bucket, ..Rules::default() },
+        cost: 1,
+        skip: Skip::default(),
+        allow: Networks::default(),
+        allow_consumers: Box::default(),
+        modes: Modes::default(),
+        message: None,
+        status: 429,
+        keys_max: 1000,
+        on_store_failure: OnStoreFailure::Local,
+    }
+}
+
+/// The limit at one instance.
+fn at(cluster: &Arc<Cluster>, settings: Settings) -> Arc<RateLimit> {
+    let metrics = Metrics::new().limit("shared");
+    RateLimit::new(settings, &Live::default(), Some(cluster.counters()), metrics)
+}
+
+/// One request: what it was told, and why it was refused.
+async fn request(limits: &[&Arc<RateLimit>], client: u32) -> (Vec<Met>, Option<Reason>) {
+    let limits = Limits(limits.iter().map(|limit| (*limit).clone()).collect());
+    let mut met = Vec::new();
+    let facts = facts_of(IpAddr::V4(client.into()));
+    let refused = limits.check(&facts, clock::now(), &mut met);
+    if let Some(refused) = refused {
+        return (met, Some(refused.reason));
+    }
+    let refused = settle(&mut met).await.map(|problem| problem.reason);
+    assert!(!is_pending(&met));
+    (met, refused)
+}
+
+async fn reason(limit: &Arc<RateLimit>, client: u32) -> Option<Reason> {
+    let (mut met, refused) = request(&[limit], client).await;
+    met.iter_mut().for_each(|met| met.ended(200));
+    refused
+}
+
+#[test]
+fn what_one_instance_lets_pass_the_other_knows() {
+    let server = Server::start();
+    run(async {
+        let (one, two) = (server.instance().await, server.instance().await);
+        let (one, two) = (at(&one, settings(1, 3600, 4)), at(&two, settings(1, 3600, 4)));
+        for _ in 0..2 {
+            assert_eq!(reason(&one, 1).await, None);
+            assert_eq!(reason(&two, 1).await, None);
+        }
+        for limit in [&one, &two] {
+            let (met, refused) = request(&[limit], 1).await;
+            assert_eq!(refused, Some(Reason::RateLimited));
+            let standing = met[0].standing.as_ref().unwrap();
+            assert!(standing.rooms[0].left == 0 && standing.rooms[0].wait > 3000 * SECOND, "{standing:?}");
+            assert_eq!(reason(limit, 2).await, None, "another client");
+        }
+    });
+}
+
+/// What this instance alone knows to be too much is not asked about.
+#[test]
+fn who_is_over_the_limit_here_costs_no_round_trip() {
+    let server = Server::start();
+    run(async {
+        let instance = server.instance().await;
+        let limit = at(&instance, settings(1, 3600, 2));
+        for _ in 0..2 {
+            assert_eq!(reason(&limit, 1).await, None);
+        }
+        let calls = || {
+            server
+                .ask::<String>(&["INFO", "commandstats"])
+                .lines()
+                .filter(|line| line.starts_with("cmdstat_evalsha:"))
+                .map(|line| line.split([':', ',']).nth(1).unwrap().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let before = calls();
+        for _ in 0..50 {
+            assert_eq!(reason(&limit, 1).await, Some(Reason::RateLimited));
+        }
+        assert_eq!(calls(), before);
+    });
+}
+
+/// What others have used up counts neither there nor here.
+#[test]
+fn a_refusal_elsewhere_is_not_counted_here() {
+    let server = Server::start();
+    run(async {
+        let (one, two) = (server.instance().await, server.instance().await);
+        let (one, two) = (at(&one, settings(1, 3600, 3)), at(&two, settings(1, 3600, 3)));
+        for _ in 0..3 {
+            assert_eq!(reason(&one, 1).await, None);
+        }
+        for _ in 0..20 {
+            assert_eq!(reason(&two, 1).await, Some(Reason::RateLimited));
+        }
+        // The counters of all instances are gone: this one alone has let nothing through.
+        let () = server.ask(&["FLUSHALL"]);
+        for _ in 0..3 {
+            assert_eq!(reason(&two, 1).await, None);
+        }
+        assert_eq!(reason(&two, 1).await, Some(Reason::RateLimited));
+    });
+}
+
+#[test]
+fn two_limits_are_one_question() {
+    let server = Server::start();
+    run(async {
+        let instance = server.instance().await;
+        let wide = at(&instance, settings(100, 1, 100));
+        let narrow = at(&instance, Settings { name: "narrow".into(), ..settings(1, 3600, 2) });
+        for _ in 0..2 {
+            assert_eq!(request(&[&wide, &narrow], 1).await.1, None);
+        }
+        assert_eq!(request(&[&wide, &narrow], 1).await.1, Some(Reason::RateLimited));
+        let stats: String = server.ask(&["INFO", "commandstats"]);
+        assert!(stats.contains("cmdstat_evalsha:calls=2,"), "{stats}");
+    });
+}
+
+#[test]
+fn without_redis_each_does_as_it_says() {
+    let mut server = Server::start();
+    run(async {
+        let instance = server.instance().await;
+        let limit = |on_store_failure, name: &str| {
+            at(&instance, Settings { on_store_failure, name: name.into(), ..settings(1, 3600, 2) })
+        };
+        let local = limit(OnStoreFailure::Local, "local");
+        let allow = limit(OnStoreFailure::Allow, "allow");
+        let deny = limit(OnStoreFailure::Deny, "deny");
+        for limit in [&local, &allow, &deny] {
+            assert_eq!(reason(limit, 1).await, None);
+        }
+        server.kill();
+        eventually("it is known", || !instance.counters().is_up()).await;
+        // One was let through by this instance already.
+        assert_eq!(reason(&local, 1).await, None);
+        assert_eq!(reason(&local, 1).await, Some(Reason::RateLimited));
+        for _ in 0..5 {
+            assert_eq!(reason(&allow, 1).await, None);
+        }
+        assert_eq!(reason(&deny, 1).await, Some(Reason::LimitUnavailable));
+        assert_eq!(reason(&deny, 1).await, Some(Reason::LimitUnavailable));
+        server.restart();
+        eventually("it is back", || instance.counters().is_up()).await;
+        assert_eq!(reason(&deny, 1).await, None);
+    });
+}
+
+/// It counts for itself from the first request on.
+#[test]
+fn a_redis_that_never_was_there() {
+    run(async {
+        let instance = cluster(of("redis://127.0.0.1:1"));
+        let limit = at(&instance, settings(1, 3600, 2));
+        let passed = {
+            let mut passed = 0;
+            for _ in 0..5 {
+                passed += u32::from(reason(&limit, 1).await.is_none());
+            }
+            passed
+        };
+        assert_eq!(passed, 2);
+    });
+}
+
+/// A login that succeeds does not count, at no instance.
+#[test]
+fn what_is_skipped_is_given_back_everywhere() {
+    let server = Server::start();
+    run(async {
+        let (one, two) = (server.instance().await, server.instance().await);
+        let logins = || {
+            // What has drained meanwhile is not given back: the shortest window is one that hardly matters.
+            let mut settings = settings(100, 1, 100);
+            settings.rules.windows = [WindowRule { count: 2, per: 36_000 * SECOND }].into_iter().collect();
+            settings.rules.counted_at_end = true;
+            Settings { skip: Skip { successful: true, failed: false }, ..settings }
+        };
+        let (one, two) = (at(&one, logins()), at(&two, logins()));
+        for _ in 0..5 {
+            let (mut met, refused) = request(&[&one], 1).await;
+            assert_eq!(refused, None);
+            met.iter_mut().for_each(|met| met.ended(200));
+            let stats = || server.ask::<Vec<String>>(&["KEYS", "test:limit:*"]);
+            eventually("it is given back", || {
+                stats().iter().all(|key| {
+                    server
+                        .ask::<String>(&["HGET", key, "36000000000"])
+                        .split([' ', ','])
+                        .skip(2)
+                        .all(|count| count == "0")
+                })
+            })
+            .await;
+        }
+        for limit in [&one, &two] {
+            let (mut met, refused) = request(&[limit], 1).await;
+            assert_eq!(refused, None);
+            met.iter_mut().for_each(|met| met.ended(401));
+        }
+        for limit in [&one, &two] {
+            assert_eq!(request(&[limit], 1).await.1, Some(Reason::RateLimited));
+        }
+    });
+}
+
+/// 64 clients at full speed over three instances, as requests meet the limit: within one of the law.
+#[test]
+fn three_instances_let_pass_what_one_would() {
+    let server = Server::start();
+    run(async {
+        let mut limits = Vec::new();
+        for _ in 0..3 {
+            limits.push(at(&started(server.settings()).await, settings(100, 1, 20)));
+        }
+        let (stop, passed) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let began = clock::now();
+        let micros =
+            move || u64::try_from(clock::now().saturating_duration_since(began).as_micros()).unwrap();
+        // When the first request had its answer, and the last one began.
+        let (first, last) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
+        let mut clients = Vec::new();
+        for client in 0..64 {
+            let (limit, stop, passed) = (limits[client % 3].clone(), stop.clone(), passed.clone());
+            let (first, last) = (first.clone(), last.clone());
+            clients.push(crate::base::task::spawn("client", async move {
+                while !stop.load(Ordering::Relaxed) {
+                    last.fetch_max(micros(), Ordering::Relaxed);
+                    passed.fetch_add(u64::from(reason(&limit, 7).await.is_none()), Ordering::Relaxed);
+                    first.fetch_min(micros(), Ordering::Relaxed);
+                    tokio::task::yield_now().await;
+                }
+            }));
+        }
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        stop.store(true, Ordering::Relaxed);
+        for client in clients {
+            client.await.unwrap();
+        }
+        let passed = passed.load(Ordering::Relaxed);
+        let law = |micros: u64| 20 + micros * 100 / 1_000_000;
+        let least = law(last.load(Ordering::Relaxed) - first.load(Ordering::Relaxed));
+        let most = law(micros());
+        println!("passed {passed}, by the law {least} to {most}");
+        assert!(passed + 1 >= least && passed <= most, "{passed} is not within {least} and {most}");
+    });
+}

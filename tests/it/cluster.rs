@@ -1,0 +1,159 @@
+//! A process that shares over Redis: started with and without it, told of it, kept over reloads.
+
+use crate::support::*;
+
+/// A gateway that shares over the Redis at `url`. A machine that is busy with other tests is not to look like a slow Redis.
+fn sharing(url: &str) -> GatewayBuilder {
+    gateway(&format!(
+        "[server]\ncontrol_socket = \"run/control.sock\"\n[cluster]\nredis = \"{url}\"\ntimeout = \"2s\"\n\
+         [[routes]]\npath = \"/*\"\nrespond = {{ text = \"ok\" }}\n"
+    ))
+}
+
+/// The line about it in the report of readiness, once it begins with `sign`; the process is ready in any case.
+async fn reported(gw: &Gateway, sign: &str) -> String {
+    eventually("the report says so", async || {
+        let report = gw.admin().get("/readyz?verbose").await;
+        assert_eq!(report.status, 200);
+        let text = report.text();
+        let line = text.lines().find(|line| line.starts_with(&format!("[{sign}] cluster: ")))?;
+        Some(line.to_owned())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_redis_that_comes_goes_and_comes_back() {
+    let mut redis = Redis::start().await;
+    redis.kill();
+    let gw = sharing(&redis.url()).start().await;
+    assert_eq!(gw.get("/").await.text(), "ok");
+    assert!(reported(&gw, "-").await.contains("away for"));
+    gw.metric_is("edgeward_cluster_up", &[], 0.0).await;
+    for _ in 0..2 {
+        redis.again().await;
+        let line = reported(&gw, "+").await;
+        assert!(line.contains(&redis.url()) && line.contains("up for"), "{line}");
+        gw.metric_is("edgeward_cluster_up", &[], 1.0).await;
+        redis.kill();
+        reported(&gw, "-").await;
+    }
+    gw.stop().await;
+}
+
+#[tokio::test]
+async fn a_reload_keeps_it_and_cannot_change_it() {
+    let redis = Redis::start().await;
+    let gw = sharing(&redis.url()).start().await;
+    reported(&gw, "+").await;
+    gw.rewrite("edgeward.toml", |text| text.replace("\"ok\"", "\"other\""));
+    let ran = gw.order("reload").await;
+    assert_eq!(ran.status, 0, "{}{}", ran.stdout, ran.stderr);
+    assert_eq!(gw.get("/").await.text(), "other");
+    reported(&gw, "+").await;
+    gw.rewrite("edgeward.toml", |text| text.replace("redis://", "redis://:secret@"));
+    let ran = gw.order("reload").await;
+    let said = ran.stdout + &ran.stderr;
+    assert!(ran.status == 1 && said.contains("needs an upgrade: cluster.redis was"), "{said}");
+    assert!(!said.contains("secret"), "{said}");
+    gw.stop().await;
+}
+
+/// A gateway that limits each address, together with all others at the Redis of `url`.
+fn limiting(url: &str, limit: &str) -> GatewayBuilder {
+    sharing(url).and(&format!(
+        "[rate_limits.shared]\nkey = \"ip\"\n{limit}\n[defaults]\nrate_limits = [\"shared\"]\n"
+    ))
+}
+
+#[tokio::test]
+async fn instances_count_together() {
+    let redis = Redis::start().await;
+    let limit = "limits = [\"4/h\"]";
+    let (one, two) =
+        (limiting(&redis.url(), limit).start().await, limiting(&redis.url(), limit).start().await);
+    for gw in [&one, &two] {
+        reported(gw, "+").await;
+    }
+    for left in [3, 1] {
+        let first = one.get("/").await.expect_status(200);
+        assert!(
+            first.header("ratelimit").unwrap().starts_with(&format!("\"shared\";r={left};")),
+            "{first:?}"
+        );
+        two.get("/").await.expect_status(200);
+    }
+    for gw in [&one, &two] {
+        let refused = gw.get("/").await.expect_problem(429, "limit.exceeded");
+        let wait: u64 = refused.header("retry-after").unwrap().parse().unwrap();
+        assert!((880..=900).contains(&wait), "{wait}");
+    }
+    // Also what no route takes, and what is refused for another reason, counts for its address.
+    assert_eq!(one.get("/absent").await.status, 429);
+}
+
+#[tokio::test]
+async fn without_redis_a_limit_does_as_it_says() {
+    let mut redis = Redis::start().await;
+    for (word, answers) in [("local", [200, 429]), ("allow", [200, 200]), ("deny", [503, 503])] {
+        let limit = format!("limits = [\"2/h\"]\non_store_failure = \"{word}\"");
+        let gw = limiting(&redis.url(), &limit).start().await;
+        reported(&gw, "+").await;
+        gw.get("/").await.expect_status(200);
+        redis.kill();
+        reported(&gw, "-").await;
+        // One was let through by this instance already.
+        for status in answers {
+            assert_eq!(gw.get("/").await.status, status, "{word}");
+        }
+        redis.again().await;
+        gw.stop().await;
+    }
+}
+
+/// 64 clients at full speed over three processes: within one of what a single one would let pass.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_processes_keep_one_law() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::{Duration, Instant};
+
+    let redis = Redis::start().await;
+    let mut gateways = Vec::new();
+    for _ in 0..3 {
+        let limit = "limits = [\"100/s\"]\nburst = 20";
+        gateways.push(limiting(&redis.url(), limit).start().await);
+    }
+    for gw in &gateways {
+        reported(gw, "+").await;
+    }
+    let began = Instant::now();
+    let micros = move || u64::try_from(began.elapsed().as_micros()).unwrap();
+    let passed = Arc::new(AtomicU64::new(0));
+    // When the first request had its answer, and the last one began.
+    let (first, last) = (Arc::new(AtomicU64::new(u64::MAX)), Arc::new(AtomicU64::new(0)));
+    let clients: Vec<_> = (0..64)
+        .map(|number| {
+            let client = gateways[number % 3].client();
+            let (passed, first, last) = (passed.clone(), first.clone(), last.clone());
+            tokio::spawn(async move {
+                let connection = client.connect().await;
+                while began.elapsed() < Duration::from_secs(4) {
+                    last.fetch_max(micros(), Ordering::Relaxed);
+                    let answer = connection.get("/").await;
+                    first.fetch_min(micros(), Ordering::Relaxed);
+                    assert!([200, 429].contains(&answer.status), "{}", answer.status);
+                    passed.fetch_add(u64::from(answer.status == 200), Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.await.unwrap();
+    }
+    let law = |micros: u64| 20 + micros * 100 / 1_000_000;
+    let least = law(last.load(Ordering::Relaxed) - first.load(Ordering::Relaxed));
+    let (most, passed) = (law(micros()), passed.load(Ordering::Relaxed));
+    println!("passed {passed}, by the law {least} to {most}");
+    assert!(passed + 1 >= least && passed <= most, "{passed} is not within {least} and {most}");
+}
