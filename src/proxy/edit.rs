@@ -10,6 +10,7 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::authority::raw_target_authority;
 use smallvec::SmallVec;
 
+pub mod policies;
 pub mod rules;
 
 use super::client::Client;
@@ -18,10 +19,7 @@ use super::names::{
     X_REAL_IP, X_REQUEST_ID, is_alike, is_forwarding, is_identity,
 };
 use super::received::Marks;
-use crate::base::clock;
 use crate::base::peer::{PeerValues, address_value};
-use crate::policy::cors::{self, Cors};
-use crate::policy::rate_limit::{self, Met};
 
 /// What a forwarded request tells every server about where it comes from.
 #[derive(Debug, Clone, Copy)]
@@ -344,59 +342,6 @@ pub fn strict_transport(head: &mut ResponseHeader, value: &HeaderValue) -> Resul
         return Ok(());
     }
     head.insert_header(header::STRICT_TRANSPORT_SECURITY, value.clone())
-}
-
-/// Says how the limits that a request met stand, in place of what a server says of its own. Not in redirects: clients that
-/// see that little is left may not follow them.
-///
-/// # Errors
-/// As [`request`].
-pub fn limits(head: &mut ResponseHeader, met: &[Met]) -> Result<()> {
-    let is_redirect = head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED;
-    if met.is_empty() || is_redirect {
-        return Ok(());
-    }
-    let mut written = Ok(());
-    rate_limit::fields(met, clock::whole_unix_seconds(clock::wall()), |(name, value)| {
-        if written.is_ok() {
-            written = head.insert_header(name, value);
-        }
-    });
-    written
-}
-
-/// Says which pages may read an answer to a request with the head `request`, or what they may send, in place of what a
-/// server says of that.
-///
-/// # Errors
-/// As [`request`].
-pub fn cors(head: &mut ResponseHeader, cors: &Cors, request: &HeaderMap, preflight: bool) -> Result<()> {
-    for name in &cors::FIELDS {
-        head.remove_header(name);
-    }
-    let mut written = Ok(());
-    let set = |name: HeaderName, value: HeaderValue| {
-        if written.is_ok() {
-            written = head.insert_header(name, value);
-        }
-    };
-    if preflight {
-        cors.preflight(request, set);
-        return written;
-    }
-    cors.answer(request.get(header::ORIGIN), set);
-    written?;
-    if cors.varies() && !varies_by_origin(&head.headers) {
-        head.append_header(header::VARY, HeaderValue::from_static("Origin"))?;
-    }
-    Ok(())
-}
-
-fn varies_by_origin(headers: &HeaderMap) -> bool {
-    let names = headers.get_all(header::VARY).iter();
-    let mut names =
-        names.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii);
-    names.any(|name| name == b"*" || name.eq_ignore_ascii_case(b"origin"))
 }
 
 /// Takes `Expect` out of an HTTP/1.0 request, where it must be ignored (RFC 9110 section 10.1.1).

@@ -84,7 +84,7 @@ pub(in crate::proxy) fn edit(
         }
     }
     edit::response(response, ctx.head.version, ctx.request_id.as_bytes())?;
-    edit::limits(response, &ctx.met)?;
+    edit::policies::limits(response, &ctx.met)?;
     say_who_reads(session, response, ctx)?;
     edit_by_rules(session, response, ctx)?;
     if let Some(hsts) = ctx.hsts() {
@@ -101,7 +101,7 @@ pub(in crate::proxy) fn edit(
 fn say_who_reads(session: &Session, response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
     let Some(cors) = &ctx.route.guard.cors else { return Ok(()) };
     let preflight = ctx.preflight && response.status == StatusCode::NO_CONTENT;
-    edit::cors(response, cors, &session.req_header().headers, preflight)
+    edit::policies::cors(response, cors, &session.req_header().headers, preflight)
 }
 
 /// What the route changes in any answer, its own included.
@@ -331,7 +331,7 @@ fn begin(
 ) -> Result<()> {
     ctx.status = header.status.as_u16();
     edit::local_response(header, ctx.request_id.as_bytes())?;
-    edit::limits(header, &ctx.met)?;
+    edit::policies::limits(header, &ctx.met)?;
     say_who_reads(session, header, ctx)?;
     edit_by_rules(session, header, ctx)?;
     if let Some(hsts) = ctx.hsts() {
