@@ -259,10 +259,11 @@ impl Server {
 
         let tunnels = Tunnels::new(directory.clone());
         let gateway = Gateway::new(current.clone(), metrics.clone(), lifecycle.draining(), tunnels.clone());
-        let mut proxy = HttpProxy::new(gateway, Arc::new(proxy_conf(&self.snapshot)));
+        let mut proxy = HttpProxy::new(gateway.clone(), Arc::new(proxy_conf(&self.snapshot)));
         proxy.handle_init_modules();
         let edge = Arc::new(Edge {
             app: Arc::new(proxy),
+            direct: Some(Arc::new(gateway)),
             rules: Rules::Current(current.clone()),
             metrics: metrics.clone(),
             connections: connections.clone(),
@@ -434,7 +435,8 @@ fn data_plane(snapshot: &Snapshot) -> io::Result<Runtime> {
 
 fn proxy_conf(snapshot: &Snapshot) -> ServerConf {
     ServerConf {
-        // The pool's size is this times `threads`; `limits.upstream_idle` counts for the whole process.
+        // The pool's size is this times `threads`; `limits.upstream_idle` counts for the whole process. What is not
+        // Pingora's is counted by `upstream::link`.
         threads: 1,
         upstream_keepalive_pool_size: snapshot.limits.upstream_idle,
         max_retries: ATTEMPTS_MAX,
@@ -467,6 +469,7 @@ fn serve_plain(
     connections.linger_for(lifecycle::QUIT_LINGER);
     let edge = Arc::new(Edge {
         app: Arc::new(Plain::new(service)),
+        direct: None,
         rules: Rules::Fixed(listener, plain_limits()),
         metrics: metrics.clone(),
         connections,

@@ -55,10 +55,11 @@ impl Served {
         let metrics = runtime.metrics.clone();
         let tunnels = Tunnels::new(runtime.identity.directory().clone());
         let gateway = Gateway::new(current.clone(), metrics.clone(), told.subscribe(), tunnels);
-        let mut app = HttpProxy::new(gateway, Arc::new(ServerConf::default()));
+        let mut app = HttpProxy::new(gateway.clone(), Arc::new(ServerConf::default()));
         app.handle_init_modules();
         let edge = Arc::new(Edge {
             app: Arc::new(app),
+            direct: Some(Arc::new(gateway)),
             rules: Rules::Current(current.clone()),
             metrics,
             connections: Arc::new(Connections::default()),

@@ -63,7 +63,7 @@ keys! {
         request_timeout: Duration = Duration::from_secs(60),
         /// Silence that ends a stream: WebSocket, gRPC, event stream, or a route with `stream = true`.
         stream_idle: Duration = Duration::from_secs(3600),
-        /// Idle upstream connections kept, whole process.
+        /// Idle upstream connections kept, whole process; as many again over TLS and HTTP/2.
         upstream_idle: upgrade usize = 1024,
     }
 }

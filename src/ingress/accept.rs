@@ -315,6 +315,7 @@ mod tests {
         let told = watch::Sender::new(true);
         let edge = Arc::new(Edge {
             app: Arc::new(Plain::new(Arc::new(Ok200))),
+            direct: None,
             rules: Rules::Fixed(Arc::new(listener), limits),
             metrics,
             connections: Arc::new(Connections::default()),

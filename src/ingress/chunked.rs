@@ -1,4 +1,4 @@
-//! Reads the framing of a chunked request body strictly (RFC 9112 section 7.1): where it ends, and that it is one.
+//! Reads the framing of a chunked body strictly (RFC 9112 section 7.1): where it ends, and that it is one.
 
 use super::octets::{TOKEN, is};
 use crate::base::reason::Reason;
@@ -50,13 +50,23 @@ impl ChunkScanner {
     /// # Errors
     /// [`Reason::RequestMalformed`] if it is no chunked body, or its extensions or trailers are too large.
     pub fn advance(&mut self, buf: &[u8]) -> Result<(usize, bool), Reason> {
+        self.decode(buf, |_| {})
+    }
+
+    /// The same, and hands the bytes of data among them to `data`, piece by piece.
+    ///
+    /// # Errors
+    /// As [`ChunkScanner::advance`].
+    pub fn decode(&mut self, buf: &[u8], mut data: impl FnMut(&[u8])) -> Result<(usize, bool), Reason> {
         let mut rest = buf;
         while let Some((&byte, after)) = rest.split_first() {
             self.state = match self.state {
                 State::Done => break,
                 State::Data { remaining } => {
                     let here = usize::try_from(remaining).unwrap_or(usize::MAX).min(rest.len());
-                    rest = rest.get(here..).unwrap_or_default();
+                    let (piece, after) = rest.split_at_checked(here).unwrap_or_default();
+                    data(piece);
+                    rest = after;
                     self.state = match remaining - here as u64 {
                         0 => State::DataCarriageReturn,
                         remaining => State::Data { remaining },
@@ -220,6 +230,10 @@ mod tests {
             let len = body.len();
             body.extend(&next);
             prop_assert_eq!(scan_in_pieces(&body, &cuts), Ok((len, true)));
+            let mut data = Vec::new();
+            let whole = ChunkScanner::default().decode(&body, |piece| data.extend_from_slice(piece));
+            prop_assert_eq!(whole, Ok((len, true)));
+            prop_assert_eq!(data, chunks.concat());
         }
 
         /// Where pieces end makes no difference, and nothing panics.

@@ -3,6 +3,7 @@
 //! The proxy's hooks reach both through [`exchange`]: `ingress` serves every request inside a task-local scope,
 //! whatever the protocol.
 
+use std::any::Any;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -321,6 +322,17 @@ pub struct Exchange {
     keep: AtomicBool,
     /// Where the stream puts itself then.
     returned: Mutex<Option<Stream>>,
+    prepared: Mutex<Prepared>,
+}
+
+/// What the proxy has worked out for a request before Pingora gets it; see [`Exchange::prepare`].
+#[derive(Default)]
+struct Prepared(Option<Box<dyn Any + Send>>);
+
+impl std::fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Prepared")
+    }
 }
 
 tokio::task_local! {
@@ -352,6 +364,7 @@ impl Exchange {
             last: false,
             keep: AtomicBool::new(false),
             returned: Mutex::new(None),
+            prepared: Mutex::new(Prepared::default()),
         }
     }
 
@@ -436,6 +449,16 @@ impl Exchange {
 
     pub(crate) fn take_back(&self) -> Option<Stream> {
         self.returned.lock().take()
+    }
+
+    /// Keeps what was worked out for this request until Pingora's first hook asks for it.
+    pub fn prepare(&self, work: Box<dyn Any + Send>) {
+        self.prepared.lock().0 = Some(work);
+    }
+
+    /// What was kept by [`Exchange::prepare`].
+    pub fn take_prepared(&self) -> Option<Box<dyn Any + Send>> {
+        self.prepared.lock().0.take()
     }
 
     /// Whether the request body broke its framing.

@@ -1,10 +1,13 @@
 //! What all listeners of a kind share: where requests go, by which rules, and who is connected.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use tokio::sync::watch;
 
-use super::connection::Connections;
+use super::connection::{Connections, Exchange};
+use super::head::Head;
+use super::stream::EdgeStream;
 use crate::config::snapshot::{Current, Limits, Listener};
 use crate::policy::trusted::TrustedProxies;
 use crate::telemetry::access::AccessLog;
@@ -15,6 +18,8 @@ use crate::telemetry::metrics::{Metrics, RouteMetrics};
 pub struct Edge<A> {
     /// Where requests go.
     pub app: Arc<A>,
+    /// Who is asked before, for requests over HTTP/1.1.
+    pub direct: Option<Arc<dyn Direct>>,
     /// What listeners and limits there are.
     pub rules: Rules,
     /// The process's metrics.
@@ -23,6 +28,28 @@ pub struct Edge<A> {
     pub connections: Arc<Connections>,
     /// True once the process drains.
     pub draining: watch::Receiver<bool>,
+}
+
+/// Serves requests over HTTP/1.1 without Pingora, if they are of its kind.
+pub trait Direct: std::fmt::Debug + Send + Sync {
+    /// Serves the request whose scanned `head` is the next that `stream` hands out, no upgrade.
+    fn serve<'a>(
+        &'a self,
+        stream: &'a mut EdgeStream,
+        exchange: &'a Arc<Exchange>,
+        head: &'a Head,
+    ) -> Pin<Box<dyn Future<Output = Served> + Send + 'a>>;
+}
+
+/// What became of a request given to [`Direct`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// It was answered, and another one may follow.
+    Kept,
+    /// It is over, and so is the connection.
+    Closed,
+    /// It is Pingora's. The stream is as it was.
+    No,
 }
 
 /// Where listeners and limits come from.

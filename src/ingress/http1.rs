@@ -1,4 +1,4 @@
-//! HTTP/1 on one connection: our own keep-alive loop around Pingora, one request at a time.
+//! HTTP/1 on one connection: our own keep-alive loop around our own forwarder and Pingora, one request at a time.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use pingora::protocols::Stream;
 use pingora::protocols::http::ServerSession;
 
 use super::connection::{Connection, EXCHANGE, Exchange};
-use super::edge::Edge;
+use super::edge::{Edge, Served};
+use super::head::Head;
 use super::stream::{EdgeStream, HeadLimits, Next};
 use super::{http2, refuse};
 use crate::config::snapshot::Limits;
@@ -41,7 +42,7 @@ pub(super) async fn serve<A>(
                 exchange.demand(if head.upgrade { 0 } else { rules.min_body_rate });
                 let exchange = Arc::new(exchange);
                 stream.serve(exchange.clone());
-                match request(edge, stream, exchange).await {
+                match request(edge, stream, exchange, &head).await {
                     Some(reusable) => stream = reusable,
                     None => return,
                 }
@@ -68,20 +69,31 @@ fn head_limits(limits: &Limits, preface: bool) -> HeadLimits {
     }
 }
 
-/// Lends the stream to Pingora for one request and gets it back if it can carry another.
+/// Lends the stream for one request and gets it back if it can carry another.
 async fn request<A>(
     edge: &Arc<Edge<A>>,
-    stream: Box<EdgeStream>,
+    mut stream: Box<EdgeStream>,
     exchange: Arc<Exchange>,
+    head: &Head,
 ) -> Option<Box<EdgeStream>>
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
+    if let Some(direct) = edge.direct.as_ref().filter(|_| head.version_11 && !head.upgrade) {
+        match direct.serve(&mut stream, &exchange, head).await {
+            // What is left of this message must not be read as the next request.
+            Served::Kept => return Some(stream).filter(|stream| stream.is_message_done()),
+            Served::Closed => return None,
+            Served::No => {}
+        }
+    }
     let stream: Stream = stream;
     let mut session = ServerSession::new_http1(stream);
     session.set_keepalive(Some(0));
     let work = edge.app.process_new_http(session, &edge.draining);
     let reusable = EXCHANGE.scope(exchange.clone(), work).await;
+    // It holds the exchange. Pingora has taken it, unless it ended the request before its first hook.
+    drop(exchange.take_prepared());
     let stream = match reusable {
         Some(reusable) => reusable.consume().0,
         None => exchange.take_back()?,

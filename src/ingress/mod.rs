@@ -1,11 +1,12 @@
 //! Connections, from accept(2) to the proxy: sockets, TLS, deadlines, strict heads, keep-alive.
 //!
 //! ```text
-//! listen (bind) ─► accept ─► PROXY header ─► TLS ─► http1 ─► head scanned ─┬─► HttpProxy::process_new_http
-//!                     │                        └─► http2 ─► streams ──────┘         (the proxy's hooks)
+//! listen (bind) ─► accept ─► PROXY header ─► TLS ─► http1 ─► head scanned ─┬─► Direct::serve, else
+//!                     │                        └─► http2 ─► streams ──────┼─► HttpProxy::process_new_http
 //!                     └─ over a cap: closed                               └─► refuse: 4xx, logged, counted
 //! ```
-//! Nothing outside may know how far this goes: the proxy sees [`connection::Exchange`] and Pingora's session.
+//! Nothing outside may know how far this goes: the proxy sees [`connection::Exchange`] and Pingora's session, or the
+//! stream that a message is read from and answered on.
 
 pub mod chunked;
 pub mod connection;
@@ -24,7 +25,7 @@ mod http2;
 mod http2_events;
 mod http2_head;
 mod http2_stream;
-mod octets;
+pub(crate) mod octets;
 mod pace;
 mod per_address;
 mod proxy_header;
@@ -35,5 +36,6 @@ mod transport;
 mod turned_away;
 
 pub use accept::serve;
-pub use edge::{Edge, Rules};
+pub use edge::{Direct, Edge, Rules, Served};
 pub use ends::ProxyAddresses;
+pub use stream::EdgeStream;

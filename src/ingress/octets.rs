@@ -3,7 +3,7 @@
 use super::head::Rule;
 
 /// `tchar` (RFC 9110 section 5.6.2).
-pub(super) const TOKEN: u8 = 1;
+pub(crate) const TOKEN: u8 = 1;
 /// Visible ASCII (RFC 5234 VCHAR).
 pub(super) const VISIBLE: u8 = 2;
 /// May stand in a path: RFC 3986 `pchar` and `/`, and what browsers leave unencoded there. Not `\`, which some servers
@@ -28,12 +28,12 @@ pub(super) fn all(text: &[u8], class: u8) -> bool {
 
 /// Whether `text` is a token (RFC 9110 section 5.6.2).
 #[inline]
-pub(super) fn is_token(text: &[u8]) -> bool {
+pub(crate) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && all(text, TOKEN)
 }
 
 /// `text` without the spaces and tabs around it (RFC 9110 section 5.6.3 OWS).
-pub(super) fn trim(text: &[u8]) -> &[u8] {
+pub(crate) fn trim(text: &[u8]) -> &[u8] {
     let is_content = |byte: &u8| !matches!(byte, b' ' | b'\t');
     match (text.iter().position(is_content), text.iter().rposition(is_content)) {
         (Some(first), Some(last)) => text.get(first..=last).unwrap_or_default(),

@@ -6,8 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{HeaderValue, Method, Version};
-use pingora::http::RequestHeader;
 
+use super::asked::Asked;
 use super::client::Client;
 use super::edit;
 use super::phases::finish;
@@ -17,9 +17,10 @@ use crate::base::client_cert::ClientCert;
 use crate::base::clock::{self, Moment};
 use crate::base::problem::{self, Form, Problem};
 use crate::base::reason::Reason;
-use crate::config::snapshot::{IDENTITY_HEADERS, ListenerTls, Route, RouteTimeout, Snapshot};
+use crate::config::snapshot::{IDENTITY_HEADERS, ListenerTls, LoginTarget, Route, RouteTimeout, Snapshot};
+use crate::identity::login;
 use crate::identity::principal::{Principal, Proof};
-use crate::ingress::connection::{Exchange, exchange};
+use crate::ingress::connection::Exchange;
 use crate::policy::rate_limit::Met;
 use crate::routing::Captures;
 use crate::telemetry::access::{AccessRecord, Field};
@@ -84,6 +85,8 @@ pub struct Context {
     pub(super) recorded: bool,
     /// No pace is demanded yet: see [`Context::hold_pace`].
     pub(super) pace_held: bool,
+    /// All was decided before Pingora was given the request.
+    pub(super) decided: Option<Decided>,
 }
 
 /// What is needed of the request's head when the session is gone, or lent out.
@@ -158,9 +161,20 @@ pub(super) struct Call {
     pub(super) stale_replaced: bool,
 }
 
+/// What was decided of a request that Pingora is given later.
+pub(super) enum Decided {
+    /// It is forwarded, and its first server picked.
+    Forward,
+    /// It is a login, or its kin.
+    Login(LoginTarget, Box<login::Request>),
+}
+
 impl Context {
-    pub(super) fn new(snapshot: Arc<Snapshot>, metrics: Arc<Metrics>) -> Self {
-        let exchange = exchange();
+    pub(super) fn new(
+        exchange: Option<Arc<Exchange>>,
+        snapshot: Arc<Snapshot>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
         let began = exchange.as_ref().map_or_else(clock::now, |exchange| exchange.began);
         let listener = exchange.as_ref().map_or(0, |exchange| exchange.connection.listener);
         Self {
@@ -198,6 +212,7 @@ impl Context {
             answer_ended: false,
             recorded: false,
             pace_held: false,
+            decided: None,
         }
     }
 
@@ -248,7 +263,7 @@ impl Context {
     }
 
     /// Keeps what the record needs of the head, and settles the request's id and trace.
-    pub(super) fn begin(&mut self, head: &RequestHeader, received: &Received<'_>, host: Option<&[u8]>) {
+    pub(super) fn begin(&mut self, head: Asked<'_>, received: &Received<'_>, host: Option<&[u8]>) {
         let content_type = received.content_type.map(HeaderValue::as_bytes);
         let accept = received.accept.map(HeaderValue::as_bytes);
         let foreign_id = received.request_id.filter(|_| self.client.peer_trusted);
@@ -274,11 +289,11 @@ impl Context {
         if let Some(log) = &self.snapshot.log.access {
             let mut record = log.record();
             record.set(Field::Method, head.method.as_str());
-            record.set(Field::Target, head.raw_path());
+            record.set(Field::Target, head.target);
             if let Some(host) = host {
                 record.set(Field::Host, host);
             }
-            log.collect_request(&mut record, &head.headers);
+            log.collect_request(&mut record, head.headers);
             self.record = Some(record);
         }
     }

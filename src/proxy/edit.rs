@@ -57,32 +57,33 @@ pub struct Forwarding<'a> {
 /// passed the scanner.
 pub fn request(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<()> {
     let asked = asked_host(head);
+    with_parts(head, |parts| request_fields(&mut parts.headers, asked.as_ref(), forwarding))
+}
+
+/// The same for the fields alone of a request for the host `asked`.
+pub fn request_fields(headers: &mut HeaderMap, asked: Option<&HeaderValue>, forwarding: &Forwarding<'_>) {
     let Forwarding { client, marks, .. } = *forwarding;
-    let via = via(forwarding.version);
-    with_parts(head, |parts| {
-        let headers = &mut parts.headers;
-        headers.reserve(ADDED_TO_REQUEST);
-        if marks.forwarding && !client.peer_trusted {
-            remove(headers, &claims(headers));
-        }
-        if marks.identity {
-            remove(headers, &identities(headers));
-        }
-        if marks.trace && !forwarding.trace_valid {
-            // Whoever reads a broken one next would have to start a new trace, too.
-            remove(headers, &[TRACEPARENT, TRACESTATE]);
-        }
-        set_forwarding(headers, forwarding, asked.as_ref());
-        if let Ok(id) = HeaderValue::from_bytes(forwarding.request_id) {
-            set(headers, X_REQUEST_ID, id, !marks.request_id);
-        }
-        forwarding.credentials.remove(headers);
-        remove(headers, &alike(headers, forwarding.identity.names));
-        for (name, value) in forwarding.identity.told() {
-            headers.append(name, value.clone());
-        }
-        headers.append(header::VIA, via);
-    })
+    headers.reserve(ADDED_TO_REQUEST);
+    if marks.forwarding && !client.peer_trusted {
+        remove(headers, &claims(headers));
+    }
+    if marks.identity {
+        remove(headers, &identities(headers));
+    }
+    if marks.trace && !forwarding.trace_valid {
+        // Whoever reads a broken one next would have to start a new trace, too.
+        remove(headers, &[TRACEPARENT, TRACESTATE]);
+    }
+    set_forwarding(headers, forwarding, asked);
+    if let Ok(id) = HeaderValue::from_bytes(forwarding.request_id) {
+        set(headers, X_REQUEST_ID, id, !marks.request_id);
+    }
+    forwarding.credentials.remove(headers);
+    remove(headers, &alike(headers, forwarding.identity.names));
+    for (name, value) in forwarding.identity.told() {
+        headers.append(name, value.clone());
+    }
+    headers.append(header::VIA, via(forwarding.version));
 }
 
 /// Fields that [`request`] adds to a common one.
@@ -191,40 +192,41 @@ pub fn attempt(head: &mut RequestHeader, way: &Way<'_>) -> Result<()> {
         return Ok(());
     }
     let asked = asked_host(head);
-    with_parts(head, |parts| {
-        let headers = &mut parts.headers;
-        remove(headers, &hop_by_hop(headers));
-        remove(headers, &unwanted_in_request(headers, from_h2 && to_h2));
-        if way.upgrade && !to_h2 {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-            headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    with_parts(head, |parts| attempt_fields(&mut parts.headers, asked, to_h2, way))
+}
+
+/// The same for the fields alone of a request for the host `asked`, on its way to a server of HTTP/2 or another one.
+pub fn attempt_fields(headers: &mut HeaderMap, asked: Option<HeaderValue>, to_h2: bool, way: &Way<'_>) {
+    let from_h2 = way.version == Version::HTTP_2;
+    remove(headers, &hop_by_hop(headers));
+    remove(headers, &unwanted_in_request(headers, from_h2 && to_h2));
+    if way.upgrade && !to_h2 {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    }
+    match (from_h2, to_h2) {
+        (true, false) => join_cookies(headers),
+        // gRPC servers ask for it. Pingora takes it off on some ways; trailers pass between HTTP/2 only.
+        (true, true) if way.takes_trailers => {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
         }
-        match (from_h2, to_h2) {
-            (true, false) => join_cookies(headers),
-            // gRPC servers ask for it. Pingora takes it off on some ways; trailers pass between HTTP/2 only.
-            (true, true) if way.takes_trailers => {
-                headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        _ => {}
+    }
+    match (way.host, asked) {
+        (Some(host), _) => drop(headers.insert(header::HOST, host.clone())),
+        // It stands in the target only, which is going to be reduced to a path.
+        (None, Some(host)) if !headers.contains_key(header::HOST) => drop(headers.insert(header::HOST, host)),
+        (None, None) => {
+            let server = if way.server.starts_with("unix:") { "localhost" } else { way.server };
+            if let Ok(host) = HeaderValue::from_str(server) {
+                headers.insert(header::HOST, host);
             }
-            _ => {}
         }
-        match (way.host, asked) {
-            (Some(host), _) => drop(headers.insert(header::HOST, host.clone())),
-            // It stands in the target only, which is going to be reduced to a path.
-            (None, Some(host)) if !headers.contains_key(header::HOST) => {
-                drop(headers.insert(header::HOST, host))
-            }
-            (None, None) => {
-                let server = if way.server.starts_with("unix:") { "localhost" } else { way.server };
-                if let Ok(host) = HeaderValue::from_str(server) {
-                    headers.insert(header::HOST, host);
-                }
-            }
-            _ => {}
-        }
-        for (name, value) in way.identity.told() {
-            headers.insert(name, value.clone());
-        }
-    })
+        _ => {}
+    }
+    for (name, value) in way.identity.told() {
+        headers.insert(name, value.clone());
+    }
 }
 
 /// Edits the parts of a head below Pingora's methods, which keep a second map with the spelling of each name and cost a
@@ -325,6 +327,33 @@ pub fn unchunk(head: &mut ResponseHeader) {
     head.remove_header(&header::TRANSFER_ENCODING);
 }
 
+/// Has an answer whose end the server tells by closing its connection end by chunks, so that the client's stays open; and
+/// takes off a bodiless answer what would announce a body (RFC 9110 section 8.6, RFC 9112 section 6.1).
+///
+/// # Errors
+/// As [`request`].
+pub fn frame(head: &mut ResponseHeader, framing: AnswerFraming) -> Result<()> {
+    match framing {
+        AnswerFraming::Chunks => {
+            head.insert_header(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"))
+        }
+        AnswerFraming::NoContent => {
+            head.remove_header(&header::TRANSFER_ENCODING);
+            head.remove_header(&header::CONTENT_LENGTH);
+            Ok(())
+        }
+    }
+}
+
+/// How [`frame`] is to have an answer framed.
+#[derive(Debug, Clone, Copy)]
+pub enum AnswerFraming {
+    /// By chunks.
+    Chunks,
+    /// It is a 204, which has no body.
+    NoContent,
+}
+
 /// Completes the head of an answer that the gateway makes itself.
 ///
 /// # Errors
@@ -353,6 +382,11 @@ pub fn ignore_expectation(head: &mut RequestHeader) {
 /// as it treats the body of everything with an `Upgrade` as a tunnel.
 pub fn ignore_upgrade(head: &mut RequestHeader) {
     head.remove_header(&header::UPGRADE);
+}
+
+/// Has a request ask for `host`.
+pub fn host(headers: &mut HeaderMap, host: &HeaderValue) {
+    headers.insert(header::HOST, host.clone());
 }
 
 type Names = SmallVec<[HeaderName; 8]>;

@@ -12,8 +12,11 @@
 //! logging, Drop            finish    (always, once)
 //! ```
 
+mod asked;
 pub mod client;
 mod context;
+mod direct;
+mod downstream;
 pub mod edit;
 mod names;
 mod phases;
@@ -33,23 +36,25 @@ use pingora::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use tokio::sync::watch;
 
+use asked::Asked;
 pub use context::Context;
-use phases::{accept, belong, connect, dispatch, fail, finish, forward, guard, respond, route};
+use context::Decided;
+use phases::{accept, belong, connect, dispatch, fail, finish, forward, guard, login, respond, route};
 use received::Received;
 pub use tunnels::Tunnels;
 
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::config::snapshot::Current;
-use crate::identity::jwks::KeyWait;
+use crate::ingress::connection::exchange;
 use crate::policy::rate_limit::{self, Met};
 use crate::telemetry::metrics::Metrics;
 
 /// Attempts Pingora itself allows: above any `retry.attempts`, whose own count decides, and the fallback's.
 pub const ATTEMPTS_MAX: usize = 32;
 
-/// The gateway as Pingora calls it.
-#[derive(Debug)]
+/// The gateway as Pingora calls it, and `ingress` for what can do without (see [`direct`]). Clones are one gateway.
+#[derive(Debug, Clone)]
 pub struct Gateway {
     current: Arc<Current>,
     metrics: Arc<Metrics>,
@@ -69,23 +74,28 @@ impl Gateway {
         Self { current, metrics, draining, tunnels }
     }
 
-    fn close_if_ending(&self, session: &mut Session, ctx: &Context) {
+    /// Whether the connection of this request is to be closed after it.
+    fn is_ending(&self, ctx: &Context) -> bool {
         let retired = ctx.exchange.as_ref().is_some_and(|exchange| exchange.connection.is_retired());
-        if retired || *self.draining.borrow() {
+        retired || *self.draining.borrow()
+    }
+
+    fn close_if_ending(&self, session: &mut Session, ctx: &Context) {
+        if self.is_ending(ctx) {
             session.set_keepalive(None);
         }
     }
 }
 
 /// Accept, belong, route, guard, dispatch: everything that is decided before anything is written or sent.
-fn decide(session: &Session, received: &Received<'_>, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
-    accept::begin(session.req_header(), received, ctx);
-    settle(session, received, ctx)
+fn decide(asked: Asked<'_>, received: &Received<'_>, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
+    accept::begin(asked, received, ctx);
+    settle(asked, received, ctx)
 }
 
 /// What of that can be done again, when the key of a token was waited for.
-fn settle(session: &Session, received: &Received<'_>, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
-    let view = route::View::read(session.req_header(), received, ctx.listener)?;
+fn settle(asked: Asked<'_>, received: &Received<'_>, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
+    let view = route::View::read(asked, received, ctx.listener)?;
     route::note(&view, ctx);
     belong::check(&view, ctx)?;
     let found = route::find(&view, ctx);
@@ -106,49 +116,60 @@ fn settle(session: &Session, received: &Received<'_>, ctx: &mut Context) -> Resu
         return Ok(dispatch::Next::Ask);
     }
     guarded?;
-    go_on(session, &view, ctx)
+    go_on(asked, &view, ctx)
 }
 
 /// What follows [`dispatch::Next::Ask`].
-async fn decide_asked(session: &Session, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
+async fn decide_asked(
+    asked: Asked<'_>,
+    received: &Received<'_>,
+    ctx: &mut Context,
+) -> Result<dispatch::Next, Problem> {
     if let Some(problem) = rate_limit::settle(&mut ctx.met).await {
         return Err(problem);
     }
     if let Some(problem) = ctx.refused.take() {
         return Err(*problem);
     }
-    let head = session.req_header();
-    let view = route::View::read(head, &Received::read(&head.headers), ctx.listener)?;
-    go_on(session, &view, ctx)
+    let view = route::View::read(asked, received, ctx.listener)?;
+    go_on(asked, &view, ctx)
 }
 
 /// The limits have let it pass.
-fn go_on(session: &Session, view: &route::View<'_>, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
+fn go_on(asked: Asked<'_>, view: &route::View<'_>, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
     match guard::delay(ctx) {
         Some(delay) => Ok(dispatch::Next::Later(delay)),
-        None => dispatch::start(session, view, ctx),
+        None => dispatch::start(asked, view, ctx),
     }
 }
 
-/// What follows [`dispatch::Next::Later`].
-fn decide_now(session: &Session, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
-    ctx.met.iter_mut().for_each(Met::waited);
-    let head = session.req_header();
-    let view = route::View::read(head, &Received::read(&head.headers), ctx.listener)?;
-    dispatch::start(session, &view, ctx)
-}
-
-/// Waits for the key of a token, no longer than the request may take, and decides again.
-async fn decide_later(
-    session: &Session,
+/// The same, and what follows [`dispatch::Next::Wait`], [`dispatch::Next::Ask`] and [`dispatch::Next::Later`].
+async fn decide_in_time(
+    asked: Asked<'_>,
+    received: &Received<'_>,
     ctx: &mut Context,
-    wait: KeyWait,
 ) -> Result<dispatch::Next, Problem> {
-    let route = ctx.route.clone();
-    ctx.set_deadlines(&route);
-    wait.done(ctx.deadlines.first_byte).await;
-    ctx.has_waited = true;
-    settle(session, &Received::read(&session.req_header().headers), ctx)
+    let mut step = decide(asked, received, ctx);
+    if let Ok(dispatch::Next::Wait(wait)) = step {
+        // For the key of a token, no longer than the request may take.
+        let route = ctx.route.clone();
+        ctx.set_deadlines(&route);
+        wait.done(ctx.deadlines.first_byte).await;
+        ctx.has_waited = true;
+        step = settle(asked, received, ctx);
+    }
+    if matches!(step, Ok(dispatch::Next::Ask)) {
+        // Boxed: most requests have no such limit, and do not carry what asking needs.
+        step = Box::pin(decide_asked(asked, received, ctx)).await;
+    }
+    if let Ok(dispatch::Next::Later(delay)) = step {
+        // Before a server is picked: none is kept waiting.
+        pingora::time::sleep(delay).await;
+        ctx.met.iter_mut().for_each(Met::waited);
+        let view = route::View::read(asked, received, ctx.listener)?;
+        step = dispatch::start(asked, &view, ctx);
+    }
+    step
 }
 
 #[async_trait]
@@ -157,7 +178,9 @@ impl ProxyHttp for Gateway {
     type CTX = Box<Context>;
 
     fn new_ctx(&self) -> Box<Context> {
-        Box::new(Context::new(self.current.load(), self.metrics.clone()))
+        let exchange = exchange();
+        let begun = exchange.as_ref().and_then(|exchange| exchange.take_prepared()?.downcast().ok());
+        begun.unwrap_or_else(|| Box::new(Context::new(exchange, self.current.load(), self.metrics.clone())))
     }
 
     /// None: each costs an allocation per request, and what they do is done elsewhere or not at all.
@@ -166,24 +189,18 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Box<Context>) -> Result<bool> {
         accept::bound(session, ctx);
         let received = Received::read(&session.req_header().headers);
-        let mut step = if accept::is_in_order(session, ctx, received.marks) {
-            decide(session, &received, ctx)
+        let step = if let Some(decided) = ctx.decided.take() {
+            Ok(match decided {
+                Decided::Forward => dispatch::Next::Forward,
+                Decided::Login(target, request) => dispatch::Next::Login(target, request),
+            })
+        } else if accept::is_in_order(session, ctx, received.marks) {
+            decide_in_time(Asked::of(session.req_header()), &received, ctx).await
         } else {
             accept::repair(session, ctx, received.marks);
-            decide(session, &Received::read(&session.req_header().headers), ctx)
+            let asked = Asked::of(session.req_header());
+            decide_in_time(asked, &Received::read(asked.headers), ctx).await
         };
-        if let Ok(dispatch::Next::Wait(wait)) = step {
-            step = decide_later(session, ctx, wait).await;
-        }
-        if matches!(step, Ok(dispatch::Next::Ask)) {
-            // Boxed: most requests have no such limit, and do not carry what asking needs.
-            step = Box::pin(decide_asked(session, ctx)).await;
-        }
-        if let Ok(dispatch::Next::Later(delay)) = step {
-            // Before a server is picked: none is kept waiting.
-            pingora::time::sleep(delay).await;
-            step = decide_now(session, ctx);
-        }
         self.close_if_ending(session, ctx);
         match step {
             Ok(dispatch::Next::Forward) => {
@@ -197,6 +214,7 @@ impl ProxyHttp for Gateway {
                 return Ok(false);
             }
             Ok(dispatch::Next::Answer(answer)) => respond::local(session, ctx, answer).await,
+            Ok(dispatch::Next::Login(target, request)) => login::answer(session, ctx, target, *request).await,
             // It has asked and waited once.
             Ok(dispatch::Next::Ask | dispatch::Next::Later(_)) => {
                 return Error::e_explain(ErrorType::InternalError, "asked to wait twice");
@@ -236,7 +254,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
         error: Box<Error>,
     ) -> Box<Error> {
-        connect::failed(session, ctx, error)
+        connect::failed(connect::Progress::of(session), ctx, error)
     }
 
     async fn upstream_request_filter(
@@ -264,7 +282,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
-        respond::upstream_answered(session, response, ctx)
+        respond::upstream_answered(connect::Progress::of(session), response.status, ctx)
     }
 
     async fn response_filter(
@@ -310,7 +328,7 @@ impl ProxyHttp for Gateway {
         ctx: &mut Box<Context>,
         client_reused: bool,
     ) -> Box<Error> {
-        fail::while_proxying(session, ctx, error, client_reused)
+        fail::while_proxying(connect::Progress::of(session), ctx, error, client_reused)
     }
 
     async fn fail_to_proxy(

@@ -18,6 +18,7 @@ pub mod ejection;
 pub mod fallback;
 pub mod health;
 pub mod introduction;
+pub mod link;
 pub mod live;
 pub mod peer;
 pub mod pool;
@@ -47,6 +48,7 @@ use tokio::sync::watch;
 pub use self::attempt::{Attempt, AttemptRecord, Outcome};
 pub use self::fallback::Fallback;
 pub use self::introduction::Introduction;
+pub use self::link::Link;
 pub use self::live::Live;
 pub use self::peer::Timeouts;
 pub use self::pool::{Balance, HashSource, NoServer, Tried};
@@ -255,6 +257,17 @@ impl Upstream {
     /// Whether connections are secured.
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
+    }
+
+    /// Whether its servers, and those of the upstream it falls back to, are spoken to in cleartext HTTP/1 and told
+    /// nothing before: then [`Attempt::new_link`] connects to them.
+    pub fn is_plain(&self) -> bool {
+        let alone = |one: &Self| one.tls.is_none() && !one.http2 && !one.common.proxy_protocol;
+        let stand_in = match &self.fallback {
+            Some(Fallback::Upstream(link)) => link.upstream().is_none_or(|other| alone(other)),
+            Some(Fallback::Answer(_)) | None => true,
+        };
+        alone(self) && stand_in
     }
 
     /// What a hash goes by for a request; 0 where nothing is hashed.

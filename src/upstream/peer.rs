@@ -68,7 +68,7 @@ const H2_STREAMS_MAX: usize = 100;
 /// An HTTP/2 connection whose server is gone without a word is found out within this and Pingora's 5 s.
 const H2_PING_INTERVAL: Duration = Duration::from_secs(30);
 /// Likewise for everything else that waits long without traffic, such as WebSocket tunnels.
-const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
+pub(super) const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
     idle: Duration::from_secs(60),
     interval: Duration::from_secs(15),
     count: 4,
@@ -79,7 +79,7 @@ const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
 /// What the kernel takes in of an answer that a client does not take off (it doubles the number for its own needs). Left
 /// to itself it grows this to megabytes, and a thousand slow readers would take all of the machine's memory for sockets
 /// (`net.ipv4.tcp_mem`), which stops everybody. This much fills a connection of 250 Mbit/s over 8 ms, or 2 Gbit/s over 1.
-const RECEIVE_BYTES: usize = 256 * 1024;
+pub(super) const RECEIVE_BYTES: usize = 256 * 1024;
 
 /// The peer at `address`; `tls` comes with the name the server must prove. With `proxy_protocol` connections are the
 /// gateway's own until an attempt says for whom: see [`introduce`].

@@ -19,6 +19,7 @@ use super::breaker::{Breaker, BreakerSettings, BreakerState, Gate, Permit, Trip,
 use super::check::Probe;
 use super::ejection::Ejection;
 use super::health::{Health, Thresholds};
+use super::link::Links;
 use super::peer::Timeouts;
 use crate::telemetry::metrics::{self, ServerMetrics, UpstreamMetrics};
 
@@ -65,6 +66,8 @@ pub struct ServerState {
     /// [`DOWN`] and its kin: what `control` says, readable without its lock.
     flags: AtomicU8,
     control: Mutex<Control>,
+    /// Idle connections to it.
+    pub(super) links: Links,
 }
 
 #[derive(Debug)]
@@ -105,6 +108,7 @@ impl ServerState {
             in_flight: AtomicU32::new(0),
             flags: AtomicU8::new(0),
             control: Mutex::new(control),
+            links: Links::default(),
         }
     }
 
@@ -176,6 +180,15 @@ impl Server {
     /// Requests it is working on.
     pub fn in_flight(&self) -> u32 {
         self.state.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn state(&self) -> &Arc<ServerState> {
+        &self.state
+    }
+
+    /// Where it is connected to.
+    pub(super) fn socket(&self) -> &SocketAddr {
+        &self.peer._address
     }
 
     /// Tells this server from all others of the process.

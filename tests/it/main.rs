@@ -24,6 +24,7 @@ mod cli;
 mod cluster;
 mod cors;
 mod demo;
+mod direct;
 mod docs;
 mod drain;
 mod errors;

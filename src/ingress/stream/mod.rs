@@ -5,6 +5,7 @@
 //! follows. So a request cannot grow a tail that the next hop would take for another request, and what a client sends
 //! ahead waits here for its turn.
 
+mod direct;
 mod pingora_io;
 mod write;
 
@@ -36,9 +37,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// Bytes read and thrown away while lingering.
 const LINGER_BYTES_MAX: usize = 1024 * 1024;
 
-/// One connection as Pingora sees it.
+/// One connection as Pingora sees it, or the gateway's own forwarder.
 #[derive(Debug)]
-pub(crate) struct EdgeStream {
+pub struct EdgeStream {
     /// Taken when the connection is dropped, to linger.
     transport: Option<Transport>,
     connection: Arc<Connection>,

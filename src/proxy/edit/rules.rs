@@ -1,9 +1,9 @@
 //! A route's own rules for headers: `request` and `response`. After everything else that is edited, so that nothing that
 //! belongs to a hop comes back and what the operator writes has the last word.
 
-use http::header::{HeaderName, HeaderValue};
-use pingora::Result;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::{ErrorType, OrErr, Result};
 
 use crate::policy::transform::{Action, Rules};
 use crate::routing::template::Values;
@@ -37,6 +37,24 @@ macro_rules! heads {
 }
 
 heads!(RequestHeader ResponseHeader);
+
+impl Head for HeaderMap {
+    fn remove(&mut self, name: &HeaderName) {
+        HeaderMap::remove(self, name);
+    }
+
+    fn set(&mut self, name: &HeaderName, value: HeaderValue) -> Result<()> {
+        self.try_insert(name.clone(), value)
+            .map(drop)
+            .or_err(ErrorType::InvalidHTTPHeader, "too many headers")
+    }
+
+    fn add(&mut self, name: &HeaderName, value: HeaderValue) -> Result<()> {
+        self.try_append(name.clone(), value)
+            .map(drop)
+            .or_err(ErrorType::InvalidHTTPHeader, "too many headers")
+    }
+}
 
 /// Does what `rules` say. Gives the story for the log if the request made a value that no header can hold.
 ///

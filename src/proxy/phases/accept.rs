@@ -3,14 +3,13 @@
 use std::time::Duration;
 
 use http::Version;
-use pingora::http::RequestHeader;
 use pingora_proxy::Session;
 
 use super::route::host_of;
 use crate::policy::trusted::TrustedProxies;
 use crate::proxy::client::Client;
 use crate::proxy::received::{Marks, Received};
-use crate::proxy::{Context, edit};
+use crate::proxy::{Asked, Context, edit};
 
 /// How long the unread rest of a body may be drained before the connection is given up.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -52,10 +51,10 @@ pub(in crate::proxy) fn repair(session: &mut Session, ctx: &Context, marks: Mark
 }
 
 /// Who asks, and what the record shows of the head.
-pub(in crate::proxy) fn begin(head: &RequestHeader, received: &Received<'_>, ctx: &mut Context) {
+pub(in crate::proxy) fn begin(head: Asked<'_>, received: &Received<'_>, ctx: &mut Context) {
     let nobody = TrustedProxies::default();
     let is_unnamed = ctx.exchange.as_ref().is_some_and(|exchange| exchange.connection.is_peer_unnamed);
     let trusted = if is_unnamed { &nobody } else { &ctx.snapshot.server.trusted_proxies };
-    ctx.client = Client::find(&head.headers, ctx.peer_ip(), ctx.is_tls(), trusted);
+    ctx.client = Client::find(head.headers, ctx.peer_ip(), ctx.is_tls(), trusted);
     ctx.begin(head, received, host_of(head, received));
 }

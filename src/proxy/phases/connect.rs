@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{Method, StatusCode};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
@@ -13,22 +13,45 @@ use pingora_proxy::Session;
 use crate::base::clock;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
-use crate::proxy::Context;
 use crate::proxy::context::Call;
+use crate::proxy::{Asked, Context};
 use crate::upstream::retry::is_idempotent;
 use crate::upstream::{
     Decision, Failure, Fallback, Introduction, NoServer, Outcome, Situation, Tried, Upstream, fallback,
     tunnel,
 };
 
+/// How far a request has come, as far as that decides whether it may be sent again.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::proxy) struct Progress {
+    /// What was read of its body can be sent again.
+    pub(in crate::proxy) replayable: bool,
+    /// The client has seen a part of the answer. A 101 is one: behind it there is no HTTP any more.
+    pub(in crate::proxy) answer_started: bool,
+    /// It became a tunnel.
+    pub(in crate::proxy) tunnel: bool,
+}
+
+impl Progress {
+    pub(in crate::proxy) fn of(session: &Session) -> Self {
+        let starts =
+            |status: StatusCode| !status.is_informational() || status == StatusCode::SWITCHING_PROTOCOLS;
+        Self {
+            replayable: !session.as_downstream().retry_buffer_truncated(),
+            answer_started: session.response_written().is_some_and(|head| starts(head.status)),
+            tunnel: session.was_upgraded(),
+        }
+    }
+}
+
 /// Picks the server of the first attempt. Here, before Pingora takes over, so that "no server" is an answer like any
 /// other and keeps the connection.
 pub(in crate::proxy) fn first(
-    session: &Session,
+    asked: Asked<'_>,
     ctx: &mut Context,
     upstream: &Arc<Upstream>,
 ) -> Result<(), Problem> {
-    let hash_key = upstream.hash_key(ctx.client.address, &session.req_header().headers);
+    let hash_key = upstream.hash_key(ctx.client.address, asked.headers);
     begin(ctx, upstream.clone(), hash_key, false)
 }
 
@@ -183,7 +206,7 @@ pub(in crate::proxy) fn connected(ctx: &mut Context, reused: bool) {
 }
 
 /// No connection: nothing of the request was sent, so any method may be tried again.
-pub(in crate::proxy) fn failed(session: &Session, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
+pub(in crate::proxy) fn failed(progress: Progress, ctx: &mut Context, mut error: Box<Error>) -> Box<Error> {
     let outcome = match error.etype() {
         ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Outcome::ConnectTimeout,
         ErrorType::TLSHandshakeFailure
@@ -193,20 +216,20 @@ pub(in crate::proxy) fn failed(session: &Session, ctx: &mut Context, mut error: 
         _ => Outcome::ConnectFailed,
     };
     ctx.detail = Some(error.to_string().trim().to_owned());
-    let retry = next(session, ctx, outcome);
+    let retry = next(progress, ctx, outcome);
     error.set_retry(retry);
     error
 }
 
 /// Ends the current attempt with the failure `outcome` and decides what follows; true = another one is picked, and
 /// Pingora shall ask for its peer.
-pub(in crate::proxy) fn next(session: &Session, ctx: &mut Context, outcome: Outcome) -> bool {
+pub(in crate::proxy) fn next(progress: Progress, ctx: &mut Context, outcome: Outcome) -> bool {
     let now = clock::now();
     ctx.end_attempt(Some(outcome), now);
     let reason = if ctx.is_late() { Some(Reason::DeadlineExceeded) } else { outcome.reason() };
     ctx.failure = reason;
     let (Some(failure), Some(call)) = (outcome.failure(), ctx.call.as_mut()) else { return false };
-    let situation = situation(session, call, ctx.deadlines.first_byte, now);
+    let situation = situation(progress, &ctx.head.method, call, ctx.deadlines.first_byte, now);
     if let Decision::Retry(pause) = call.upstream.retry(failure, &situation, now) {
         call.backoff = Some(pause);
         if pick(ctx).is_ok() {
@@ -214,15 +237,15 @@ pub(in crate::proxy) fn next(session: &Session, ctx: &mut Context, outcome: Outc
         }
         ctx.failure = reason;
     }
-    fall_back(session, ctx, failure)
+    fall_back(progress, ctx, failure)
 }
 
 /// The server answered with a status that another may do better than. True: the attempt is ended as failed and the
 /// next is picked. False: this answer goes to the client as it came.
-pub(in crate::proxy) fn again_after_status(session: &Session, ctx: &mut Context, status: u16) -> bool {
+pub(in crate::proxy) fn again_after_status(progress: Progress, ctx: &mut Context, status: u16) -> bool {
     let now = clock::now();
     let Some(call) = ctx.call.as_mut() else { return false };
-    let situation = situation(session, call, ctx.deadlines.first_byte, now);
+    let situation = situation(progress, &ctx.head.method, call, ctx.deadlines.first_byte, now);
     let Decision::Retry(pause) = call.upstream.retry(Failure::Status(status), &situation, now) else {
         return false;
     };
@@ -242,32 +265,25 @@ pub(in crate::proxy) fn again_after_status(session: &Session, ctx: &mut Context,
 }
 
 fn situation<'s>(
-    session: &'s Session,
+    progress: Progress,
+    method: &'s Method,
     call: &Call,
     deadline: Option<Instant>,
     now: Instant,
 ) -> Situation<'s> {
     Situation {
-        method: &session.req_header().method,
-        replayable: !session.as_downstream().retry_buffer_truncated(),
-        answer_started: answer_started(session),
+        method,
+        replayable: progress.replayable,
+        answer_started: progress.answer_started,
         attempts: call.tried.attempts(),
         time_left: deadline.map(|at| at.saturating_duration_since(now)),
     }
 }
 
-/// Whether the client has seen a part of the answer. A 101 is one: behind it there is no HTTP any more.
-pub(in crate::proxy) fn answer_started(session: &Session) -> bool {
-    session
-        .response_written()
-        .is_some_and(|head| !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS)
-}
-
 /// Turns to the fallback upstream, if there is one and the request may be sent again.
-fn fall_back(session: &Session, ctx: &mut Context, failure: Failure) -> bool {
-    let sendable = failure == Failure::Connect
-        || is_idempotent(&session.req_header().method) && !session.as_downstream().retry_buffer_truncated();
-    if answer_started(session) || !sendable {
+fn fall_back(progress: Progress, ctx: &mut Context, failure: Failure) -> bool {
+    let sendable = failure == Failure::Connect || is_idempotent(&ctx.head.method) && progress.replayable;
+    if progress.answer_started || !sendable {
         return false;
     }
     let Some(other) = fallback_upstream(ctx) else { return false };

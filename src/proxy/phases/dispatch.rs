@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::StatusCode;
-use pingora_proxy::Session;
 
 use super::route::View;
 use super::{connect, forward};
@@ -16,7 +15,7 @@ use crate::config::snapshot::{LoginTarget, Target};
 use crate::files::{self, Site};
 use crate::identity::jwks::KeyWait;
 use crate::identity::login;
-use crate::proxy::Context;
+use crate::proxy::{Asked, Context};
 
 pub(in crate::proxy) enum Next {
     /// Pingora goes on and asks for a peer.
@@ -25,9 +24,11 @@ pub(in crate::proxy) enum Next {
     Answer(Answer),
     /// Not yet: limits that instances share have to be asked first.
     Ask,
+    /// The gateway answers with what a login or its kin comes to.
+    Login(LoginTarget, Box<login::Request>),
     /// Not yet: a limit has it wait for its place first.
     Later(Duration),
-    /// The key of the request's token may be on its way: see [`crate::proxy::decide_later`].
+    /// The key of the request's token may be on its way: see [`crate::proxy::decide_in_time`].
     Wait(KeyWait),
 }
 
@@ -39,17 +40,11 @@ pub(in crate::proxy) enum Answer {
     Preflight,
     /// What the route or the fallback says.
     Fixed(Arc<http::Response<Bytes>>),
-    /// What a login or its kin comes to.
-    Login(LoginTarget, Box<login::Request>),
     /// A file, or what is said in its place.
     File(Arc<Site>, Box<files::Request>),
 }
 
-pub(in crate::proxy) fn start(
-    session: &Session,
-    view: &View<'_>,
-    ctx: &mut Context,
-) -> Result<Next, Problem> {
+pub(in crate::proxy) fn start(asked: Asked<'_>, view: &View<'_>, ctx: &mut Context) -> Result<Next, Problem> {
     let route = ctx.route.clone();
     match &route.target {
         Target::Respond(respond) => Ok(Next::Answer(Answer::Fixed(respond.clone()))),
@@ -61,7 +56,7 @@ pub(in crate::proxy) fn start(
         Target::Upstream(upstream) => {
             forward::plan(view, ctx, &route)?;
             ctx.set_deadlines(&route);
-            match connect::first(session, ctx, upstream) {
+            match connect::first(asked, ctx, upstream) {
                 Ok(()) => Ok(Next::Forward),
                 Err(problem) => match connect::fallback_answer(ctx) {
                     Some(answer) => Ok(Next::Answer(Answer::Fixed(answer))),
@@ -72,21 +67,20 @@ pub(in crate::proxy) fn start(
         Target::Files(site) => {
             let path = forward::rewritten(view, ctx, &route)?;
             let path = path.as_deref().unwrap_or(&view.path);
-            let head = session.req_header();
             let request = files::Request::new(
-                &head.method,
+                asked.method,
                 path,
                 (&view.path, view.query),
-                &head.headers,
+                asked.headers,
                 clock::wall(),
             )?;
             ctx.set_deadlines(&route);
             Ok(Next::Answer(Answer::File(site.clone(), Box::new(request))))
         }
         Target::Login(target) => {
-            let request = login::Request::read(&session.req_header().headers, ctx.client.address);
+            let request = login::Request::read(asked.headers, ctx.client.address);
             ctx.set_deadlines(&route);
-            Ok(Next::Answer(Answer::Login(target.clone(), Box::new(request))))
+            Ok(Next::Login(target.clone(), Box::new(request)))
         }
         Target::Nothing => Err(Problem::new(Reason::RouteNotFound)),
     }

@@ -3,6 +3,7 @@
 use pingora::{Error, ErrorSource, ErrorType};
 use pingora_proxy::{FailToProxy, Session};
 
+use super::connect::Progress;
 use super::{connect, respond};
 use crate::base::clock;
 use crate::base::problem::Problem;
@@ -15,7 +16,7 @@ use crate::upstream::retry::is_idempotent;
 
 /// An attempt that had a connection failed. Ends it and decides whether another follows.
 pub(in crate::proxy) fn while_proxying(
-    session: &Session,
+    progress: Progress,
     ctx: &mut Context,
     mut error: Box<Error>,
     client_reused: bool,
@@ -30,7 +31,7 @@ pub(in crate::proxy) fn while_proxying(
         error = Error::explain(ErrorType::ReadTimedout, "while the server's answer was waited for");
         error.as_up();
     }
-    if *error.esource() != ErrorSource::Upstream || is_silent_tunnel(session, &error) {
+    if *error.esource() != ErrorSource::Upstream || is_silent_tunnel(progress, &error) {
         // The client left, was too slow, or sent what may not pass: nothing to hold against the server. But when the
         // request's time was over before the answer began, its side was cut off because the server was silent.
         let late = ctx.status == 0 && ctx.is_late();
@@ -43,9 +44,7 @@ pub(in crate::proxy) fn while_proxying(
         error.set_retry(false);
         return error;
     }
-    let replayable = !session.as_downstream().retry_buffer_truncated();
-    let fresh =
-        !connect::answer_started(session) && replayable && is_idempotent(&session.req_header().method);
+    let fresh = !progress.answer_started && progress.replayable && is_idempotent(&ctx.head.method);
     if client_reused && fresh && is_reset(&error) && ctx.replace_stale() {
         // A kept connection that the server had closed meanwhile: its right, and no failure.
         error.set_retry(true);
@@ -62,7 +61,7 @@ pub(in crate::proxy) fn while_proxying(
         }
         _ => Outcome::Reset,
     };
-    let retry = connect::next(session, ctx, outcome);
+    let retry = connect::next(progress, ctx, outcome);
     if !retry && outcome == (Outcome::Timeout { body_sent: false }) && !ctx.is_late() {
         // While the body was still coming, the silence was the client's.
         ctx.failure = Some(Reason::BodyTimeout);
@@ -72,8 +71,8 @@ pub(in crate::proxy) fn while_proxying(
 }
 
 /// A tunnel in which nobody said anything for `limits.stream_idle`; which side noticed first is chance.
-fn is_silent_tunnel(session: &Session, error: &Error) -> bool {
-    session.was_upgraded() && *error.etype() == ErrorType::ReadTimedout
+fn is_silent_tunnel(progress: Progress, error: &Error) -> bool {
+    progress.tunnel && *error.etype() == ErrorType::ReadTimedout
 }
 
 fn is_reset(error: &Error) -> bool {
@@ -85,34 +84,9 @@ fn is_reset(error: &Error) -> bool {
 
 /// Answers for a request that Pingora could not serve; only notes it when the answer has begun or nobody listens.
 pub(in crate::proxy) async fn answer(session: &mut Session, ctx: &mut Context, error: &Error) -> FailToProxy {
-    ctx.end_attempt(None, clock::now());
-    if let Some(reason) = ctx.identity_ended() {
-        ctx.failure = Some(reason);
-        ctx.detail = Some("the tunnel ended: it is no longer proved whose it is".to_owned());
+    let Some(reason) = settle(Progress::of(session), ctx, error) else {
         return FailToProxy { error_code: ctx.status, can_reuse_downstream: false };
-    }
-    if is_silent_tunnel(session, error) {
-        ctx.detail = Some("silent for limits.stream_idle".to_owned());
-        return FailToProxy { error_code: ctx.status, can_reuse_downstream: false };
-    }
-    let of_client = *error.esource() == ErrorSource::Downstream;
-    let cannot_write = of_client && matches!(error.etype(), ErrorType::WriteError | ErrorType::WriteTimedout);
-    if ctx.answer_ended && of_client && !cannot_write {
-        // The client has its answer. That it did not send all of a request that was answered is its right.
-        ctx.detail = Some("answered before the request was complete".to_owned());
-        return FailToProxy { error_code: ctx.status, can_reuse_downstream: false };
-    }
-    let reason = reason_of(ctx, error);
-    if ctx.detail.is_none() {
-        ctx.detail = Some(error.to_string().trim().to_owned());
-    }
-    ctx.failure = Some(reason);
-    if connect::answer_started(session) || cannot_write || reason == Reason::ClientClosed {
-        if ctx.status == 0 {
-            ctx.status = reason.status();
-        }
-        return FailToProxy { error_code: ctx.status, can_reuse_downstream: false };
-    }
+    };
     let fallback = connect::fallback_answer(ctx);
     // Unless the whole request was read, where the client's message stopped is not known.
     let whole = session.is_body_done() && !ctx.is_upgrade() && session.get_keepalive().is_some();
@@ -131,6 +105,39 @@ pub(in crate::proxy) async fn answer(session: &mut Session, ctx: &mut Context, e
         _ => {}
     }
     FailToProxy { error_code: ctx.status, can_reuse_downstream: false }
+}
+
+/// Settles what the record says of a request that `error` ended; and for which reason it is to be answered, if it is.
+pub(in crate::proxy) fn settle(progress: Progress, ctx: &mut Context, error: &Error) -> Option<Reason> {
+    ctx.end_attempt(None, clock::now());
+    if let Some(reason) = ctx.identity_ended() {
+        ctx.failure = Some(reason);
+        ctx.detail = Some("the tunnel ended: it is no longer proved whose it is".to_owned());
+        return None;
+    }
+    if is_silent_tunnel(progress, error) {
+        ctx.detail = Some("silent for limits.stream_idle".to_owned());
+        return None;
+    }
+    let of_client = *error.esource() == ErrorSource::Downstream;
+    let cannot_write = of_client && matches!(error.etype(), ErrorType::WriteError | ErrorType::WriteTimedout);
+    if ctx.answer_ended && of_client && !cannot_write {
+        // The client has its answer. That it did not send all of a request that was answered is its right.
+        ctx.detail = Some("answered before the request was complete".to_owned());
+        return None;
+    }
+    let reason = reason_of(ctx, error);
+    if ctx.detail.is_none() {
+        ctx.detail = Some(error.to_string().trim().to_owned());
+    }
+    ctx.failure = Some(reason);
+    if progress.answer_started || cannot_write || reason == Reason::ClientClosed {
+        if ctx.status == 0 {
+            ctx.status = reason.status();
+        }
+        return None;
+    }
+    Some(reason)
 }
 
 /// The one table from Pingora's errors to reasons, for what was not named where it happened.

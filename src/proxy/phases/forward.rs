@@ -13,9 +13,8 @@ use crate::base::reason::Reason;
 use crate::config::snapshot::Route;
 use crate::policy::auth::credentials;
 use crate::policy::transform::Rules;
-use crate::proxy::Context;
-use crate::proxy::edit;
 use crate::proxy::received::Received;
+use crate::proxy::{Asked, Context, edit};
 use crate::upstream::Attempt;
 
 /// What the route makes of the path, where that is another.
@@ -66,14 +65,19 @@ pub(in crate::proxy) fn request(head: &mut RequestHeader, ctx: &Context) -> Resu
     if has_rules(&ctx.route) { Ok(()) } else { tell_where_from(head, ctx) }
 }
 
-fn has_rules(route: &Route) -> bool {
+/// Whether the route's rules may ask for what the client sent after the head was settled.
+pub(in crate::proxy) fn has_rules(route: &Route) -> bool {
     route.request.is_some() || route.response.is_some()
 }
 
 fn tell_where_from(head: &mut RequestHeader, ctx: &Context) -> Result<()> {
-    let Some(exchange) = ctx.exchange.as_ref() else { return Ok(()) };
-    let forwarding = edit::Forwarding {
-        peer: &exchange.connection.peer_values,
+    forwarding(ctx).map_or(Ok(()), |forwarding| edit::request(head, &forwarding))
+}
+
+/// What every server is told of where the request comes from.
+pub(in crate::proxy) fn forwarding(ctx: &Context) -> Option<edit::Forwarding<'_>> {
+    Some(edit::Forwarding {
+        peer: &ctx.exchange.as_ref()?.connection.peer_values,
         client: &ctx.client,
         version: ctx.head.version,
         request_id: ctx.request_id.as_bytes(),
@@ -81,8 +85,7 @@ fn tell_where_from(head: &mut RequestHeader, ctx: &Context) -> Result<()> {
         marks: ctx.head.marks,
         identity: identity(ctx),
         credentials: hidden(ctx),
-    };
-    edit::request(head, &forwarding)
+    })
 }
 
 /// The headers that tell servers who it is from.
@@ -106,21 +109,13 @@ pub(in crate::proxy) fn head(
     request: &mut RequestHeader,
     ctx: &mut Context,
 ) -> Result<()> {
-    let Some(exchange) = ctx.exchange.as_ref() else { return Ok(()) };
+    if ctx.exchange.is_none() {
+        return Ok(());
+    }
     if has_rules(&ctx.route) {
         tell_where_from(request, ctx)?;
     }
-    let attempt = ctx.call.as_ref().and_then(|call| call.attempt.as_ref());
-    let way = edit::Way {
-        version: ctx.head.version,
-        upgrade: exchange.upgrade,
-        host: attempt.and_then(Attempt::host),
-        server: attempt.map_or("", |attempt| &attempt.record().server),
-        takes_trailers: ctx.head.takes_trailers,
-        marks: ctx.head.marks,
-        identity: identity(ctx),
-    };
-    edit::attempt(request, &way)?;
+    edit::attempt(request, &way(ctx))?;
     if let Some(target) = &ctx.target {
         // Last: the host may stand only in the target, which this takes away.
         request.set_raw_path(target.as_bytes())?;
@@ -129,21 +124,33 @@ pub(in crate::proxy) fn head(
         return Ok(());
     }
     let route = ctx.route.clone();
-    route.request.as_ref().map_or(Ok(()), |rules| edit_by_rules(session, request, &rules.headers, ctx))
+    let asked = Asked::of(session.req_header());
+    route.request.as_ref().map_or(Ok(()), |rules| edit_by_rules(asked, request, &rules.headers, ctx))
+}
+
+/// How the head of the attempt under way goes to its server.
+pub(in crate::proxy) fn way(ctx: &Context) -> edit::Way<'_> {
+    let attempt = ctx.call.as_ref().and_then(|call| call.attempt.as_ref());
+    edit::Way {
+        version: ctx.head.version,
+        upgrade: ctx.is_upgrade(),
+        host: attempt.and_then(Attempt::host),
+        server: attempt.map_or("", |attempt| &attempt.record().server),
+        takes_trailers: ctx.head.takes_trailers,
+        marks: ctx.head.marks,
+        identity: identity(ctx),
+    }
 }
 
 /// Does what a route's rules say with the head of a request or an answer.
-pub(super) fn edit_by_rules(
-    session: &Session,
+pub(in crate::proxy) fn edit_by_rules(
+    asked: Asked<'_>,
     head: &mut impl edit::rules::Head,
     rules: &Rules,
     ctx: &mut Context,
 ) -> Result<()> {
     // Read once more: it was lent out meanwhile. Only who asks pays for it.
-    let view = rules.asks().then(|| {
-        let head = session.req_header();
-        View::read(head, &Received::read(&head.headers), ctx.listener).ok()
-    });
+    let view = rules.asks().then(|| View::read(asked, &Received::read(asked.headers), ctx.listener).ok());
     let view = view.flatten();
     let unusable = match view {
         Some(view) => view.with_values(ctx, |values| edit::rules::apply(head, rules, Some(values)))?,
@@ -162,30 +169,38 @@ pub(in crate::proxy) fn body(
     end: bool,
     ctx: &mut Context,
 ) -> Result<()> {
+    let bytes = body.as_ref().map_or(0, Bytes::len);
+    if session.was_upgraded() {
+        ctx.request_body_bytes += bytes as u64;
+        body_passes(ctx);
+        return Ok(());
+    }
+    piece(bytes, end, ctx)?;
+    // An empty last chunk would be written as a second end of the body (Pingora #935).
+    if end && body.as_ref().is_some_and(Bytes::is_empty) {
+        *body = None;
+    }
+    Ok(())
+}
+
+/// So many bytes of the request body are on their way to the server, `end` says whether as the last.
+pub(in crate::proxy) fn piece(bytes: usize, end: bool, ctx: &mut Context) -> Result<()> {
+    body_passes(ctx);
+    ctx.request_body_bytes += bytes as u64;
+    if ctx.route.guard.body.is_some_and(|limit| !limit.allows(ctx.request_body_bytes)) {
+        ctx.failure = Some(Reason::BodyTooLarge);
+        return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than the route allows");
+    }
+    if end && let Some(call) = ctx.call.as_mut() {
+        call.body_sent = true;
+    }
+    Ok(())
+}
+
+fn body_passes(ctx: &mut Context) {
     ctx.resume_pace();
     if let Some(exchange) = &ctx.exchange {
         // It was the client that was waited for.
         exchange.server_spoke();
     }
-    if session.was_upgraded() {
-        ctx.request_body_bytes += body.as_ref().map_or(0, |piece| piece.len() as u64);
-        return Ok(());
-    }
-    if let Some(piece) = body {
-        ctx.request_body_bytes += piece.len() as u64;
-        if ctx.route.guard.body.is_some_and(|limit| !limit.allows(ctx.request_body_bytes)) {
-            ctx.failure = Some(Reason::BodyTooLarge);
-            return Error::e_explain(ErrorType::HTTPStatus(413), "the body is larger than the route allows");
-        }
-    }
-    if end {
-        if let Some(call) = ctx.call.as_mut() {
-            call.body_sent = true;
-        }
-        // An empty last chunk would be written as a second end of the body (Pingora #935).
-        if body.as_ref().is_some_and(Bytes::is_empty) {
-            *body = None;
-        }
-    }
-    Ok(())
 }

@@ -18,7 +18,7 @@ use crate::proxy::Context;
 use crate::proxy::phases::dispatch::Answer;
 
 /// Answers one of the paths of `[identity.login]` within the request's time.
-pub(super) async fn answer(
+pub(in crate::proxy) async fn answer(
     session: &mut Session,
     ctx: &mut Context,
     target: LoginTarget,
@@ -49,7 +49,7 @@ pub(super) async fn answer(
         }
     };
     match done {
-        Ok(response) => Box::pin(respond::local(session, ctx, Answer::Fixed(Arc::new(response)))).await,
+        Ok(response) => respond::local(session, ctx, Answer::Fixed(Arc::new(response))).await,
         Err(Refused { problem, detail, .. }) => {
             ctx.detail = Some(detail);
             respond::problem(session, ctx, &problem).await

@@ -8,6 +8,6 @@ pub(super) mod fail;
 pub(super) mod finish;
 pub(super) mod forward;
 pub(super) mod guard;
-mod login;
+pub(super) mod login;
 pub(super) mod respond;
 pub(super) mod route;

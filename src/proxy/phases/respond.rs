@@ -11,26 +11,28 @@ use pingora::protocols::http::HttpTask;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
 
+use super::connect::{self, Progress};
 use super::dispatch::Answer;
-use super::{connect, forward, login};
+use super::forward;
 use crate::base::clock;
 use crate::base::problem::{Form, Problem};
 use crate::base::reason::Reason;
 use crate::files::{self, Refusal, Site};
-use crate::proxy::{Context, edit};
+use crate::proxy::downstream::Downstream;
+use crate::proxy::{Asked, Context, edit};
 use crate::upstream::Outcome;
 
 /// The head of a server's answer: retried when its status says so and another server may do better.
 pub(in crate::proxy) fn upstream_answered(
-    session: &Session,
-    response: &ResponseHeader,
+    progress: Progress,
+    status_code: StatusCode,
     ctx: &mut Context,
 ) -> Result<()> {
-    let status = response.status.as_u16();
+    let status = status_code.as_u16();
     if let Some(exchange) = &ctx.exchange {
         exchange.server_spoke();
     }
-    if response.status.is_informational() && status != 101 {
+    if status_code.is_informational() && status != 101 {
         return Ok(());
     }
     if status == 101 && !ctx.is_upgrade() {
@@ -43,7 +45,7 @@ pub(in crate::proxy) fn upstream_answered(
         attempt.finish(Outcome::Answered(status), clock::now());
     }
     let retryable = ctx.call.as_ref().is_some_and(|call| call.upstream.retry_policy().on.has_status(status));
-    if retryable && connect::again_after_status(session, ctx, status) {
+    if retryable && connect::again_after_status(progress, ctx, status) {
         let mut error = Error::explain(ErrorType::HTTPStatus(status), "retried on another server");
         error.as_up();
         error.set_retry(true);
@@ -64,17 +66,8 @@ pub(in crate::proxy) fn edit(
         ctx.resume_pace();
         return Ok(());
     }
-    ctx.status = response.status.as_u16();
-    ctx.failure = None;
-    ctx.answer_began();
-    ctx.resume_pace();
-    let is_stream = is_stream(response);
-    if is_stream {
+    if begins(response, ctx) {
         session.set_read_timeout(Some(ctx.snapshot.limits.stream_idle));
-        ctx.lift_pace();
-    }
-    if is_stream || ctx.is_silence_normal() {
-        ctx.snapshot = ctx.snapshot.remnant();
     }
     if ctx.head.version == Version::HTTP_10 {
         // It knows no chunks: what has no length ends with the connection.
@@ -83,14 +76,7 @@ pub(in crate::proxy) fn edit(
             session.set_keepalive(None);
         }
     }
-    edit::response(response, ctx.head.version, ctx.request_id.as_bytes())?;
-    edit::policies::limits(response, &ctx.met)?;
-    say_who_reads(session, response, ctx)?;
-    edit_by_rules(session, response, ctx)?;
-    if let Some(hsts) = ctx.hsts() {
-        edit::strict_transport(response, hsts)?;
-    }
-    collect(ctx, response);
+    head(Asked::of(session.req_header()), response, ctx)?;
     if is_bodiless(ctx, response) {
         ended(session, ctx);
     }
@@ -98,19 +84,52 @@ pub(in crate::proxy) fn edit(
 }
 
 /// Which pages of other origins may read the answer, if the route says that.
-fn say_who_reads(session: &Session, response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
+fn say_who_reads(asked: Asked<'_>, response: &mut ResponseHeader, ctx: &Context) -> Result<()> {
     let Some(cors) = &ctx.route.guard.cors else { return Ok(()) };
     let preflight = ctx.preflight && response.status == StatusCode::NO_CONTENT;
-    edit::policies::cors(response, cors, &session.req_header().headers, preflight)
+    edit::policies::cors(response, cors, asked.headers, preflight)
+}
+
+/// The server's answer begins to go to the client: what holds from now on. Whether it is a stream of events.
+pub(in crate::proxy) fn begins(response: &ResponseHeader, ctx: &mut Context) -> bool {
+    ctx.status = response.status.as_u16();
+    ctx.failure = None;
+    ctx.answer_began();
+    ctx.resume_pace();
+    let is_stream = is_stream(response);
+    if is_stream {
+        ctx.lift_pace();
+    }
+    if is_stream || ctx.is_silence_normal() {
+        ctx.snapshot = ctx.snapshot.remnant();
+    }
+    is_stream
+}
+
+/// Makes the head of a server's answer the client's.
+pub(in crate::proxy) fn head(
+    asked: Asked<'_>,
+    response: &mut ResponseHeader,
+    ctx: &mut Context,
+) -> Result<()> {
+    edit::response(response, ctx.head.version, ctx.request_id.as_bytes())?;
+    edit::policies::limits(response, &ctx.met)?;
+    say_who_reads(asked, response, ctx)?;
+    edit_by_rules(asked, response, ctx)?;
+    if let Some(hsts) = ctx.hsts() {
+        edit::strict_transport(response, hsts)?;
+    }
+    collect(ctx, response);
+    Ok(())
 }
 
 /// What the route changes in any answer, its own included.
-fn edit_by_rules(session: &Session, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
+fn edit_by_rules(asked: Asked<'_>, response: &mut ResponseHeader, ctx: &mut Context) -> Result<()> {
     if ctx.route.response.is_none() {
         return Ok(());
     }
     let route = ctx.route.clone();
-    route.response.as_ref().map_or(Ok(()), |rules| forward::edit_by_rules(session, response, rules, ctx))
+    route.response.as_ref().map_or(Ok(()), |rules| forward::edit_by_rules(asked, response, rules, ctx))
 }
 
 /// Whether what follows is a stream of events, whether or not the client said that it wants one.
@@ -130,23 +149,34 @@ fn collect(ctx: &mut Context, response: &ResponseHeader) {
 
 /// One piece of an answer's body.
 pub(in crate::proxy) fn body(session: &mut Session, piece: Option<&Bytes>, end: bool, ctx: &mut Context) {
-    ctx.response_body_bytes += piece.map_or(0, |piece| piece.len() as u64);
-    if let Some(exchange) = &ctx.exchange {
-        exchange.server_spoke();
-    }
+    self::piece(piece.map_or(0, Bytes::len), ctx);
     if end {
         ended(session, ctx);
+    }
+}
+
+/// So many bytes of an answer's body are on their way to the client.
+pub(in crate::proxy) fn piece(bytes: usize, ctx: &mut Context) {
+    ctx.response_body_bytes += bytes as u64;
+    if let Some(exchange) = &ctx.exchange {
+        exchange.server_spoke();
     }
 }
 
 /// The answer is complete. Pingora goes on to read the request to its end, while many a client waits for the end of
 /// the connection instead, and would for as long as `limits.body_timeout`.
 pub(in crate::proxy) fn ended(session: &mut Session, ctx: &mut Context) {
+    let is_request_whole = session.was_upgraded() || session.is_body_done();
+    answer_ended(is_request_whole, ctx);
+}
+
+/// The same, where it is known whether the request was received whole.
+pub(in crate::proxy) fn answer_ended(is_request_whole: bool, ctx: &mut Context) {
     ctx.answer_ended = true;
     if let Some(exchange) = &ctx.exchange {
         exchange.watch_server(None);
     }
-    if !session.was_upgraded() && !session.is_body_done() {
+    if !is_request_whole {
         ctx.cut_off_within(BODY_AFTER_ANSWER);
     }
 }
@@ -163,7 +193,7 @@ fn is_bodiless(ctx: &Context, head: &ResponseHeader) -> bool {
 
 /// Answers with a problem document in the form the client asked for.
 pub(in crate::proxy) async fn problem(
-    session: &mut Session,
+    client: &mut impl Downstream,
     ctx: &mut Context,
     problem: &Problem,
 ) -> Result<()> {
@@ -193,7 +223,7 @@ pub(in crate::proxy) async fn problem(
     if let Some(allow) = &problem.allow {
         header.insert_header(header::ALLOW, allow.as_ref())?;
     }
-    send(session, ctx, header, Bytes::from(body)).await?;
+    send(client, ctx, header, Bytes::from(body)).await?;
     ctx.status = problem.status();
     Ok(())
 }
@@ -209,32 +239,35 @@ fn grpc_message(text: &str) -> Cow<'_, str> {
 }
 
 /// Answers with what the route says.
-pub(in crate::proxy) async fn local(session: &mut Session, ctx: &mut Context, answer: Answer) -> Result<()> {
+pub(in crate::proxy) async fn local(
+    client: &mut impl Downstream,
+    ctx: &mut Context,
+    answer: Answer,
+) -> Result<()> {
     match answer {
         Answer::Redirect { status, location } => {
             let mut header = ResponseHeader::build(status, Some(6))?;
             header.insert_header(header::LOCATION, location)?;
-            send(session, ctx, header, Bytes::new()).await
+            send(client, ctx, header, Bytes::new()).await
         }
         Answer::Preflight => {
             let header = ResponseHeader::build(StatusCode::NO_CONTENT, Some(10))?;
-            send(session, ctx, header, Bytes::new()).await
+            send(client, ctx, header, Bytes::new()).await
         }
         Answer::Fixed(answer) => {
             let mut header = ResponseHeader::build(answer.status(), Some(answer.headers().len() + 6))?;
             for (name, value) in answer.headers() {
                 header.append_header(name.clone(), value.clone())?;
             }
-            send(session, ctx, header, answer.body().clone()).await
+            send(client, ctx, header, answer.body().clone()).await
         }
-        Answer::Login(target, request) => login::answer(session, ctx, target, *request).await,
-        Answer::File(site, request) => file(session, ctx, site, *request).await,
+        Answer::File(site, request) => file(client, ctx, site, *request).await,
     }
 }
 
 /// Answers with a file: found and read within the request's time, then sent as fast as the client takes it.
 async fn file(
-    session: &mut Session,
+    client: &mut impl Downstream,
     ctx: &mut Context,
     site: Arc<Site>,
     request: files::Request,
@@ -250,36 +283,36 @@ async fn file(
         }
     };
     match answer {
-        Ok(answer) => send_file(session, ctx, answer).await,
+        Ok(answer) => send_file(client, ctx, answer).await,
         Err(Refusal { problem: refusal, detail }) => {
             ctx.detail = detail;
-            problem(session, ctx, &refusal).await
+            problem(client, ctx, &refusal).await
         }
     }
 }
 
-async fn send_file(session: &mut Session, ctx: &mut Context, answer: files::Answer) -> Result<()> {
+async fn send_file(client: &mut impl Downstream, ctx: &mut Context, answer: files::Answer) -> Result<()> {
     let files::Answer { head, length, mut body } = answer;
     let mut header = ResponseHeader::build(head.status(), Some(head.headers().len() + 6))?;
     for (name, value) in head.headers() {
         header.append_header(name.clone(), value.clone())?;
     }
-    begin(session, ctx, &mut header, length)?;
+    begin(client, ctx, &mut header, length)?;
     ctx.answer_began();
     let mut tasks = vec![HttpTask::Header(Box::new(header), body.left() == 0)];
     if body.left() > files::PIECE_BYTES as u64 {
         // A long download must not keep the configuration it began with.
         ctx.snapshot = ctx.snapshot.remnant();
         // By itself: what stands together with a header is copied, and the copy's room kept for the whole answer.
-        session.as_downstream_mut().response_duplex_vec(std::mem::take(&mut tasks)).await?;
+        client.write(std::mem::take(&mut tasks)).await?;
     }
     while let Some(piece) = next_piece(&mut body, ctx).await? {
         ctx.response_body_bytes += piece.len() as u64;
         tasks.push(HttpTask::Body(Some(piece), body.left() == 0));
-        session.as_downstream_mut().response_duplex_vec(std::mem::take(&mut tasks)).await?;
+        client.write(std::mem::take(&mut tasks)).await?;
     }
     if !tasks.is_empty() {
-        session.as_downstream_mut().response_duplex_vec(tasks).await?;
+        client.write(tasks).await?;
     }
     Ok(())
 }
@@ -301,14 +334,14 @@ async fn next_piece(body: &mut files::Body, ctx: &mut Context) -> Result<Option<
 /// Writes a local answer and leaves the connection usable, unless a body is still on its way: reading that to its end
 /// could take for ever, so such a connection is closed after the answer.
 async fn send(
-    session: &mut Session,
+    client: &mut impl Downstream,
     ctx: &mut Context,
     mut header: ResponseHeader,
     body: Bytes,
 ) -> Result<()> {
     let bodiless = matches!(header.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
     let length = (!bodiless).then_some(body.len() as u64);
-    begin(session, ctx, &mut header, length)?;
+    begin(client, ctx, &mut header, length)?;
     let end = bodiless || body.is_empty() || ctx.head.method == http::Method::HEAD;
     // As tasks, as proxied answers are written: only so an HTTP/2 stream is ended by its header, which gRPC asks for
     // ("trailers-only"), and header and body leave an HTTP/1 connection together.
@@ -318,13 +351,13 @@ async fn send(
         ctx.response_body_bytes += body.len() as u64;
         tasks.push(HttpTask::Body(Some(body), true));
     }
-    session.as_downstream_mut().response_duplex_vec(tasks).await?;
+    client.write(tasks).await?;
     Ok(())
 }
 
 /// Completes the head of a local answer, whose body has `length` bytes.
 fn begin(
-    session: &mut Session,
+    client: &mut impl Downstream,
     ctx: &mut Context,
     header: &mut ResponseHeader,
     length: Option<u64>,
@@ -332,8 +365,8 @@ fn begin(
     ctx.status = header.status.as_u16();
     edit::local_response(header, ctx.request_id.as_bytes())?;
     edit::policies::limits(header, &ctx.met)?;
-    say_who_reads(session, header, ctx)?;
-    edit_by_rules(session, header, ctx)?;
+    say_who_reads(client.asked(), header, ctx)?;
+    edit_by_rules(client.asked(), header, ctx)?;
     if let Some(hsts) = ctx.hsts() {
         edit::strict_transport(header, hsts)?;
     }
@@ -341,22 +374,19 @@ fn begin(
         header.insert_header(header::CONTENT_LENGTH, length)?;
     }
     collect(ctx, header);
-    leave_body_behind(session);
+    client.leave_body_behind(comes_anyhow(client.asked()));
     Ok(())
 }
 
-/// A short body that is on its way anyhow is read after the answer, so that the connection survives. Longer ones, those
-/// of unknown length, and those that the client holds back until it is asked, are not waited for: such a connection is
-/// closed.
-fn leave_body_behind(session: &mut Session) {
-    let headers = &session.req_header().headers;
+/// Whether the body is short and on its way anyhow: such a one is read after the answer, so that the connection survives.
+/// Longer ones, those of unknown length, and those that the client holds back until it is asked, are not waited for: such
+/// a connection is closed.
+fn comes_anyhow(asked: Asked<'_>) -> bool {
+    let headers = asked.headers;
     let length =
         headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    let comes_anyhow =
-        !headers.contains_key(header::EXPECT) && !headers.contains_key(header::TRANSFER_ENCODING);
-    if comes_anyhow && length.is_some_and(|length| length <= LEFT_BEHIND_BYTES_MAX) {
-        session.as_downstream_mut().set_close_on_response_before_downstream_finish(false);
-    }
+    let is_sent = !headers.contains_key(header::EXPECT) && !headers.contains_key(header::TRANSFER_ENCODING);
+    is_sent && length.is_some_and(|length| length <= LEFT_BEHIND_BYTES_MAX)
 }
 
 /// Longest body read only to keep a connection: as much as a client has usually sent before it sees the answer.

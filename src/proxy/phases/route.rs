@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderValue, Method};
-use pingora::http::RequestHeader;
 
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::identity::principal::Principal;
 use crate::policy::cors;
-use crate::proxy::Context;
 use crate::proxy::received::Received;
+use crate::proxy::{Asked, Context};
 use crate::routing::template::Values;
 use crate::routing::{Around, Outcome, RequestView, host, path};
 use crate::telemetry::access::Field;
@@ -37,11 +36,11 @@ pub(in crate::proxy) struct View<'s> {
 impl<'s> View<'s> {
     /// Reads `head`, or says what is wrong with it.
     pub(in crate::proxy) fn read(
-        head: &'s RequestHeader,
+        head: Asked<'s>,
         received: &Received<'s>,
         listener: u16,
     ) -> Result<Self, Problem> {
-        if head.method == Method::CONNECT {
+        if *head.method == Method::CONNECT {
             return Err(Problem::new(Reason::MethodUnsupported));
         }
         if head.headers.len() > HEADER_FIELDS_MAX {
@@ -52,10 +51,10 @@ impl<'s> View<'s> {
             // HTTP/1.0 may come without; only routes without hosts match it.
             None => Cow::Borrowed(""),
         };
-        let target = head.raw_path();
+        let target = head.target;
         let (raw_path, query) = split_target(target);
         let path = path::normalise(raw_path).map_err(|_| Problem::new(Reason::BadPath))?;
-        if path == "*" && head.method != Method::OPTIONS {
+        if path == "*" && *head.method != Method::OPTIONS {
             return Err(Problem::new(Reason::BadPath));
         }
         let query = std::str::from_utf8(query).map_err(|_| Problem::new(Reason::BadPath))?;
@@ -65,8 +64,8 @@ impl<'s> View<'s> {
             path,
             query: (!query.is_empty()).then_some(query),
             origin_form: target.starts_with(b"/"),
-            method: &head.method,
-            headers: &head.headers,
+            method: head.method,
+            headers: head.headers,
         })
     }
 
@@ -142,9 +141,9 @@ pub(in crate::proxy) fn find(view: &View<'_>, ctx: &mut Context) -> Result<(), P
 }
 
 /// The host the request names: the authority of HTTP/2, else `Host`.
-pub(in crate::proxy) fn host_of<'h>(head: &'h RequestHeader, received: &Received<'h>) -> Option<&'h [u8]> {
-    match head.uri.authority() {
-        Some(authority) => Some(authority.as_str().as_bytes()),
+pub(in crate::proxy) fn host_of<'h>(head: Asked<'h>, received: &Received<'h>) -> Option<&'h [u8]> {
+    match head.authority {
+        Some(authority) => Some(authority.as_bytes()),
         None => received.host.map(HeaderValue::as_bytes),
     }
 }

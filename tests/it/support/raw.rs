@@ -129,6 +129,11 @@ impl RawPeer {
         std::mem::take(&mut self.pending)
     }
 
+    /// Everything received so far.
+    pub fn seen(&self) -> Vec<u8> {
+        self.received.lock().unwrap()[self.index].clone()
+    }
+
     pub async fn write(&mut self, bytes: &[u8]) {
         let _ = self.stream.write_all(bytes).await;
         let _ = self.stream.flush().await;

@@ -1,0 +1,246 @@
+//! Requests over HTTP/1.1 without Pingora: read, decided, forwarded and answered in one task.
+//!
+//! Pingora gives each side of an exchange a task of its own, with a channel between them, and each idle connection to a
+//! server another one. For a plain request to a server in cleartext HTTP/1 that is most of what it costs. Here such a
+//! request is served by itself:
+//!
+//! ```text
+//! scanned head ─► Request ─► decide ─┬─► Relay: one attempt, both directions ─► fail, retried or answered
+//!                (super::phases)     ├─► local answer: respond
+//!                                    └─► not its kind (logins; TLS, HTTP/2 or PROXY headers to servers): Pingora's, decided already
+//! ```
+//! What is decided, edited, counted and logged, and what a failure means, is the same code for both.
+
+mod answer;
+mod client;
+mod fields;
+mod relay;
+mod request;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use http::{StatusCode, Version};
+use pingora::{Error, ErrorType, Result};
+
+use super::context::{Context, Decided};
+use super::dispatch::{Answer as LocalAnswer, Next};
+use super::received::Received;
+use super::{Gateway, connect, decide_in_time, edit, fail, finish, respond};
+use crate::base::problem::Problem;
+use crate::base::reason::Reason;
+use crate::ingress::connection::Exchange;
+use crate::ingress::head::Head;
+use crate::ingress::{Direct, EdgeStream, Served};
+use crate::upstream::retry::is_idempotent;
+use answer::Framing;
+use client::Client;
+use relay::{Relay, up};
+use request::Request;
+
+/// Interim answers to one request that are passed on. Servers send one or two.
+const INTERIM_ANSWERS_MAX: u32 = 32;
+
+impl Direct for Gateway {
+    fn serve<'a>(
+        &'a self,
+        stream: &'a mut EdgeStream,
+        exchange: &'a Arc<Exchange>,
+        head: &'a Head,
+    ) -> Pin<Box<dyn Future<Output = Served> + Send + 'a>> {
+        // Boxed, so that an idle connection does not hold room for it.
+        Box::pin(serve(self, stream, exchange, head))
+    }
+}
+
+async fn serve(gateway: &Gateway, stream: &mut EdgeStream, exchange: &Arc<Exchange>, head: &Head) -> Served {
+    let bytes = stream.take_head(head.len);
+    // An upgrade that is none is to be ignored, and Pingora's path knows how.
+    let read = Request::read(&bytes, head).filter(|request| !client::asks_for_upgrade(request.headers()));
+    let Some(request) = read else {
+        stream.put_head_back(&bytes);
+        return Served::No;
+    };
+    drop(bytes);
+    let context = Context::new(Some(exchange.clone()), gateway.current.load(), gateway.metrics.clone());
+    let mut ctx = Box::new(context);
+    let step = decide_in_time(request.asked(), &Received::read(request.headers()), &mut ctx).await;
+    let mut client = Client::new(stream, request, ctx.snapshot.limits.body_timeout);
+    client.closing = exchange.last || gateway.is_ending(&ctx);
+    let ended = match step {
+        Ok(Next::Forward) if is_plain(&ctx) => forward(gateway, &mut client, &mut ctx).await,
+        Ok(step @ (Next::Forward | Next::Login(..))) => {
+            ctx.decided = Some(match step {
+                Next::Login(target, request) => Decided::Login(target, request),
+                _ => Decided::Forward,
+            });
+            let Client { stream, request, .. } = client;
+            stream.put_head_back(&request.into_head());
+            exchange.prepare(ctx);
+            return Served::No;
+        }
+        Ok(Next::Answer(answer)) => respond::local(&mut client, &mut ctx, answer).await,
+        // Not reachable: each is waited for once.
+        Ok(Next::Wait(_)) => {
+            respond::problem(&mut client, &mut ctx, &Problem::new(Reason::KeysUnavailable)).await
+        }
+        Ok(Next::Later(_)) => Err(Error::explain(ErrorType::InternalError, "asked to wait twice")),
+        Err(problem) => respond::problem(&mut client, &mut ctx, &problem).await,
+    };
+    // Nobody waits for a server any more.
+    exchange.watch_server(None);
+    if ended.is_err() {
+        client.closing = true;
+    }
+    finish::record(&mut ctx, ended.as_ref().err().map(|error| &**error));
+    // A broken answer must not end as if it were whole.
+    if ended.is_ok() && client.finish().await { Served::Kept } else { Served::Closed }
+}
+
+/// Whether the picked server is one of those that this file can talk to.
+fn is_plain(ctx: &Context) -> bool {
+    ctx.call.as_ref().is_some_and(|call| call.upstream.is_plain())
+}
+
+/// Forwards the request, as often as may be, and answers it. An error says that the answer is not whole.
+async fn forward(gateway: &Gateway, client: &mut Client<'_>, ctx: &mut Context) -> Result<()> {
+    if ctx.is_silence_normal() {
+        client.body_timeout = ctx.snapshot.limits.stream_idle;
+        ctx.lift_pace();
+    } else {
+        ctx.hold_pace();
+    }
+    client.request.settle(ctx);
+    loop {
+        let error = match attempt(gateway, client, ctx).await {
+            Ok(()) => return Ok(()),
+            Err(Failed::Connecting(error)) => connect::failed(client.progress(), ctx, error),
+            Err(Failed::Talking { error, reused }) => {
+                fail::while_proxying(client.progress(), ctx, error, reused)
+            }
+        };
+        if !error.retry() {
+            return answer_for(error, client, ctx).await;
+        }
+    }
+}
+
+/// Answers for a request that no server answered; or gives `error` back if it is too late for that.
+async fn answer_for(error: Box<Error>, client: &mut Client<'_>, ctx: &mut Context) -> Result<()> {
+    let Some(reason) = fail::settle(client.progress(), ctx, &error) else { return Err(error) };
+    // Unless the whole request was read, where the client's message stopped is not known.
+    client.closing |= !client.stream.is_message_done();
+    let sent = match connect::fallback_answer(ctx) {
+        Some(fallback) => respond::local(client, ctx, LocalAnswer::Fixed(fallback)).await,
+        None => respond::problem(client, ctx, &Problem::new(reason)).await,
+    };
+    if sent.is_err() {
+        ctx.failure = Some(Reason::ClientClosed);
+    }
+    sent
+}
+
+/// Why an attempt failed.
+enum Failed {
+    /// There is no connection.
+    Connecting(Box<Error>),
+    /// Something went wrong on it.
+    Talking { error: Box<Error>, reused: bool },
+}
+
+/// Sends the request to the picked server and passes its answer on.
+async fn attempt(
+    gateway: &Gateway,
+    client: &mut Client<'_>,
+    ctx: &mut Context,
+) -> std::result::Result<(), Failed> {
+    if let Some(pause) = ctx.call.as_mut().and_then(|call| call.backoff.take()) {
+        pingora::time::sleep(pause).await;
+    }
+    // What was read of the body is sent again.
+    ctx.request_body_bytes = client.upload.taken;
+    let is_stream = ctx.is_silence_normal();
+    let stream_idle = ctx.snapshot.limits.stream_idle;
+    let certainly = !is_idempotent(&ctx.head.method);
+    let is_whole = client.stream.is_message_done();
+    let Some(call) = ctx.call.as_mut() else { return Err(nothing_picked()) };
+    call.body_sent = is_whole;
+    let Some(attempt) = call.attempt.as_ref() else { return Err(nothing_picked()) };
+    let timeouts = attempt.timeouts();
+    let (read, write) = match is_stream {
+        true => (stream_idle, attempt.write_timeout()),
+        false => (timeouts.read, timeouts.write),
+    };
+    // Where one was closed meanwhile, others may be.
+    let kept = if call.stale_replaced { None } else { attempt.kept_link(certainly) };
+    let reused = kept.is_some();
+    let link = match kept {
+        Some(link) => link,
+        None => attempt.new_link().await.map_err(Failed::Connecting)?,
+    };
+    if let Some(exchange) = &ctx.exchange {
+        exchange.watch_server(Some(read));
+    }
+    connect::connected(ctx, reused);
+    let talked = async {
+        let head = client.request.write(ctx)?;
+        let mut relay = Relay::new(client, ctx, link, head, write);
+        talk(gateway, &mut relay).await.map(|keep_alive| relay.into_idle_link().filter(|_| keep_alive))
+    };
+    match talked.await {
+        Ok(link) => {
+            let most = ctx.snapshot.limits.upstream_idle;
+            let attempt = ctx.call.as_ref().and_then(|call| call.attempt.as_ref());
+            if let Some((link, attempt)) = link.zip(attempt) {
+                attempt.keep_link(link, most);
+            }
+            client.flush().await.map_err(|error| Failed::Talking { error, reused })
+        }
+        Err(error) => Err(Failed::Talking { error, reused }),
+    }
+}
+
+/// Not reachable: an attempt is picked before, and for every retry.
+fn nothing_picked() -> Failed {
+    Failed::Connecting(Error::explain(ErrorType::InternalError, "no attempt was picked"))
+}
+
+/// One exchange. Whether the server keeps the connection.
+async fn talk(gateway: &Gateway, relay: &mut Relay<'_, '_>) -> Result<bool> {
+    let method = relay.ctx().head.method.clone();
+    let mut interim_answers = 0;
+    let mut answer = loop {
+        let mut answer = relay.head(&method).await?;
+        let (client, ctx) = relay.sides();
+        respond::upstream_answered(client.progress(), answer.head.status, ctx)?;
+        if !answer.head.status.is_informational() {
+            break answer;
+        }
+        interim_answers += 1;
+        if interim_answers > INTERIM_ANSWERS_MAX {
+            return Err(up(ErrorType::InvalidHTTPHeader, "too many interim answers"));
+        }
+        edit::interim(&mut answer.head);
+        ctx.resume_pace();
+        client.write_interim(&answer.head).await?;
+    };
+    let (client, ctx) = relay.sides();
+    let head = &mut answer.head;
+    if respond::begins(head, ctx) {
+        client.body_timeout = ctx.snapshot.limits.stream_idle;
+    }
+    if answer.body == Framing::UntilClose {
+        edit::frame(head, edit::AnswerFraming::Chunks)?;
+    } else if head.status == StatusCode::NO_CONTENT {
+        edit::frame(head, edit::AnswerFraming::NoContent)?;
+    }
+    respond::head(client.request.asked(), head, ctx)?;
+    debug_assert!(ctx.head.version == Version::HTTP_11, "others are Pingora's");
+    client.closing |= gateway.is_ending(ctx);
+    client.write_head(head).await?;
+    relay.body(answer.body).await?;
+    let is_whole = relay.is_request_whole();
+    respond::answer_ended(is_whole, relay.ctx());
+    relay.rest().await?;
+    Ok(answer.keep_alive)
+}

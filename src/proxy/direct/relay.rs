@@ -1,0 +1,402 @@
+//! Both directions of one exchange with a server, in one task.
+//!
+//! Everything here is polled together: the request goes out while the answer may come in already, and whoever waits for
+//! one side keeps an eye on the other.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context as Cx, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, BytesMut};
+use http::Method;
+use pingora::{Error, ErrorSource, ErrorType, Result};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use super::answer::{Answer, Framing, Reader};
+use super::client::{Client, LAST_CHUNK, write_chunk};
+use crate::ingress::chunked::ChunkScanner;
+use crate::proxy::context::Context;
+use crate::proxy::phases::{forward, respond};
+use crate::upstream::Link;
+
+/// Bytes asked of a server at first: a head and a short body.
+const FIRST_BYTES: usize = 8 * 1024;
+/// Bytes moved at once of longer bodies.
+const PIECE_BYTES: usize = 64 * 1024;
+
+type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One exchange with a server.
+pub(super) struct Relay<'r, 's> {
+    client: &'r mut Client<'s>,
+    ctx: &'r mut Context,
+    link: Link,
+    /// To be sent to the server, from `sent` on.
+    out: Vec<u8>,
+    sent: usize,
+    /// All of the request was sent, or what is left of it cannot be.
+    is_uploaded: bool,
+    /// Why it could not be.
+    broken: Option<Box<Error>>,
+    write_timeout: Duration,
+    /// Runs while the server takes nothing.
+    stalled: Option<Timer>,
+    /// Runs while the client's body is waited for.
+    awaited: Option<Timer>,
+    /// Received from the server.
+    input: BytesMut,
+    reader: Reader,
+    body: Body,
+    /// Framed for the client, to be written from `chunk_sent` on.
+    chunk: Vec<u8>,
+    chunk_sent: usize,
+}
+
+/// What is still to come of the answer's body.
+#[derive(Debug)]
+enum Body {
+    Length(u64),
+    Chunked(Box<ChunkScanner>),
+    UntilClose,
+    Ended,
+}
+
+impl<'r, 's> Relay<'r, 's> {
+    /// The exchange that begins with sending `head`.
+    pub(super) fn new(
+        client: &'r mut Client<'s>,
+        ctx: &'r mut Context,
+        link: Link,
+        head: Vec<u8>,
+        write_timeout: Duration,
+    ) -> Self {
+        let mut out = head;
+        out.extend_from_slice(client.upload.replay());
+        Self {
+            client,
+            ctx,
+            link,
+            out,
+            sent: 0,
+            is_uploaded: false,
+            broken: None,
+            write_timeout,
+            stalled: None,
+            awaited: None,
+            input: BytesMut::with_capacity(FIRST_BYTES),
+            reader: Reader::default(),
+            body: Body::Ended,
+            chunk: Vec::new(),
+            chunk_sent: 0,
+        }
+    }
+
+    pub(super) fn ctx(&mut self) -> &mut Context {
+        self.ctx
+    }
+
+    /// Both.
+    pub(super) fn sides(&mut self) -> (&mut Client<'s>, &mut Context) {
+        (self.client, self.ctx)
+    }
+
+    /// The head of the next answer, interim ones included.
+    pub(super) async fn head(&mut self, method: &Method) -> Result<Answer> {
+        self.reader = Reader::default();
+        // If the server has just said something, the client may have waited for that.
+        self.awaited = None;
+        std::future::poll_fn(|cx| self.poll_head(method, cx)).await
+    }
+
+    /// Passes the body on that `framing` promises.
+    pub(super) async fn body(&mut self, framing: Framing) -> Result<()> {
+        self.body = match framing {
+            Framing::None | Framing::Length(0) => return Ok(()),
+            Framing::Length(length) => Body::Length(length),
+            Framing::Chunked => Body::Chunked(Box::default()),
+            Framing::UntilClose => Body::UntilClose,
+        };
+        std::future::poll_fn(|cx| self.poll_body(cx)).await
+    }
+
+    /// Whether all of the request was received.
+    pub(super) fn is_request_whole(&self) -> bool {
+        self.client.stream.is_message_done()
+    }
+
+    /// Sends the rest of a request that was answered before it was complete, for as long as the server takes it.
+    pub(super) async fn rest(&mut self) -> Result<()> {
+        if self.is_uploaded {
+            return Ok(());
+        }
+        match std::future::poll_fn(|cx| self.poll_rest(cx)).await {
+            // The answer is what counts.
+            Err(error) if *error.esource() == ErrorSource::Upstream => Ok(()),
+            ended => ended,
+        }
+    }
+
+    /// The connection, if nothing is under way on it.
+    pub(super) fn into_idle_link(self) -> Option<Link> {
+        let is_idle = self.is_uploaded
+            && self.broken.is_none()
+            && matches!(self.body, Body::Ended)
+            // Bytes behind the answer are no answer to anything.
+            && self.input.is_empty();
+        is_idle.then_some(self.link)
+    }
+
+    fn poll_head(&mut self, method: &Method, cx: &mut Cx<'_>) -> Poll<Result<Answer>> {
+        self.poll_request(cx)?;
+        loop {
+            match self.reader.read(&mut self.input, method) {
+                Ok(Some(answer)) => return Poll::Ready(Ok(answer)),
+                Ok(None) => {}
+                Err(what) => return Poll::Ready(Err(up(ErrorType::InvalidHTTPHeader, what))),
+            }
+            match self.poll_receive(cx) {
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0)) => {
+                    let closed = || up(ErrorType::ConnectionClosed, "the server closed before its answer");
+                    return Poll::Ready(Err(self.broken.take().unwrap_or_else(closed)));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(self.broken.take().unwrap_or(error))),
+                Poll::Pending => return self.poll_end(cx).map(Err),
+            }
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
+        self.poll_request(cx)?;
+        loop {
+            ready!(self.poll_chunk(cx))?;
+            let taken = match &mut self.body {
+                Body::Ended => return Poll::Ready(Ok(())),
+                Body::Length(left) if !self.input.is_empty() => {
+                    let most = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
+                    let piece = self.input.get(..most).unwrap_or_default();
+                    let written = Pin::new(&mut *self.client.stream).poll_write(cx, piece);
+                    let count = ready!(written).map_err(to_client)?;
+                    *left -= count as u64;
+                    if *left == 0 {
+                        self.body = Body::Ended;
+                    }
+                    self.input.advance(count);
+                    count
+                }
+                Body::Chunked(scanner) if !self.input.is_empty() => {
+                    let mut data = Vec::with_capacity(self.input.len());
+                    let followed = scanner.decode(&self.input, |piece| data.extend_from_slice(piece));
+                    let Ok((consumed, ended)) = followed else {
+                        return Poll::Ready(Err(up(ErrorType::InvalidHTTPHeader, "a chunk is malformed")));
+                    };
+                    self.input.advance(consumed);
+                    write_chunk(&data, &mut self.chunk);
+                    if ended {
+                        self.chunk.extend_from_slice(LAST_CHUNK);
+                        self.body = Body::Ended;
+                    }
+                    data.len()
+                }
+                Body::UntilClose if !self.input.is_empty() => {
+                    write_chunk(&self.input, &mut self.chunk);
+                    let count = self.input.len();
+                    self.input.clear();
+                    count
+                }
+                _ => {
+                    match self.poll_receive(cx) {
+                        Poll::Ready(Ok(1..)) => {}
+                        Poll::Ready(Ok(0)) if matches!(self.body, Body::UntilClose) => {
+                            self.chunk.extend_from_slice(LAST_CHUNK);
+                            self.body = Body::Ended;
+                        }
+                        Poll::Ready(Ok(0)) => {
+                            let what = "the server closed in the middle of its answer";
+                            return Poll::Ready(Err(up(ErrorType::ConnectionClosed, what)));
+                        }
+                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                        Poll::Pending => return self.poll_end(cx).map(Err),
+                    }
+                    continue;
+                }
+            };
+            respond::piece(taken, self.ctx);
+        }
+    }
+
+    fn poll_rest(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
+        self.poll_request(cx)?;
+        if self.is_uploaded {
+            return Poll::Ready(Ok(()));
+        }
+        // Whatever it does now, it wants no more of the request.
+        if self.poll_receive(cx).is_ready() {
+            return Poll::Ready(Ok(()));
+        }
+        self.poll_end(cx).map(Err)
+    }
+
+    /// Writes what was framed for the client.
+    fn poll_chunk(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
+        while self.chunk_sent < self.chunk.len() {
+            let waiting = self.chunk.get(self.chunk_sent..).unwrap_or_default();
+            let written = Pin::new(&mut *self.client.stream).poll_write(cx, waiting);
+            self.chunk_sent += ready!(written).map_err(to_client)?;
+        }
+        self.chunk.clear();
+        self.chunk_sent = 0;
+        Poll::Ready(Ok(()))
+    }
+
+    /// Goes on with sending the request as far as that goes now.
+    fn poll_request(&mut self, cx: &mut Cx<'_>) -> Result<()> {
+        if self.is_uploaded {
+            return Ok(());
+        }
+        match self.poll_upload(cx) {
+            Poll::Ready(Ok(())) => {
+                self.is_uploaded = true;
+                (self.stalled, self.awaited) = (None, None);
+                Ok(())
+            }
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn poll_upload(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
+        loop {
+            while self.sent < self.out.len() {
+                let waiting = self.out.get(self.sent..).unwrap_or_default();
+                match Pin::new(&mut self.link).poll_write(cx, waiting) {
+                    Poll::Ready(Ok(count @ 1..)) => {
+                        self.sent += count;
+                        self.stalled = None;
+                    }
+                    Poll::Ready(failed) => {
+                        // It may have answered before it closed. If it has not, this is why.
+                        let error = failed.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into());
+                        let mut error =
+                            Error::because(ErrorType::WriteError, "while sending the request", error);
+                        error.as_up();
+                        self.broken = Some(error);
+                        return Poll::Ready(Ok(()));
+                    }
+                    Poll::Pending => {
+                        let limit = self.write_timeout;
+                        ready!(poll_timer(&mut self.stalled, limit, cx));
+                        return Poll::Ready(Err(up(ErrorType::WriteTimedout, "the server takes nothing")));
+                    }
+                }
+            }
+            self.out.clear();
+            self.sent = 0;
+            if self.client.stream.is_message_done() {
+                return Poll::Ready(Ok(()));
+            }
+            ready!(self.poll_piece(cx))?;
+        }
+    }
+
+    /// Reads a piece of the request's body into `out`, which is empty.
+    fn poll_piece(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
+        self.out.reserve(match self.client.upload.taken {
+            0 => FIRST_BYTES,
+            _ => PIECE_BYTES,
+        });
+        let read = poll_read(&mut *self.client.stream, &mut self.out, cx);
+        if read.is_pending() {
+            let limit = self.client.body_timeout;
+            ready!(poll_timer(&mut self.awaited, limit, cx));
+            return Poll::Ready(Err(down(ErrorType::ReadTimedout, "while the client's body was waited for")));
+        }
+        self.awaited = None;
+        match ready!(read) {
+            Ok(1..) => {
+                let end = self.client.stream.is_message_done();
+                let count = self.client.upload.frame(&mut self.out, end);
+                Poll::Ready(forward::piece(count, end, self.ctx))
+            }
+            Ok(0) => Poll::Ready(Err(down(
+                ErrorType::ConnectionClosed,
+                "the client closed in the middle of its body",
+            ))),
+            Err(error) => Poll::Ready(Err(from_client(error))),
+        }
+    }
+
+    /// Reads once from the server.
+    fn poll_receive(&mut self, cx: &mut Cx<'_>) -> Poll<Result<usize>> {
+        let wanted = match &self.body {
+            // The head may hold the first buffer, or it has room for more.
+            Body::Ended if self.input.capacity() - self.input.len() >= FIRST_BYTES / 4 => 0,
+            Body::Ended => FIRST_BYTES,
+            Body::Length(left) => {
+                usize::try_from(*left).unwrap_or(usize::MAX).clamp(FIRST_BYTES, PIECE_BYTES)
+            }
+            Body::Chunked(_) | Body::UntilClose => PIECE_BYTES,
+        };
+        self.input.reserve(wanted);
+        poll_read(&mut self.link, &mut self.input, cx).map_err(|error| {
+            let mut error = Error::because(ErrorType::ReadError, "while reading the answer", error);
+            error.as_up();
+            error
+        })
+    }
+
+    /// Nothing comes from the server: whether the client is gone, or the wait over.
+    fn poll_end(&mut self, cx: &mut Cx<'_>) -> Poll<Box<Error>> {
+        // What came so far is not held back.
+        if let Poll::Ready(Err(error)) = Pin::new(&mut *self.client.stream).poll_flush(cx) {
+            return Poll::Ready(to_client(error));
+        }
+        if self.stalled.is_some() {
+            // It is waited for to take, which has a time of its own.
+            if let Some(exchange) = &self.ctx.exchange {
+                exchange.server_spoke();
+            }
+        } else if !self.is_uploaded {
+            // The client's body is waited for, and with it everything else.
+            return Poll::Pending;
+        }
+        self.client.stream.poll_end(cx).map(from_client)
+    }
+}
+
+fn poll_read<R: AsyncRead + Unpin>(
+    from: &mut R,
+    into: &mut impl BufMut,
+    cx: &mut Cx<'_>,
+) -> Poll<io::Result<usize>> {
+    std::pin::pin!(from.read_buf(into)).poll(cx)
+}
+
+fn poll_timer(timer: &mut Option<Timer>, limit: Duration, cx: &mut Cx<'_>) -> Poll<()> {
+    timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit))).as_mut().poll(cx)
+}
+
+/// An error of the server's side.
+pub(super) fn up(kind: ErrorType, what: &'static str) -> Box<Error> {
+    let mut error = Error::explain(kind, what);
+    error.as_up();
+    error
+}
+
+/// An error of the client's side.
+fn down(kind: ErrorType, what: &'static str) -> Box<Error> {
+    Error::explain(kind, what).into_down()
+}
+
+fn from_client(error: io::Error) -> Box<Error> {
+    let kind = match error.kind() {
+        io::ErrorKind::UnexpectedEof => ErrorType::ConnectionClosed,
+        _ => ErrorType::ReadError,
+    };
+    Error::because(kind, "on the client's side", error).into_down()
+}
+
+fn to_client(error: io::Error) -> Box<Error> {
+    Error::because(ErrorType::WriteError, "while writing to the client", error).into_down()
+}

@@ -1,0 +1,329 @@
+//! Connections to servers in cleartext HTTP/1, for the gateway's own forwarder: made, kept while idle, used again.
+//!
+//! A kept connection is a socket in a list, without a task or a timer of its own. Whether its server has closed it, or
+//! has sent what nobody asked for, shows in what the runtime knows of the socket: it is looked at when the connection is
+//! to be used again, and once a second by one task a server.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::Weak;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use pingora::protocols::l4::socket::SocketAddr;
+use pingora::{Error, ErrorType, OrErr, Result};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
+
+use super::Attempt;
+use super::peer::{RECEIVE_BYTES, TCP_KEEPALIVE};
+use super::server::ServerState;
+use crate::base::{clock, task};
+
+/// A connection to a server, in the use of one request.
+#[derive(Debug)]
+pub struct Link(Socket);
+
+#[derive(Debug)]
+enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Attempt {
+    /// A connection to the server from before. With `certainly` the kernel is asked, too, whether it is still open: for
+    /// requests that must not be sent twice.
+    pub fn kept_link(&self, certainly: bool) -> Option<Link> {
+        let idle = &self.server().state().links;
+        loop {
+            let link = idle.take(clock::now())?;
+            if link.is_quiet() && (!certainly || link.is_open()) {
+                return Some(link);
+            }
+        }
+    }
+
+    /// A new connection to the server.
+    ///
+    /// # Errors
+    /// If none can be made, or not within the attempt's time.
+    pub async fn new_link(&self) -> Result<Link> {
+        let limit = self.timeouts().connect;
+        let address = self.server().socket();
+        match tokio::time::timeout(limit, connect(address)).await {
+            Ok(socket) => {
+                let kind = match socket.as_ref().map_err(io::Error::kind) {
+                    Err(io::ErrorKind::ConnectionRefused) => ErrorType::ConnectRefused,
+                    _ => ErrorType::ConnectError,
+                };
+                socket.map(Link).or_err_with(kind, || format!("connecting to {address}"))
+            }
+            Err(_) => Error::e_explain(
+                ErrorType::ConnectTimedout,
+                format!("timeout {limit:?} connecting to server {address}"),
+            ),
+        }
+    }
+
+    /// Keeps `link`, on which nothing is under way, for later requests; at most `most` are kept in the whole process.
+    pub fn keep_link(&self, link: Link, most: usize) {
+        let state = self.server().state();
+        let now = clock::now();
+        let Some(until) = now.checked_add(self.timeouts().idle) else { return };
+        if state.links.put(link, until, most) {
+            drop(task::spawn("idle connections", tend(Arc::downgrade(state))));
+        }
+    }
+}
+
+async fn connect(address: &SocketAddr) -> io::Result<Socket> {
+    match address {
+        SocketAddr::Inet(address) => {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+            // Before the window is agreed on.
+            socket.set_recv_buffer_size(u32::try_from(RECEIVE_BYTES).unwrap_or(u32::MAX))?;
+            let stream = socket.connect(*address).await?;
+            stream.set_nodelay(true)?;
+            let retries = u32::try_from(TCP_KEEPALIVE.count).unwrap_or(u32::MAX);
+            let keepalive = TcpKeepalive::new()
+                .with_time(TCP_KEEPALIVE.idle)
+                .with_interval(TCP_KEEPALIVE.interval)
+                .with_retries(retries);
+            SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+            Ok(Socket::Tcp(stream))
+        }
+        SocketAddr::Unix(address) => match address.as_pathname() {
+            Some(path) => UnixStream::connect(path).await.map(Socket::Unix),
+            None => Err(io::ErrorKind::AddrNotAvailable.into()),
+        },
+    }
+}
+
+impl Link {
+    /// Whether nothing has come, as far as the runtime knows: neither bytes nor the end. Asks the kernel only if it may
+    /// have.
+    fn is_quiet(&self) -> bool {
+        let mut byte = [0];
+        let read = match &self.0 {
+            Socket::Tcp(socket) => socket.try_read(&mut byte),
+            Socket::Unix(socket) => socket.try_read(&mut byte),
+        };
+        read.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    /// The same by the kernel's word.
+    fn is_open(&self) -> bool {
+        let mut byte = [std::mem::MaybeUninit::uninit()];
+        let peeked = match &self.0 {
+            Socket::Tcp(socket) => SockRef::from(socket).peek(&mut byte),
+            Socket::Unix(socket) => SockRef::from(socket).peek(&mut byte),
+        };
+        peeked.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl AsyncRead for Link {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Socket::Tcp(socket) => Pin::new(socket).poll_read(cx, buf),
+            Socket::Unix(socket) => Pin::new(socket).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Link {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut self.get_mut().0 {
+            Socket::Tcp(socket) => Pin::new(socket).poll_write(cx, data),
+            Socket::Unix(socket) => Pin::new(socket).poll_write(cx, data),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Socket::Tcp(socket) => Pin::new(socket).poll_flush(cx),
+            Socket::Unix(socket) => Pin::new(socket).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.get_mut().0 {
+            Socket::Tcp(socket) => Pin::new(socket).poll_shutdown(cx),
+            Socket::Unix(socket) => Pin::new(socket).poll_shutdown(cx),
+        }
+    }
+}
+
+/// The idle connections to one server, the one used last on top.
+#[derive(Debug, Default)]
+pub(super) struct Links(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    links: Vec<Idle>,
+    /// Whether [`tend`] runs for them.
+    tended: bool,
+}
+
+#[derive(Debug)]
+struct Idle {
+    link: Link,
+    until: Instant,
+    _counted: Counted,
+}
+
+impl Links {
+    /// The one used last, if it may still be used at `now`.
+    fn take(&self, now: Instant) -> Option<Link> {
+        loop {
+            let idle = self.0.lock().links.pop()?;
+            if idle.until > now {
+                return Some(idle.link);
+            }
+        }
+    }
+
+    /// Keeps `link` unless that were more than `most` in all, but for an older one in its place. Whether somebody has
+    /// to look after them from now on.
+    fn put(&self, link: Link, until: Instant, most: usize) -> bool {
+        let mut kept = self.0.lock();
+        let older = match Counted::within(most) {
+            Some(counted) => {
+                kept.links.push(Idle { link, until, _counted: counted });
+                None
+            }
+            None if kept.links.is_empty() => return false,
+            None => {
+                let Idle { link: older, _counted, .. } = kept.links.remove(0);
+                kept.links.push(Idle { link, until, _counted });
+                Some(older)
+            }
+        };
+        let tend = !std::mem::replace(&mut kept.tended, true);
+        drop(kept);
+        drop(older);
+        tend
+    }
+
+    /// Lets go of those that are of no use any more at `now`. Whether none is left, and nobody looks after them.
+    fn prune(&self, now: Instant) -> bool {
+        let mut kept = self.0.lock();
+        let gone: Vec<Idle> =
+            kept.links.extract_if(.., |idle| idle.until <= now || !idle.link.is_quiet()).collect();
+        kept.tended = !kept.links.is_empty();
+        let is_over = !kept.tended;
+        drop(kept);
+        drop(gone);
+        is_over
+    }
+}
+
+/// How often idle connections are looked at: one that its server has closed is not held open longer.
+const TENDED_EVERY: Duration = Duration::from_secs(1);
+
+async fn tend(state: Weak<ServerState>) {
+    loop {
+        tokio::time::sleep(TENDED_EVERY).await;
+        let Some(state) = state.upgrade() else { return };
+        if state.links.prune(clock::now()) {
+            return;
+        }
+    }
+}
+
+/// Idle connections to all servers of the process.
+static KEPT: AtomicUsize = AtomicUsize::new(0);
+
+/// One of [`KEPT`], until it is dropped.
+#[derive(Debug)]
+struct Counted;
+
+impl Counted {
+    fn within(most: usize) -> Option<Self> {
+        if KEPT.fetch_add(1, Ordering::Relaxed) < most {
+            return Some(Self);
+        }
+        KEPT.fetch_sub(1, Ordering::Relaxed);
+        None
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        KEPT.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    const LATER: Duration = Duration::from_secs(60);
+
+    fn pair() -> (Link, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (Link(Socket::Unix(ours)), theirs)
+    }
+
+    /// What the runtime learns of a socket it learns in a turn of its own.
+    async fn turn(link: &Link) {
+        for _ in 0..1_000 {
+            if !link.is_quiet() {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test]
+    async fn the_last_one_is_used_first_and_none_past_its_time() {
+        let (links, now) = (Links::default(), clock::now());
+        let (old, mut old_server) = pair();
+        let (new, _new_server) = pair();
+        assert!(links.put(old, now + LATER, usize::MAX), "somebody has to look after it");
+        assert!(!links.put(new, now + 2 * LATER, usize::MAX));
+        assert!(!links.prune(now));
+        assert!(links.take(now).is_some());
+        old_server.write_all(b"x").await.unwrap();
+        assert!(links.take(now + LATER).is_none(), "its time is over");
+        assert!(links.prune(now));
+    }
+
+    #[tokio::test]
+    async fn what_its_server_closed_or_spoke_on_is_let_go() {
+        let (closed, server) = pair();
+        drop(server);
+        turn(&closed).await;
+        assert!(!closed.is_quiet() && !closed.is_open());
+        let (noisy, mut server) = pair();
+        assert!(noisy.is_quiet() && noisy.is_open());
+        server.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+        assert!(!noisy.is_open());
+        turn(&noisy).await;
+        assert!(!noisy.is_quiet());
+        let (links, now) = (Links::default(), clock::now());
+        assert!(links.put(closed, now + LATER, usize::MAX));
+        assert!(links.prune(now) && links.take(now).is_none());
+    }
+
+    #[tokio::test]
+    async fn no_more_are_kept_than_allowed() {
+        let (links, now) = (Links::default(), clock::now());
+        let (one, mut first_server) = pair();
+        assert!(!links.put(one, now + LATER, 0) && links.take(now).is_none());
+        assert!(first_server.write_all(b"x").await.is_err(), "closed");
+        let (two, mut second_server) = pair();
+        links.put(two, now + LATER, usize::MAX);
+        let (three, _third_server) = pair();
+        links.put(three, now + LATER, 0);
+        assert!(second_server.write_all(b"x").await.is_err(), "gave its place to a newer one");
+        assert!(links.take(now).is_some() && links.take(now).is_none());
+    }
+}

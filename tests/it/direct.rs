@@ -1,0 +1,358 @@
+//! The gateway's own forwarder before services that speak HTTP/1 byte by byte: what it takes for an answer, which
+//! connections it uses again, and what it does with bodies.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use crate::support::*;
+
+const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+const ONCE: &str = "retry = { attempts = 1 }";
+
+/// Each request's path says how many bytes of `reply` are sent before the connection ends.
+async fn cut_where_the_path_says(reply: &'static str) -> RawUpstream {
+    RawUpstream::script(move |mut peer| async move {
+        let Some(head) = peer.head().await else { return };
+        let path = head.split(' ').nth(1).unwrap_or_default();
+        let cut: usize = path.trim_start_matches('/').parse().unwrap_or(reply.len());
+        peer.write(&reply.as_bytes()[..cut.min(reply.len())]).await;
+    })
+    .await
+}
+
+/// However an answer's bytes come, it is the same answer.
+#[tokio::test]
+async fn an_answer_may_come_byte_by_byte() {
+    for reply in [
+        OK,
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1;x=y\r\no\r\n1\r\nk\r\n0\r\nTrailer: x\r\n\r\n",
+        "HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    ] {
+        let app = RawUpstream::script(move |mut peer| async move {
+            while peer.head().await.is_some() {
+                for byte in reply.as_bytes() {
+                    peer.write(std::slice::from_ref(byte)).await;
+                    tokio::task::yield_now().await;
+                }
+            }
+        })
+        .await;
+        let gw = in_front_of(&app, "").start().await;
+        for _ in 0..3 {
+            assert_eq!(gw.get("/").await.expect_status(200).text(), "ok", "{reply:?}");
+        }
+        assert_eq!(app.connections(), 1, "{reply:?}: the connection is good for the next request");
+    }
+}
+
+/// Two readers could read these in two ways, and none of them gets through; nor is the connection used again.
+#[tokio::test]
+async fn an_ambiguous_answer_is_none() {
+    for wrong in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nContent-Length: +2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip, chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: a\r\n b\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/1.1 200 OK\r\nX: a\rSet-Cookie: b\r\nContent-Length: 2\r\n\r\nok",
+        "\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+        "HTTP/2 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    ] {
+        let app = RawUpstream::script(move |mut peer| async move {
+            let mut reply = if peer.index == 0 { wrong } else { OK };
+            while peer.head().await.is_some() {
+                peer.write(reply.as_bytes()).await;
+                reply = OK;
+            }
+        })
+        .await;
+        let gw = in_front_of(&app, ONCE).start().await;
+        gw.get("/").await.expect_problem(502, "upstream.bad_response");
+        assert_eq!(gw.get("/").await.expect_status(200).text(), "ok", "{wrong:?}");
+        assert_eq!(app.connections(), 2, "{wrong:?}");
+    }
+}
+
+/// A chunk that is none ends the answer where the client sees that it is not whole.
+#[tokio::test]
+async fn a_broken_chunk_breaks_the_answer_off() {
+    for body in [
+        "2\r\nok0\r\n\r\n",
+        "2\nok\r\n0\r\n\r\n",
+        "-2\r\nok\r\n0\r\n\r\n",
+        "2\r\nok\r\n0\r\nBad Trailer\r\n\r\n",
+    ] {
+        let reply = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+        let app = RawUpstream::answering(reply).await;
+        let gw = in_front_of(&app, ONCE).start().await;
+        let mut raw = gw.raw().await;
+        raw.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+        let seen = String::from_utf8(raw.rest().await).unwrap();
+        assert!(!seen.ends_with("\r\n0\r\n\r\n"), "{body:?}: {seen:?}");
+        let line = gw.logged("GET / ").await;
+        assert!(line.contains("\" 200 ") || line.contains("\" 502 "), "{line}");
+    }
+}
+
+/// Wherever an answer breaks off: never a clean end, never half of it taken for all.
+#[tokio::test]
+async fn an_answer_that_breaks_off_at_any_byte_is_never_whole() {
+    for reply in [
+        "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+    ] {
+        let app = cut_where_the_path_says(reply).await;
+        let gw = in_front_of(&app, ONCE).start().await;
+        let head_end = reply.find("\r\n\r\n").unwrap() + 4;
+        for cut in 0..reply.len() {
+            let mut raw = gw.raw().await;
+            raw.send(format!("GET /{cut} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")).await;
+            let seen = String::from_utf8(raw.rest().await).unwrap();
+            if cut < head_end {
+                assert!(seen.starts_with("HTTP/1.1 502 "), "cut at {cut}: {seen}");
+                continue;
+            }
+            let (head, body) = seen.split_once("\r\n\r\n").unwrap_or((&seen, ""));
+            assert!(head.starts_with("HTTP/1.1 200 ") || head.is_empty(), "cut at {cut}: {seen}");
+            let is_whole =
+                if reply.contains("chunked") { body.ends_with("0\r\n\r\n") } else { body.len() == 5 };
+            assert!(!is_whole, "cut at {cut}: {seen}");
+        }
+        gw.get(&format!("/{}", reply.len())).await.expect_status(200);
+    }
+}
+
+#[tokio::test]
+async fn connections_are_kept_and_used_again() {
+    let app = RawUpstream::answering(OK).await;
+    let gw = in_front_of(&app, "").start().await;
+    for _ in 0..20 {
+        gw.get("/").await.expect_status(200);
+    }
+    assert_eq!(app.connections(), 1);
+    assert_eq!(app.received_text().matches("GET / HTTP/1.1\r\n").count(), 20);
+}
+
+/// Behind the answer there is nothing, or the connection is not used again.
+#[tokio::test]
+async fn bytes_behind_an_answer_end_the_connection() {
+    for first in [
+        format!("{OK}x"),
+        "HTTP/1.1 204 No Content\r\nContent-Length: 1\r\n\r\nx".to_owned(),
+        format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n{OK}"),
+        format!("{OK}{OK}").replacen("\r\n", "\r\nConnection: close\r\n", 1),
+    ] {
+        let app = RawUpstream::answering(first.clone()).await;
+        let gw = in_front_of(&app, "").start().await;
+        for _ in 0..3 {
+            let answer = gw.get("/").await;
+            assert!(matches!(answer.text().as_str(), "ok" | ""), "{first:?}: {answer:?}");
+        }
+        assert_eq!(app.connections(), 3, "{first:?}");
+    }
+}
+
+/// A service that speaks, or goes, while nobody asks it anything: its connection is let go within seconds, and nobody
+/// gets what it said.
+#[tokio::test]
+async fn what_comes_unasked_is_nobodys_answer() {
+    let (told, mut noticed) = mpsc::channel(8);
+    let app = RawUpstream::script(move |mut peer| {
+        let told = told.clone();
+        async move {
+            peer.head().await;
+            peer.write(OK.as_bytes()).await;
+            if peer.index == 0 {
+                peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil").await;
+                peer.rest().await;
+                told.send(()).await.unwrap();
+            }
+        }
+    })
+    .await;
+    let gw = in_front_of(&app, "").start().await;
+    gw.get("/").await.expect_status(200);
+    within("the connection to be let go", noticed.recv()).await.unwrap();
+    assert_eq!(gw.get("/").await.expect_status(200).text(), "ok");
+    assert_eq!(app.connections(), 2);
+}
+
+/// What must not be sent twice is not sent on a connection that its service has closed.
+#[tokio::test]
+async fn a_post_finds_an_open_connection() {
+    let (closed, mut is_closed) = mpsc::channel(64);
+    let app = RawUpstream::script(move |peer| {
+        let closed = closed.clone();
+        async move {
+            let mut peer = peer;
+            if peer.head().await.is_some() {
+                peer.write(OK.as_bytes()).await;
+            }
+            drop(peer);
+            closed.send(()).await.unwrap();
+        }
+    })
+    .await;
+    let gw = in_front_of(&app, ONCE).start().await;
+    for _ in 0..20 {
+        gw.request("POST", "/").body("").await.expect_status(200);
+        within("the service to close", is_closed.recv()).await.unwrap();
+    }
+}
+
+/// An early answer leaves half of a request on the connection to the service: no other request goes out behind it.
+#[tokio::test]
+async fn half_a_request_ends_the_connection() {
+    let app = RawUpstream::answering("HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno").await;
+    let gw = in_front_of(&app, "").start().await;
+    for _ in 0..2 {
+        let mut raw = gw.raw().await;
+        raw.send("POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf").await;
+        raw.response().await.expect_status(403);
+        raw.closed().await;
+    }
+    gw.get("/").await.expect_status(403);
+    assert_eq!(app.connections(), 3);
+    for bytes in app.received() {
+        assert_eq!(String::from_utf8_lossy(&bytes).matches(" HTTP/1.1\r\n").count(), 1, "{bytes:?}");
+    }
+}
+
+/// A service that answers early and reads on gets the whole body.
+#[tokio::test]
+async fn a_body_goes_on_behind_an_early_answer() {
+    let (sender, mut bodies) = mpsc::channel(1);
+    let app = RawUpstream::script(move |mut peer| {
+        let sender = sender.clone();
+        async move {
+            peer.head().await;
+            peer.write(OK.as_bytes()).await;
+            sender.send(peer.body(8).await).await.unwrap();
+        }
+    })
+    .await;
+    let gw = in_front_of(&app, "").start().await;
+    let mut raw = gw.raw().await;
+    raw.send("POST /up HTTP/1.1\r\nHost: localhost\r\nContent-Length: 8\r\n\r\nhalf").await;
+    let answer = raw.response().await.expect_status(200);
+    assert_eq!(answer.header("connection"), Some("close"));
+    raw.send("half").await;
+    assert_eq!(within("the body", bodies.recv()).await.unwrap(), b"halfhalf");
+    raw.closed().await;
+}
+
+#[tokio::test]
+async fn interim_answers_come_to_an_end() {
+    let app = RawUpstream::answering("HTTP/1.1 103 Early Hints\r\n\r\n".repeat(100) + OK).await;
+    let gw = in_front_of(&app, ONCE).start().await;
+    let mut raw = gw.raw().await;
+    raw.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    let mut answer = raw.response().await;
+    while answer.status == 103 {
+        answer = raw.response().await;
+    }
+    answer.expect_problem(502, "upstream.bad_response");
+}
+
+/// What ends with its connection ends by chunks for the client, whose connection goes on.
+#[tokio::test]
+async fn an_answer_without_a_length_does_not_end_the_clients_connection() {
+    let app = RawUpstream::answering_once("HTTP/1.0 200 OK\r\n\r\nuntil the end").await;
+    let gw = in_front_of(&app, "").start().await;
+    let mut raw = gw.raw().await;
+    for _ in 0..3 {
+        let answer = raw.get("/").await.expect_status(200);
+        assert!(answer.chunked);
+        assert_eq!((answer.text().as_str(), answer.header("via")), ("until the end", Some("1.0 edgeward")));
+    }
+}
+
+/// A body of chunks is written anew: its extensions and trailers were for the gateway.
+#[tokio::test]
+async fn chunks_of_a_request_are_written_anew() {
+    let app = RawUpstream::script(|mut peer| async move {
+        peer.head().await;
+        while !peer.body(1).await.is_empty() {
+            // Read to the end of the body, however it is cut.
+            let seen = String::from_utf8(peer.seen()).unwrap();
+            if seen.ends_with("\r\n0\r\n\r\n") {
+                return peer.write(OK.as_bytes()).await;
+            }
+        }
+    })
+    .await;
+    let gw = in_front_of(&app, "").start().await;
+    let mut raw = gw.raw().await;
+    raw.send(
+        "POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n\
+         005;secret=\"x\"\r\nhello\r\n1\r\n \r\n5\r\nworld\r\n0\r\nX-Trailer: y\r\n\r\n",
+    )
+    .await;
+    raw.response().await.expect_status(200);
+    let wire = app.received_text();
+    let (head, body) = wire.split_once("\r\n\r\n").unwrap();
+    assert!(head.to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked"), "{head}");
+    assert!(!body.contains("secret") && !body.contains("Trailer") && !body.contains("005"), "{body}");
+    let data: String = body.split("\r\n").skip(1).step_by(2).collect();
+    assert_eq!(data, "hello world");
+}
+
+/// What was read of a body goes to the next server, too.
+#[tokio::test]
+async fn a_retried_body_is_sent_from_its_start() {
+    for (head, half, rest) in [
+        ("Content-Length: 11", "hello", " world"),
+        ("Transfer-Encoding: chunked", "5\r\nhello\r\n", "6\r\n world\r\n0\r\n\r\n"),
+    ] {
+        let (told, mut got_half) = mpsc::channel(1);
+        let broken = RawUpstream::script(move |mut peer| {
+            let told = told.clone();
+            async move {
+                peer.head().await;
+                peer.body(5).await;
+                told.send(()).await.unwrap();
+            }
+        })
+        .await;
+        let app = upstream().start().await;
+        let gw = gateway(
+            r#"
+            [upstreams.app]
+            servers = ["{broken}", { address = "{app}", backup = true }]
+            [[routes]]
+            path = "/*"
+            upstream = "app"
+            "#,
+        )
+        .with("broken", &broken)
+        .with("app", &app)
+        .start()
+        .await;
+        let mut raw = gw.raw().await;
+        raw.send(format!("PUT /put HTTP/1.1\r\nHost: localhost\r\n{head}\r\n\r\n{half}")).await;
+        within("the first server to get a half", got_half.recv()).await.unwrap();
+        raw.send(rest).await;
+        raw.response().await.expect_status(200);
+        assert_eq!(app.last().body, "hello world", "{head}");
+    }
+}
+
+/// Idle connections go when their time is over, and when there are too many.
+#[tokio::test]
+async fn idle_connections_are_bounded() {
+    let app = Arc::new(upstream().start().await);
+    let gw = in_front_of(&*app, "").and("[limits]\nupstream_idle = 1\n").start().await;
+    let requests = (0..8).map(|_| gw.get("/").send());
+    for answer in futures_util::future::join_all(requests).await {
+        assert_eq!(answer.unwrap().status, 200);
+    }
+    eventually("all but one to be closed", async || (app.open_connections() <= 1).then_some(())).await;
+    let gw = in_front_of(&*app, "timeouts = { idle = \"100ms\" }").start().await;
+    gw.get("/").await.expect_status(200);
+    let before = app.open_connections();
+    eventually("the idle one to be closed", async || (app.open_connections() < before).then_some(())).await;
+}
