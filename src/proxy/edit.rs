@@ -10,13 +10,16 @@ use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::authority::raw_target_authority;
 use smallvec::SmallVec;
 
+mod identity;
 pub mod policies;
 pub mod rules;
 
+use self::identity::alike;
+pub use self::identity::{Credentials, Identity};
 use super::client::Client;
 use super::names::{
     TRACEPARENT, TRACESTATE, X_FORWARDED_FOR, X_FORWARDED_HOST, X_FORWARDED_PORT, X_FORWARDED_PROTO,
-    X_REAL_IP, X_REQUEST_ID, is_alike, is_forwarding, is_identity,
+    X_REAL_IP, X_REQUEST_ID, is_forwarding, is_identity,
 };
 use super::received::Marks;
 use crate::base::peer::{PeerValues, address_value};
@@ -107,74 +110,6 @@ pub struct Way<'a> {
     pub marks: Marks,
     /// Who it is from: [`request`] has said so, and here it is said again to a head whose `Connection` named it.
     pub identity: Identity<'a>,
-}
-
-/// The headers that tell servers who a request is from.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Identity<'a> {
-    /// Their names: what the client sent under them never arrives, nor under names that servers may take for them, as
-    /// many write dashes as underscores.
-    pub names: &'a [Option<HeaderName>],
-    /// What was verified, in the same order; `None` = nothing.
-    pub values: &'a [Option<HeaderValue>],
-}
-
-impl<'a> Identity<'a> {
-    fn told(self) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
-        self.names.iter().zip(self.values).filter_map(|(name, value)| name.as_ref().zip(value.as_ref()))
-    }
-}
-
-/// What a client showed to prove who it is, as far as servers do not get it.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Credentials<'a> {
-    /// `Authorization`.
-    pub authorization: bool,
-    /// The header of an API key.
-    pub header: Option<&'a HeaderName>,
-    /// The cookie of a token.
-    pub cookie: Option<&'a str>,
-}
-
-impl Credentials<'_> {
-    fn remove(self, headers: &mut HeaderMap) {
-        if self.authorization {
-            headers.remove(header::AUTHORIZATION);
-        }
-        if let Some(name) = self.header {
-            headers.remove(name);
-        }
-        if let Some(name) = self.cookie {
-            remove_cookie(headers, name);
-        }
-    }
-}
-
-/// Takes one cookie out of all `Cookie` lines; the others stay as they are.
-fn remove_cookie(headers: &mut HeaderMap, name: &str) {
-    let is_it = |pair: &[u8]| {
-        pair.trim_ascii().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="))
-    };
-    if !headers.get_all(header::COOKIE).iter().flat_map(cookie_pairs).any(is_it) {
-        return;
-    }
-    let kept: Vec<_> = headers
-        .get_all(header::COOKIE)
-        .iter()
-        .filter_map(|line| {
-            let kept: Vec<_> =
-                cookie_pairs(line).filter(|pair| !is_it(pair)).map(<[u8]>::trim_ascii).collect();
-            if kept.is_empty() { None } else { HeaderValue::from_bytes(&kept.join(&b"; "[..])).ok() }
-        })
-        .collect();
-    headers.remove(header::COOKIE);
-    for line in kept {
-        headers.append(header::COOKIE, line);
-    }
-}
-
-fn cookie_pairs(line: &HeaderValue) -> impl Iterator<Item = &[u8]> {
-    line.as_bytes().split(|byte| *byte == b';')
 }
 
 /// Makes the head of one attempt: to be called once on each copy of the client's, after Pingora's own clean-up and
@@ -450,15 +385,6 @@ fn unwanted_in_request(headers: &HeaderMap, h2_to_h2: bool) -> Names {
         _ => false,
     };
     headers.keys().filter(unwanted).cloned().collect()
-}
-
-/// What there is that a server may take for one of `names`; usually nothing.
-fn alike(headers: &HeaderMap, names: &[Option<HeaderName>]) -> Names {
-    let alike = |other: &&HeaderName| {
-        let mut names = names.iter().flatten();
-        names.any(|name| is_alike(name.as_str().as_bytes(), other.as_str().as_bytes()))
-    };
-    headers.keys().filter(alike).cloned().collect()
 }
 
 /// Whether this `TE` says `trailers`, the only thing that may stand there in HTTP/2 (RFC 9113 section 8.2.2).
