@@ -1,7 +1,7 @@
 //! Edgeward: an API gateway and edge proxy on Pingora. `ARCHITECTURE.md` says what lives where and why.
 //!
 //! Folders are the architecture; imports point one way, and `tests/it/tidy.rs` holds that:
-//! `cli → app → {proxy, admin} → ingress → config → {policy, upstream, files} → identity → {store, cluster} →
+//! `cli → app → {proxy, admin} → ingress → config → subrequest → {policy, upstream, files} → identity → {store, cluster} →
 //! routing → telemetry → base`.
 
 pub mod admin;
@@ -21,5 +21,6 @@ pub mod policy;
 pub mod proxy;
 pub mod routing;
 pub mod store;
+pub mod subrequest;
 pub mod telemetry;
 pub mod upstream;

@@ -139,6 +139,7 @@ impl Server {
         snapshot: &Snapshot,
         process: &mut Process,
     ) -> Result<(Bindings, Writer, Option<PidFile>), StartError> {
+        process.origins.live.keep_idle(snapshot.limits.upstream_idle);
         if let Some(limit) = descriptors::raise_limit() {
             let (connections, idle) = (snapshot.limits.connections, snapshot.limits.upstream_idle);
             let wanted = descriptors::wanted(connections, idle);

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderName, HeaderValue};
+
 use super::reason::{Reason, phrase};
 
 /// One error answer, before it is written in a form.
@@ -18,9 +20,12 @@ pub struct Problem {
     /// Each a `WWW-Authenticate` (RFC 9110 section 11.6.1).
     pub challenges: Vec<String>,
     /// The length in bytes that a 416 tells in `Content-Range` (RFC 9110 section 15.5.17).
-    pub complete_length: Option<u64>,
+    /// Boxed, as it is rare and every refusal carries the room.
+    pub complete_length: Option<Box<u64>>,
     /// The limit that refuses, where one does.
     pub quota: Option<Box<Quota>>,
+    /// What an aggregate has to add.
+    pub parts: Option<Box<Parts>>,
 }
 
 /// What the answer says of a limit that refuses (draft-ietf-httpapi-ratelimit-headers-10, section on problem types).
@@ -32,6 +37,17 @@ pub struct Quota {
     pub message: Option<Arc<str>>,
     /// 429, or 503 where all clients share the limit.
     pub status: u16,
+}
+
+/// What the problem of an aggregate says beside why.
+#[derive(Debug, Clone, Default)]
+pub struct Parts {
+    /// The status, where it is not the reason's: what a service said, which is passed on.
+    pub status: Option<u16>,
+    /// The leg that is to blame, and its word for why. Both need no escaping.
+    pub leg: Option<(Arc<str>, &'static str)>,
+    /// Further headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// How an error is written.
@@ -49,7 +65,7 @@ impl Problem {
     /// The problem for `reason`.
     pub fn new(reason: Reason) -> Self {
         let (retry_after, allow, challenges) = (None, None, Vec::new());
-        Self { reason, retry_after, allow, challenges, complete_length: None, quota: None }
+        Self { reason, retry_after, allow, challenges, complete_length: None, quota: None, parts: None }
     }
 
     /// Adds when to try again.
@@ -65,7 +81,9 @@ impl Problem {
 
     /// The status of the answer.
     pub fn status(&self) -> u16 {
-        self.quota.as_ref().map_or_else(|| self.reason.status(), |quota| quota.status)
+        let passed = self.parts.as_ref().and_then(|parts| parts.status);
+        let limited = self.quota.as_ref().map(|quota| quota.status);
+        passed.or(limited).unwrap_or(self.reason.status())
     }
 
     /// What the client is told in words.
@@ -91,9 +109,12 @@ impl Problem {
                 };
                 // A message is the operator's, and may hold anything.
                 let detail = serde_json::Value::from(detail);
+                let leg = self.parts.as_ref().and_then(|parts| parts.leg.as_ref());
+                let leg = leg.map(|(leg, why)| format!(",\"leg\":\"{leg}\",\"leg_code\":\"{why}\""));
+                let leg = leg.unwrap_or_default();
                 format!(
                     "{{\"type\":\"{kind}\",\"title\":\"{title}\",\"status\":{status},\"detail\":{detail},\
-                     \"instance\":\"urn:request:{request_id}\",\"code\":\"{code}\",\"request_id\":\"{request_id}\"{retry}{violated}}}\n"
+                     \"instance\":\"urn:request:{request_id}\",\"code\":\"{code}\",\"request_id\":\"{request_id}\"{retry}{violated}{leg}}}\n"
                 )
             }
             Form::Html => {

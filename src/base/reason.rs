@@ -112,6 +112,24 @@ pub enum Reason {
     UpstreamTimeout,
     /// The request's own deadline passed.
     DeadlineExceeded,
+    /// The body is not of a media type that can be read here.
+    MediaType,
+    /// The body has to be JSON, and is not.
+    BodyNotJson,
+    /// What the answer needs of the request is missing in it, or cannot be used.
+    InputMissing,
+    /// A leg that the answer needs was refused by its service, with a status of its own.
+    LegRefused,
+    /// A leg that the answer needs failed.
+    LegFailed,
+    /// A leg that the answer needs found no server.
+    LegUnavailable,
+    /// A leg that the answer needs took too long.
+    LegTimeout,
+    /// No leg had an answer.
+    NoLegAnswered,
+    /// No leg had an answer in time.
+    AllLegsTimedOut,
     /// The client went away.
     ClientClosed,
     /// The client took nothing of the answer in for `limits.body_timeout`, or more slowly than `limits.min_body_rate`.
@@ -179,6 +197,15 @@ impl Reason {
         Self::BadResponse,
         Self::UpstreamTimeout,
         Self::DeadlineExceeded,
+        Self::MediaType,
+        Self::BodyNotJson,
+        Self::InputMissing,
+        Self::LegRefused,
+        Self::LegFailed,
+        Self::LegUnavailable,
+        Self::LegTimeout,
+        Self::NoLegAnswered,
+        Self::AllLegsTimedOut,
         Self::ClientClosed,
         Self::ClientTooSlow,
         Self::Overloaded,
@@ -209,7 +236,7 @@ impl Reason {
             | Self::RoleMissing
             | Self::ScopeMissing
             | Self::RuleDenied => 7,
-            Self::PreconditionFailed => 9,
+            Self::PreconditionFailed | Self::LegRefused => 9,
             Self::RangeNotSatisfiable => 11,
             Self::CertificateRequired
             | Self::CredentialsRequired
@@ -221,13 +248,20 @@ impl Reason {
             | Self::ApiKeyInvalid
             | Self::LoginFailed
             | Self::RefreshInvalid => 16,
-            Self::CredentialsAmbiguous | Self::ExpressionFailed | Self::LoginMalformed => 3,
+            Self::CredentialsAmbiguous
+            | Self::ExpressionFailed
+            | Self::LoginMalformed
+            | Self::MediaType
+            | Self::BodyNotJson
+            | Self::InputMissing => 3,
             Self::RouteNotFound | Self::MethodNotAllowed | Self::MethodUnsupported => 12,
             Self::HeaderTimeout
             | Self::BodyTimeout
             | Self::BodyTooSlow
             | Self::ConnectTimeout
             | Self::UpstreamTimeout
+            | Self::LegTimeout
+            | Self::AllLegsTimedOut
             | Self::DeadlineExceeded => 4,
             Self::BodyTooLarge
             | Self::HeaderTooLarge
@@ -247,6 +281,9 @@ impl Reason {
             | Self::LoginBusy
             | Self::StoreUnavailable
             | Self::LimitUnavailable
+            | Self::LegFailed
+            | Self::LegUnavailable
+            | Self::NoLegAnswered
             | Self::Overloaded => 14,
             Self::ClientClosed | Self::ClientTooSlow => 1,
             Self::RequestMalformed
@@ -341,6 +378,27 @@ impl Reason {
             Self::UpstreamTimeout => (504, "upstream.timeout", "The service did not answer in time."),
             Self::DeadlineExceeded => {
                 (504, "request.deadline_exceeded", "The answer was not complete in time.")
+            }
+            Self::MediaType => (415, "request.media_type", "The body has to be JSON."),
+            Self::BodyNotJson => (400, "request.body_not_json", "The body is not JSON."),
+            Self::InputMissing => {
+                (400, "aggregate.input_missing", "Something is missing in the request, or cannot be used.")
+            }
+            Self::LegRefused => {
+                (400, "aggregate.leg_refused", "A service that the answer needs refused the request.")
+            }
+            Self::LegFailed => (502, "aggregate.leg_failed", "A service that the answer needs failed."),
+            Self::LegUnavailable => {
+                (503, "aggregate.leg_unavailable", "A service that the answer needs is not available.")
+            }
+            Self::LegTimeout => {
+                (504, "aggregate.leg_timeout", "A service that the answer needs did not answer in time.")
+            }
+            Self::NoLegAnswered => {
+                (502, "aggregate.nothing_answered", "None of the services behind this had an answer.")
+            }
+            Self::AllLegsTimedOut => {
+                (504, "aggregate.timeout", "None of the services behind this answered in time.")
             }
             Self::ClientClosed => (499, "client.closed", "The client closed the connection."),
             Self::ClientTooSlow => (499, "client.too_slow", "The client took the answer in too slowly."),

@@ -329,6 +329,12 @@ fn target(text: &mut String, route: &Route, values: &Values<'_>) {
         }
         Target::Files(site) => line(text, "file", &file(site, &rewritten)),
         Target::Login(target) => line(text, "answer", &target.login.describe(target.step)),
+        Target::Aggregate(plan) => {
+            for leg in &plan.legs {
+                let needed = if leg.required { ", required" } else { "" };
+                line(text, "leg", &format!("{} from {}{needed}", leg.name, leg.upstream.name()));
+            }
+        }
         Target::Nothing => line(text, "answer", "404 route.not_found"),
     }
     if let Some(rules) = &route.response {

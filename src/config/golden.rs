@@ -19,6 +19,7 @@ const UNREACHABLE_CODES: &[&str] = &[
     "include-too-many",
     "file-too-large",
     "too-many",
+    "leg-too-many",
     "tls-unavailable",
     "tls-too-many",
     "descriptor-limit",

@@ -15,6 +15,7 @@ use crate::policy::ip::IpRaw;
 use crate::policy::transform::{RequestRaw, ResponseRaw};
 use crate::routing::config::{CookiesRaw, HeadersRaw, QueryRaw, RewriteRaw, Written};
 use crate::routing::{HostPattern, MethodSet, PathPattern};
+use crate::subrequest::AggregateRaw;
 
 keys! {
     /// Which requests are answered, by what, and under which conditions.
@@ -47,6 +48,8 @@ keys! {
         respond: optional RespondRaw,
         /// Answers with files below a directory.
         files: optional FilesRaw,
+        /// Answers with what several services answer, put together.
+        aggregate: optional AggregateRaw,
         /// How the path is rewritten on the way to the upstream, or to a file.
         rewrite: optional RewriteRaw,
         /// To the last byte of the answer; `"none"` = no deadline; absent = `limits.request_timeout` to the first byte.
@@ -88,7 +91,7 @@ pub(super) const ROUTE_DEFAULTS: &[&str] = &[
 ];
 
 /// Keys of a route of which it has exactly one.
-pub(super) const TARGETS: &[&str] = &["upstream", "redirect", "respond", "files"];
+pub(super) const TARGETS: &[&str] = &["upstream", "redirect", "respond", "files", "aggregate"];
 
 /// How long a route may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -31,6 +31,7 @@ use crate::policy::transform::{RequestRules, Rules};
 use crate::routing::template::{Template, push_visible};
 use crate::routing::{RequestView, Rewrite, RouteId, Table};
 use crate::store::Store;
+use crate::subrequest::Plan;
 use crate::telemetry::access::AccessLog;
 use crate::telemetry::metrics::{ListenerMetrics, RouteMetrics};
 use crate::upstream::Upstream;
@@ -289,6 +290,8 @@ pub enum Target {
     Files(Arc<Site>),
     /// Logins, and what belongs to them.
     Login(LoginTarget),
+    /// What several services answer, put together.
+    Aggregate(Arc<Plan>),
     /// Nothing: no route matched.
     Nothing,
 }

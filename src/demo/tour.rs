@@ -80,6 +80,11 @@ pub fn stops(at: &Places) -> Vec<Stop> {
             &["201 Created", "\"userId\":3"],
         ),
         stop(
+            "One answer put together from three services: an order, who ordered it, and what.",
+            format!("curl -s http://{gateway}/api/order-details/1"),
+            &["\"firstName\":\"Ada\"", "\"name\":\"Desk\"", "\"_legs\""],
+        ),
+        stop(
             "A method no route takes here: 405, and what it could have been.",
             format!("curl -si -X DELETE http://{gateway}/api/orders/1"),
             &["405", "GET"],

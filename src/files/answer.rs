@@ -78,7 +78,7 @@ pub(super) fn of_file(
         }
         Part::Nothing => {
             let mut problem = Problem::new(Reason::RangeNotSatisfiable);
-            problem.complete_length = Some(size);
+            problem.complete_length = Some(Box::new(size));
             return Err(problem.into());
         }
         Part::Ranges(ranges) => {

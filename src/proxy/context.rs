@@ -23,6 +23,7 @@ use crate::identity::principal::{Principal, Proof};
 use crate::ingress::connection::Exchange;
 use crate::policy::rate_limit::Met;
 use crate::routing::Captures;
+use crate::subrequest::Plan;
 use crate::telemetry::access::{AccessRecord, Field};
 use crate::telemetry::metrics::{InFlight, Metrics};
 use crate::telemetry::request_id::RequestId;
@@ -167,6 +168,8 @@ pub(super) enum Decided {
     Forward,
     /// It is a login, or its kin.
     Login(LoginTarget, Box<login::Request>),
+    /// It asks several services.
+    Aggregate(Arc<Plan>),
 }
 
 impl Context {

@@ -39,7 +39,9 @@ use tokio::sync::watch;
 use asked::Asked;
 pub use context::Context;
 use context::Decided;
-use phases::{accept, belong, connect, dispatch, fail, finish, forward, guard, login, respond, route};
+use phases::{
+    accept, aggregate, belong, connect, dispatch, fail, finish, forward, guard, login, respond, route,
+};
 use received::Received;
 pub use tunnels::Tunnels;
 
@@ -193,6 +195,7 @@ impl ProxyHttp for Gateway {
             Ok(match decided {
                 Decided::Forward => dispatch::Next::Forward,
                 Decided::Login(target, request) => dispatch::Next::Login(target, request),
+                Decided::Aggregate(plan) => dispatch::Next::Aggregate(plan),
             })
         } else if accept::is_in_order(session, ctx, received.marks) {
             decide_in_time(Asked::of(session.req_header()), &received, ctx).await
@@ -215,6 +218,7 @@ impl ProxyHttp for Gateway {
             }
             Ok(dispatch::Next::Answer(answer)) => respond::local(session, ctx, answer).await,
             Ok(dispatch::Next::Login(target, request)) => login::answer(session, ctx, target, *request).await,
+            Ok(dispatch::Next::Aggregate(plan)) => aggregate::answer(session, ctx, plan).await,
             // It has asked and waited once.
             Ok(dispatch::Next::Ask | dispatch::Next::Later(_)) => {
                 return Error::e_explain(ErrorType::InternalError, "asked to wait twice");

@@ -3,11 +3,13 @@
 //! Everything is held weakly. A new configuration takes over what it shares with the one before; what nobody holds any
 //! more, neither a configuration nor a request, is gone.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use super::address::Address;
 use super::bulkhead::Bulkhead;
+use super::client::Client;
 use super::discovery::{Name, Resolve};
 use super::server::ServerState;
 use super::{Fallback, Settings, Upstream};
@@ -25,11 +27,17 @@ pub struct ServerKey {
     pub policy: u64,
 }
 
+/// Idle connections kept where nobody says how many: the default of `limits.upstream_idle`.
+const IDLE_COMMON: usize = 1024;
+
 /// The live state of all upstreams of a process (or test).
 #[derive(Debug)]
 pub struct Live {
     pub(super) metrics: Arc<Metrics>,
     resolver: Arc<dyn Resolve>,
+    client: OnceLock<Client>,
+    /// Idle connections that the client keeps.
+    idle: AtomicUsize,
     servers: Registry<ServerKey, ServerState>,
     names: Registry<Arc<str>, Name>,
     bulkheads: Registry<Arc<str>, Bulkhead>,
@@ -43,6 +51,8 @@ impl Live {
         Arc::new(Self {
             metrics,
             resolver,
+            client: OnceLock::new(),
+            idle: AtomicUsize::new(IDLE_COMMON),
             servers: Registry::default(),
             names: Registry::default(),
             bulkheads: Registry::default(),
@@ -75,6 +85,16 @@ impl Live {
     /// Where the requests to upstreams called `name` are counted.
     pub(super) fn bulkhead(&self, name: &Arc<str>) -> Arc<Bulkhead> {
         self.bulkheads.get(name.clone(), Bulkhead::default)
+    }
+
+    /// Has calls of the gateway's own keep so many idle connections; to be said before the first of them.
+    pub fn keep_idle(&self, connections: usize) {
+        self.idle.store(connections, Relaxed);
+    }
+
+    /// What makes calls of the gateway's own.
+    pub(super) fn client(&self) -> &Client {
+        self.client.get_or_init(|| Client::new(self.idle.load(Relaxed)))
     }
 
     pub(super) fn resolver(&self) -> &Arc<dyn Resolve> {

@@ -12,6 +12,7 @@ pub mod breaker;
 pub mod budget;
 pub mod bulkhead;
 pub mod check;
+pub mod client;
 pub mod config;
 pub mod discovery;
 pub mod ejection;

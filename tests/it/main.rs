@@ -16,6 +16,7 @@
 #![allow(unreachable_pub, missing_docs, reason = "nothing outside this crate reads it")]
 
 mod access_log;
+mod aggregate;
 mod api_keys;
 mod auth;
 mod balancing;

@@ -15,6 +15,8 @@ const LAYERS: &[&[&str]] = &[
     &["store", "cluster"],
     &["identity"],
     &["policy", "upstream", "files"],
+    // Its calls go through upstreams; the headers it may send are those that rules may set.
+    &["subrequest"],
     &["config"],
     // The proxy's hooks ask `ingress` for the connection they run on; not the other way round.
     &["ingress", "import"],
@@ -32,8 +34,14 @@ const ONE_PLACE: &[(&str, &[&str], &str)] = &[
     (r"\btokio::(task::)?spawn\b|\bspawn_local\b", &["base/task.rs"], "use base::task::spawn"),
     (
         r"\.headers\.(insert|append|remove)\(|\b(insert|append|remove)_header\(",
-        // The last two make heads of their own and pass none on.
-        &["proxy/edit.rs", "proxy/edit/", "proxy/phases/respond.rs", "ingress/plain.rs"],
+        // The last three make heads of their own and pass none on.
+        &[
+            "proxy/edit.rs",
+            "proxy/edit/",
+            "proxy/phases/respond.rs",
+            "ingress/plain.rs",
+            "upstream/client.rs",
+        ],
         "headers of requests and answers that pass through are edited in proxy/edit",
     ),
     (r"\bset_var\(|\bprocess::exit\(", &[], "nothing may"),

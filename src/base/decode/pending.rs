@@ -8,8 +8,7 @@ pub(super) fn is_pending(table: &str, key: &str) -> bool {
     PENDING.iter().any(|(place, keys)| *place == table && keys.contains(&key))
 }
 
-const ROUTE: &[&str] =
-    &["cache", "compress", "when", "split", "split_by", "mirror", "amqp", "grpc", "aggregate"];
+const ROUTE: &[&str] = &["cache", "compress", "when", "split", "split_by", "mirror", "amqp", "grpc"];
 
 const AUTH: &[&str] = &["roles", "any_role", "scopes", "plan", "when"];
 
@@ -26,6 +25,7 @@ const PENDING: &[(&str, &[&str])] = &[
     ("defaults.response", &["envelope"]),
     ("routes", ROUTE),
     ("defaults", ROUTE),
+    ("routes.aggregate.legs", &["amqp", "grpc"]),
     ("routes.auth", AUTH),
     ("defaults.auth", AUTH),
     ("identity", IDENTITY),

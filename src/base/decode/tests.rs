@@ -147,7 +147,7 @@ fn every_problem_is_reported_and_the_rest_decodes() {
 
 #[test]
 fn a_misplaced_key_is_told_its_place_and_a_later_one_its_time() {
-    let text = "[[routes]]\ntimeout = \"5s\"\naddress = \"x\"\naggregate = {}\n[store]\n";
+    let text = "[[routes]]\ntimeout = \"5s\"\naddress = \"x\"\ngrpc = {}\n[store]\n";
     let mut out = Diagnostics::default();
     let mut sources = Sources::default();
     let file = sources.add("main.toml".into(), text.to_owned());
@@ -172,7 +172,7 @@ fn a_misplaced_key_is_told_its_place_and_a_later_one_its_time() {
                 "unknown key \"address\"".to_owned(),
                 "\"address\" belongs in [servers.NAME]".to_owned()
             ),
-            ("not-available", "\"aggregate\" is not available in this version".to_owned(), String::new()),
+            ("not-available", "\"grpc\" is not available in this version".to_owned(), String::new()),
         ]
     );
 }

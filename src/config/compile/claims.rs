@@ -10,7 +10,7 @@ use crate::config::declared::Declared;
 use crate::policy::rate_limit::Part;
 
 /// Keys of a route in which templates stand.
-const TEMPLATES: [&str; 5] = ["redirect", "respond", "rewrite", "request", "response"];
+const TEMPLATES: [&str; 6] = ["redirect", "respond", "rewrite", "request", "response", "aggregate"];
 
 impl Compiler<'_> {
     /// Warns of predicates, templates and hashes that read one of the identity's headers.

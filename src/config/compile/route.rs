@@ -27,6 +27,7 @@ use crate::routing::config::Written;
 use crate::routing::expression::Stage;
 use crate::routing::template::{Scope, Template};
 use crate::routing::{Expression, MethodSet, PathPattern, RouteId, RouteSpec};
+use crate::subrequest::Surroundings;
 use crate::upstream::Upstream;
 
 pub(super) struct Routes {
@@ -62,7 +63,7 @@ impl Compiler<'_> {
             let name = names.take(at, &path, out);
             if !self.declared.has_target.get(position).is_some_and(|has| *has) {
                 out.error("missing-key", &at.origin, path.as_str(), "the route has no target")
-                    .hint("add one of `upstream`, `redirect`, `respond` and `files`");
+                    .hint("add one of `upstream`, `redirect`, `respond`, `files` and `aggregate`");
             }
             specs.push(self.spec(id, at, &path, out));
             routes.push(Arc::new(self.route(id, name, at, &path, (upstreams, parties), out)));
@@ -124,7 +125,7 @@ impl Compiler<'_> {
         (upstreams, parties): (&Upstreams, Parties<'_>),
         out: &mut Diagnostics,
     ) -> Route {
-        let target = self.target(raw, path, upstreams, out);
+        let target = self.target(&name, raw, path, upstreams, out);
         let rewrite = raw
             .rewrite
             .as_ref()
@@ -237,12 +238,20 @@ impl Compiler<'_> {
     }
 
     /// The one target of a route.
-    fn target(self, raw: &At<RouteRaw>, path: &str, upstreams: &Upstreams, out: &mut Diagnostics) -> Target {
+    fn target(
+        self,
+        name: &str,
+        raw: &At<RouteRaw>,
+        path: &str,
+        upstreams: &Upstreams,
+        out: &mut Diagnostics,
+    ) -> Target {
         let given = [
             raw.upstream.as_ref().map(|at| ("upstream", &at.origin)),
             raw.redirect.as_ref().map(|at| ("redirect", &at.origin)),
             raw.respond.as_ref().map(|at| ("respond", &at.origin)),
             raw.files.as_ref().map(|at| ("files", &at.origin)),
+            raw.aggregate.as_ref().map(|at| ("aggregate", &at.origin)),
         ];
         let mut given = given.into_iter().flatten();
         match (given.next(), given.next()) {
@@ -271,19 +280,35 @@ impl Compiler<'_> {
             .and_then(|respond| respond.compile(&format!("{path}.respond"), &respond.origin, out));
         let files =
             raw.files.as_ref().and_then(|files| files.compile(&format!("{path}.files"), &raw.path, out));
+        let aggregate = raw.aggregate.as_ref().and_then(|aggregate| {
+            let around = Surroundings {
+                pattern: &raw.path,
+                upstream: &|name, path, out| self.upstream(name, path, upstreams, out),
+                metrics: &|leg| self.runtime.metrics.leg(name, leg),
+            };
+            aggregate.compile(&format!("{path}.aggregate"), &aggregate.origin, &around, out)
+        });
         if let Some(name) = &raw.upstream {
-            return self.upstream(name, &format!("{path}.upstream"), upstreams, out);
+            let upstream = self.upstream(name, &format!("{path}.upstream"), upstreams, out);
+            return upstream.map_or(Target::Nothing, Target::Upstream);
         }
         redirect
             .map(Target::Redirect)
             .or(respond.map(|respond| Target::Respond(Arc::new(respond))))
             .or(files.map(|files| Target::Files(Arc::new(files))))
+            .or(aggregate.map(|plan| Target::Aggregate(Arc::new(plan))))
             .unwrap_or(Target::Nothing)
     }
 
-    fn upstream(self, name: &At<String>, path: &str, upstreams: &Upstreams, out: &mut Diagnostics) -> Target {
+    fn upstream(
+        self,
+        name: &At<String>,
+        path: &str,
+        upstreams: &Upstreams,
+        out: &mut Diagnostics,
+    ) -> Option<Arc<Upstream>> {
         if let Some(upstream) = upstreams.get(&name.value) {
-            return Target::Upstream(upstream.clone());
+            return Some(upstream.clone());
         }
         // One that is there but broken has been reported.
         if !self.declared.upstreams.contains(&name.value) {
@@ -296,7 +321,7 @@ impl Compiler<'_> {
                 None => problem.hint(format!("define it: [upstreams.{}]", toml_key(name))),
             };
         }
-        Target::Nothing
+        None
     }
 
     /// Warns of providers that nobody asks.

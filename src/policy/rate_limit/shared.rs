@@ -103,6 +103,7 @@ pub async fn settle(met: &mut [Met]) -> Option<Problem> {
         Some(Asked::Pending(key)) => Some((at, met.limit.clone(), key, met.cost)),
         _ => None,
     });
+    #[expect(clippy::type_complexity, reason = "named by what is made of it in the next lines")]
     let pending: SmallVec<[(usize, Arc<RateLimit>, SharedKey, u64); 2]> = pending.collect();
     let asks: SmallVec<[Ask<'_>; 2]> = pending
         .iter()

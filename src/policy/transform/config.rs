@@ -185,6 +185,13 @@ fn request_name(text: &str) -> Result<HeaderName, String> {
     }
 }
 
+impl RequestName {
+    /// The name.
+    pub fn name(&self) -> &HeaderName {
+        &self.0
+    }
+}
+
 macro_rules! names {
     ($($(#[doc = $doc:expr])* $name:ident = $read:path;)*) => {$(
         $(#[doc = $doc])*

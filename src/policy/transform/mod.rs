@@ -14,7 +14,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use crate::base::authority::is_authority;
 use crate::routing::template::{Template, Values};
 
-pub use config::{OF_THE_HOP, QueryEditsRaw, RequestRaw, ResponseRaw};
+pub use config::{OF_THE_HOP, QueryEditsRaw, RequestName, RequestRaw, ResponseRaw};
 pub use query::QueryEdits;
 
 /// What becomes of a request.

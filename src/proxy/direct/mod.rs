@@ -69,9 +69,10 @@ async fn serve(gateway: &Gateway, stream: &mut EdgeStream, exchange: &Arc<Exchan
     client.closing = exchange.last || gateway.is_ending(&ctx);
     let ended = match step {
         Ok(Next::Forward) if is_plain(&ctx) => forward(gateway, &mut client, &mut ctx).await,
-        Ok(step @ (Next::Forward | Next::Login(..))) => {
+        Ok(step @ (Next::Forward | Next::Login(..) | Next::Aggregate(_))) => {
             ctx.decided = Some(match step {
                 Next::Login(target, request) => Decided::Login(target, request),
+                Next::Aggregate(plan) => Decided::Aggregate(plan),
                 _ => Decided::Forward,
             });
             let Client { stream, request, .. } = client;
@@ -84,7 +85,9 @@ async fn serve(gateway: &Gateway, stream: &mut EdgeStream, exchange: &Arc<Exchan
         Ok(Next::Wait(_)) => {
             respond::problem(&mut client, &mut ctx, &Problem::new(Reason::KeysUnavailable)).await
         }
-        Ok(Next::Later(_)) => Err(Error::explain(ErrorType::InternalError, "asked to wait twice")),
+        Ok(Next::Ask | Next::Later(_)) => {
+            Err(Error::explain(ErrorType::InternalError, "asked to wait twice"))
+        }
         Err(problem) => respond::problem(&mut client, &mut ctx, &problem).await,
     };
     // Nobody waits for a server any more.

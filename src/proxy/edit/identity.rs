@@ -16,7 +16,7 @@ pub struct Identity<'a> {
 }
 
 impl<'a> Identity<'a> {
-    pub(super) fn told(self) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
+    pub(in crate::proxy) fn told(self) -> impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)> {
         self.names.iter().zip(self.values).filter_map(|(name, value)| name.as_ref().zip(value.as_ref()))
     }
 }

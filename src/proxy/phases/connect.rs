@@ -176,7 +176,7 @@ fn is_head_all(ctx: &Context) -> bool {
 const UNBOUNDED_HEAD_BYTES_MAX: u64 = 3 * 1024;
 
 /// What a server that expects a PROXY header is told of the client.
-fn introduction(ctx: &Context) -> Introduction {
+pub(super) fn introduction(ctx: &Context) -> Introduction {
     let Some(connection) = ctx.exchange.as_ref().map(|exchange| &exchange.connection) else {
         return Introduction::Unknown;
     };

@@ -16,6 +16,7 @@ use crate::files::{self, Site};
 use crate::identity::jwks::KeyWait;
 use crate::identity::login;
 use crate::proxy::{Asked, Context};
+use crate::subrequest::Plan;
 
 pub(in crate::proxy) enum Next {
     /// Pingora goes on and asks for a peer.
@@ -26,6 +27,8 @@ pub(in crate::proxy) enum Next {
     Ask,
     /// The gateway answers with what a login or its kin comes to.
     Login(LoginTarget, Box<login::Request>),
+    /// The gateway answers with what several services say, put together.
+    Aggregate(Arc<Plan>),
     /// Not yet: a limit has it wait for its place first.
     Later(Duration),
     /// The key of the request's token may be on its way: see [`crate::proxy::decide_in_time`].
@@ -81,6 +84,10 @@ pub(in crate::proxy) fn start(asked: Asked<'_>, view: &View<'_>, ctx: &mut Conte
             let request = login::Request::read(asked.headers, ctx.client.address);
             ctx.set_deadlines(&route);
             Ok(Next::Login(target.clone(), Box::new(request)))
+        }
+        Target::Aggregate(plan) => {
+            ctx.set_deadlines(&route);
+            Ok(Next::Aggregate(plan.clone()))
         }
         Target::Nothing => Err(Problem::new(Reason::RouteNotFound)),
     }

@@ -89,12 +89,12 @@ pub(in crate::proxy) fn forwarding(ctx: &Context) -> Option<edit::Forwarding<'_>
 }
 
 /// The headers that tell servers who it is from.
-fn identity(ctx: &Context) -> edit::Identity<'_> {
+pub(super) fn identity(ctx: &Context) -> edit::Identity<'_> {
     edit::Identity { names: &*ctx.snapshot.identity.headers, values: &ctx.introduced }
 }
 
 /// What servers do not get of what the client showed for that.
-fn hidden(ctx: &Context) -> edit::Credentials<'_> {
+pub(super) fn hidden(ctx: &Context) -> edit::Credentials<'_> {
     let places = &ctx.snapshot.identity.places;
     edit::Credentials {
         authorization: ctx.stripped.authorization,

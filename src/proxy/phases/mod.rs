@@ -1,6 +1,7 @@
 //! One file a phase, in the order a request passes them; see [`super`] for the chart.
 
 pub(super) mod accept;
+pub(super) mod aggregate;
 pub(super) mod belong;
 pub(super) mod connect;
 pub(super) mod dispatch;

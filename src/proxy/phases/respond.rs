@@ -217,11 +217,14 @@ pub(in crate::proxy) async fn problem(
     if let Some(seconds) = problem.retry_after_seconds() {
         header.insert_header(header::RETRY_AFTER, seconds)?;
     }
-    if let Some(length) = problem.complete_length {
+    if let Some(length) = &problem.complete_length {
         header.insert_header(header::CONTENT_RANGE, format!("bytes */{length}"))?;
     }
     if let Some(allow) = &problem.allow {
         header.insert_header(header::ALLOW, allow.as_ref())?;
+    }
+    for (name, value) in problem.parts.iter().flat_map(|parts| &parts.headers) {
+        header.append_header(name.clone(), value.clone())?;
     }
     send(client, ctx, header, Bytes::from(body)).await?;
     ctx.status = problem.status();

@@ -87,15 +87,20 @@ impl<'s> View<'s> {
     /// Calls `expand` with what templates of this request may refer to.
     /// (Who it is from is known once [`super::guard`] has let it pass.)
     pub(in crate::proxy) fn with_values<R>(&self, ctx: &Context, expand: impl FnOnce(&Values<'_>) -> R) -> R {
-        expand(&Values {
-            request: &self.request(),
+        expand(&self.values(ctx, &self.request()))
+    }
+
+    /// What templates of this request may refer to; `request` is [`View::request`].
+    pub(in crate::proxy) fn values<'v>(&self, ctx: &'v Context, request: &'v RequestView<'v>) -> Values<'v> {
+        Values {
+            request,
             captures: &ctx.captures,
             scheme: if ctx.client.https { "https" } else { "http" },
             id: ctx.request_id.as_str(),
             client: Some(ctx.client.address),
             client_cert: ctx.client_cert(),
             who: ctx.principal.as_ref().map(Principal::view).unwrap_or_default(),
-        })
+        }
     }
 }
 

@@ -20,11 +20,22 @@ pub(super) use self::read::REQUEST_FIELDS;
 pub(super) use self::who::CONSUMER_FIELDS;
 use self::who::ConsumerField;
 pub use self::who::{ConsumerView, Who};
+use super::Mistake;
 use super::escape::{decode_segment, push_escaped, push_query, push_segment};
 use super::path::{BadPath, check_built};
 use super::pattern::{Captures, PathPattern};
 use super::table::RequestView;
 use crate::base::client_cert::ClientCert;
+
+/// Finds names that are no part of the request, which only some templates know, such as other answers: the number is
+/// what [`Lookup`] will be asked for. `None` leaves the name to the request's own sources.
+pub type Finder<'a> = &'a dyn Fn(&str) -> Option<Result<usize, Mistake>>;
+
+/// The values of what a [`Finder`] found, as bytes that are safe nowhere yet; `None` = there is none.
+pub type Lookup<'a> = &'a dyn Fn(usize) -> Option<Vec<u8>>;
+
+/// Of templates whose names are all the request's.
+const NOTHING_ELSE: Lookup<'static> = &|_| None;
 
 /// What templates read.
 #[derive(Debug, Clone, Copy)]
@@ -102,6 +113,8 @@ enum Source {
     /// A claim of the token: by its literal name, else along its dots.
     Claim(Box<str>),
     Consumer(ConsumerField),
+    /// What a [`Finder`] found, and how it was written.
+    Other(usize, Box<str>),
 }
 
 /// What a template may refer to.
@@ -122,38 +135,50 @@ impl Template {
     /// The path for a request, in its normal form; `groups` are those of the rewrite's own regex in
     /// [`RequestView::path`].
     pub fn expand_path(&self, values: &Values<'_>, groups: &Captures) -> Result<String, ExpandError> {
-        check_built(self.expand(Land::Path, values, groups)?).map_err(ExpandError::Path)
+        check_built(self.expand(Land::Path, values, groups, NOTHING_ELSE)?).map_err(ExpandError::Path)
+    }
+
+    /// Likewise for a template that knows more names than the request has.
+    pub fn expand_path_with(&self, values: &Values<'_>, others: Lookup<'_>) -> Result<String, ExpandError> {
+        let groups = Captures::default();
+        check_built(self.expand(Land::Path, values, &groups, others)?).map_err(ExpandError::Path)
     }
 
     /// The value of `Location` for a request: the request's own query goes along unless the template has one. Visible
     /// ASCII, whatever the request holds.
     pub fn expand_location(&self, values: &Values<'_>) -> Result<String, ExpandError> {
         let groups = Captures::default();
-        let mut location = self.expand(Land::Authority, values, &groups)?;
-        let path = self.expand(Land::Path, values, &groups)?;
+        let mut location = self.expand(Land::Authority, values, &groups, NOTHING_ELSE)?;
+        let path = self.expand(Land::Path, values, &groups, NOTHING_ELSE)?;
         if !path.is_empty() {
             location.push_str(&check_built(path).map_err(ExpandError::Path)?);
         }
         if self.has_query {
             location.push('?');
-            location.push_str(&self.expand(Land::Query, values, &groups)?);
+            location.push_str(&self.expand(Land::Query, values, &groups, NOTHING_ELSE)?);
         } else if let Some(query) = values.request.query {
             location.push('?');
             push_visible(&mut location, query);
         }
         if self.parts.iter().any(|part| part.land() == Land::Fragment) {
             location.push('#');
-            location.push_str(&self.expand(Land::Fragment, values, &groups)?);
+            location.push_str(&self.expand(Land::Fragment, values, &groups, NOTHING_ELSE)?);
         }
         Ok(location)
     }
 
-    fn expand(&self, land: Land, values: &Values<'_>, groups: &Captures) -> Result<String, ExpandError> {
+    fn expand(
+        &self,
+        land: Land,
+        values: &Values<'_>,
+        groups: &Captures,
+        others: Lookup<'_>,
+    ) -> Result<String, ExpandError> {
         let mut out = String::new();
         for part in self.parts.iter().filter(|part| part.land() == land) {
             match part {
                 Part::Text(_, text) => out.push_str(text),
-                Part::Value(_, source) => source.push(&mut out, land, values, groups)?,
+                Part::Value(_, source) => source.push(&mut out, land, values, groups, others)?,
             }
         }
         Ok(out)
@@ -175,6 +200,7 @@ impl Source {
         land: Land,
         values: &Values<'_>,
         groups: &Captures,
+        others: Lookup<'_>,
     ) -> Result<(), ExpandError> {
         let request = values.request;
         match self {
@@ -189,6 +215,7 @@ impl Source {
                 }
                 out.push_str(request.host);
             }
+            Self::Other(number, _) => return self.push_value(out, land, others(*number).as_deref()),
             _ => return self.push_value(out, land, self.value(values).as_deref()),
         }
         Ok(())
@@ -229,6 +256,7 @@ impl fmt::Display for Source {
             Self::RequestUri => f.write_str("request.uri"),
             Self::Claim(name) => write!(f, "jwt.{name}"),
             Self::Consumer(field) => write!(f, "consumer.{}", field.name()),
+            Self::Other(_, written) => f.write_str(written),
         }
     }
 }

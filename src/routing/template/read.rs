@@ -5,7 +5,7 @@ use std::ops::Range;
 use http::HeaderName;
 
 use super::cert::CertField;
-use super::{CONSUMER_FIELDS, ConsumerField, Land, Part, Scope, Source, Template};
+use super::{CONSUMER_FIELDS, ConsumerField, Finder, Land, Part, Scope, Source, Template};
 use crate::base::authority::is_authority;
 use crate::base::names::nearest;
 use crate::routing::Mistake;
@@ -20,6 +20,15 @@ pub(in crate::routing) const REQUEST_FIELDS: [&str; 6] = ["id", "method", "schem
 impl Template {
     /// Reads a template for a path: it starts with `/` and has no query.
     pub fn path(text: &str, scope: Scope<'_>) -> Result<Self, Mistake> {
+        Self::path_of(text, scope, None)
+    }
+
+    /// Likewise one that knows more names than the request has.
+    pub fn path_with(text: &str, scope: Scope<'_>, others: Finder<'_>) -> Result<Self, Mistake> {
+        Self::path_of(text, scope, Some(others))
+    }
+
+    fn path_of(text: &str, scope: Scope<'_>, others: Option<Finder<'_>>) -> Result<Self, Mistake> {
         let mut builder = Builder::new(text)?;
         if !text.starts_with('/') {
             return Err(Mistake::new(0..text.len(), format!("\"{text}\" does not start with `/`"))
@@ -27,7 +36,7 @@ impl Template {
         }
         builder.land = Land::Path;
         builder.path_only = true;
-        builder.run(scope)
+        builder.run(scope, others)
     }
 
     /// Reads a template for a `Location`: a path, or a URL with `http://` or `https://`; either may have a query and a
@@ -46,18 +55,27 @@ impl Template {
                     .hint("start it with `/`, `http://` or `https://`"));
             }
         }
-        builder.run(scope)
+        builder.run(scope, None)
     }
 
     /// Reads a template for a value, such as a header's: any text without control characters.
     pub fn value(text: &str, scope: Scope<'_>) -> Result<Self, Mistake> {
+        Self::value_of(text, scope, None)
+    }
+
+    /// Likewise one that knows more names than the request has.
+    pub fn value_with(text: &str, scope: Scope<'_>, others: Finder<'_>) -> Result<Self, Mistake> {
+        Self::value_of(text, scope, Some(others))
+    }
+
+    fn value_of(text: &str, scope: Scope<'_>, others: Option<Finder<'_>>) -> Result<Self, Mistake> {
         if let Some((at, c)) = text.char_indices().find(|(_, c)| c.is_control() && *c != '\t') {
             return Err(Mistake::new(at..at + c.len_utf8(), "the value holds a control character")
                 .hint("a value is one line of text"));
         }
         let mut builder = Builder::new(text)?;
         builder.land = Land::Value;
-        builder.run(scope)
+        builder.run(scope, others)
     }
 }
 
@@ -89,7 +107,7 @@ impl<'t> Builder<'t> {
         })
     }
 
-    fn run(mut self, scope: Scope<'_>) -> Result<Template, Mistake> {
+    fn run(mut self, scope: Scope<'_>, others: Option<Finder<'_>>) -> Result<Template, Mistake> {
         let mut literal = String::new();
         let mut literal_at = self.start;
         while let Some(rest) = self.text.get(self.start..).filter(|rest| !rest.is_empty()) {
@@ -110,7 +128,8 @@ impl<'t> Builder<'t> {
                 };
                 self.push_text(std::mem::take(&mut literal), literal_at)?;
                 let name = inner.get(..length).unwrap_or_default();
-                let source = parse_reference(name, scope).map_err(|mistake| mistake.shifted(at + 1))?;
+                let source =
+                    parse_reference(name, scope, others).map_err(|mistake| mistake.shifted(at + 1))?;
                 self.push_source(source, at..at + length + 2)?;
                 self.start += length + 2;
                 literal_at = self.start;
@@ -235,7 +254,10 @@ fn encode_text(land: Land, text: &str) -> Result<String, BadPath> {
 }
 
 /// Reads what stands between braces.
-fn parse_reference(name: &str, scope: Scope<'_>) -> Result<Source, Mistake> {
+fn parse_reference(name: &str, scope: Scope<'_>, others: Option<Finder<'_>>) -> Result<Source, Mistake> {
+    if let Some(found) = others.and_then(|find| find(name)) {
+        return found.map(|number| Source::Other(number, name.into()));
+    }
     let whole = 0..name.len();
     if let Some(index) = scope.groups.and_then(|groups| groups.capture_index(name)) {
         return Ok(Source::Group(index));

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use super::{Part, Source, Template, Values};
+use super::{Lookup, NOTHING_ELSE, Part, Source, Template, Values};
 use crate::base::claim;
 use crate::routing::escape::{decode_query, decode_segment};
 use crate::routing::predicate::{cookie_values, query_values};
@@ -21,10 +21,16 @@ impl Template {
     ///
     /// An empty parameter, header or cookie is there; an empty host is not.
     pub fn expand_value(&self, values: &Values<'_>) -> Option<Vec<u8>> {
+        self.expand_value_with(values, NOTHING_ELSE)
+    }
+
+    /// Likewise for a template that knows more names than the request has.
+    pub fn expand_value_with(&self, values: &Values<'_>, others: Lookup<'_>) -> Option<Vec<u8>> {
         let mut out = Vec::new();
         for part in &self.parts {
             match part {
                 Part::Text(_, text) => out.extend_from_slice(text.as_bytes()),
+                Part::Value(_, Source::Other(number, _)) => out.extend(others(*number)?),
                 Part::Value(_, source) => out.extend_from_slice(&source.value(values)?),
             }
         }
@@ -36,6 +42,16 @@ impl Values<'_> {
     /// The field `name` of `request`.
     pub(in crate::routing) fn of_request(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         Source::request(name)?.value(self)
+    }
+}
+
+impl Template {
+    /// The number of the one name that it consists of, if that is not the request's: `{order.ids}` and nothing else.
+    pub fn sole_other(&self) -> Option<usize> {
+        match &*self.parts {
+            [Part::Value(_, Source::Other(number, _))] => Some(*number),
+            _ => None,
+        }
     }
 }
 
@@ -58,8 +74,8 @@ impl Source {
         let request = values.request;
         match self {
             Self::Path(index) => values.captures.get(request.path, *index).map(decode_segment),
-            // Of rewrites only, which know their own groups.
-            Self::Group(_) => None,
+            // Of rewrites only, which know their own groups; and what is asked of others.
+            Self::Group(_) | Self::Other(..) => None,
             Self::Query(name) => query_values(request.query, name).next().map(decode_query),
             Self::Header(name) => request.headers.get(name).map(|value| value.as_bytes().into()),
             Self::Cookie(name) => cookie_values(request.headers, name).next().map(Cow::Borrowed),

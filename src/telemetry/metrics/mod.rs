@@ -5,6 +5,7 @@
 //! Label values are names from the configuration, addresses of configured servers, or words from this source code:
 //! nothing a client or an upstream sends can make a series.
 
+mod aggregate;
 mod cells;
 mod cluster;
 mod handles;
@@ -25,6 +26,7 @@ use std::time::SystemTime;
 
 use parking_lot::Mutex;
 
+pub use self::aggregate::LegMetrics;
 pub use self::cluster::ClusterMetrics;
 pub use self::jwks::JwksMetrics;
 pub use self::limit::LimitMetrics;
@@ -47,6 +49,7 @@ pub struct Metrics {
     listeners: Handles<ListenerMetrics>,
     key_sets: Handles<JwksMetrics>,
     limits: Handles<LimitMetrics>,
+    legs: Handles<LegMetrics>,
     /// By position in [`Reason::ALL`].
     rejected: Rejected,
     identity_values_dropped: Counter,
@@ -113,6 +116,12 @@ impl Metrics {
     /// The metrics of what instances share; shown from the first time somebody asks for them.
     pub fn cluster(&self) -> Arc<ClusterMetrics> {
         self.cluster.get_or_init(Arc::default).clone()
+    }
+
+    /// The metrics of the leg called `leg` of the route called `route`; lives like [`Metrics::route`].
+    pub fn leg(&self, route: &str, leg: &str) -> Arc<LegMetrics> {
+        // No name holds a control character.
+        self.legs.get(&format!("{route}\0{leg}"), || LegMetrics::new(route, leg))
     }
 
     /// The gateway itself ended a request: it was malformed, too large, too slow, or nothing could answer it.

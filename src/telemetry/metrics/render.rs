@@ -55,6 +55,7 @@ impl Collector for Metrics {
         self.encode_logins(&mut out)?;
         self.encode_limits(&mut out)?;
         self.encode_cluster(&mut out)?;
+        self.encode_legs(&mut out)?;
         self.encode_process_wide(&mut out)?;
         encode_process(Process::read(), &mut out)
     }
@@ -142,6 +143,30 @@ impl Metrics {
             if count.get() > 0 || reason.code().starts_with("request.") {
                 counter(&mut family, &[("reason", reason.code())], count.get())?;
             }
+        }
+        Ok(())
+    }
+
+    fn encode_legs(&self, out: &mut Out<'_>) -> fmt::Result {
+        let legs = self.legs.all();
+        if legs.is_empty() {
+            return Ok(());
+        }
+        let mut family = out.histogram(
+            "edgeward_aggregate_leg_duration_seconds",
+            "Time of a leg from when its inputs were there",
+        )?;
+        for leg in &legs {
+            histogram(&mut family, &[("route", &leg.route), ("leg", &leg.leg)], &leg.duration)?;
+        }
+        let mut family = out.counter(
+            "edgeward_aggregate_leg_failures",
+            "Legs without an answer, or without all of it, by why",
+        )?;
+        for leg in &legs {
+            leg.failures.each(|reason, count| {
+                counter(&mut family, &[("route", &leg.route), ("leg", &leg.leg), ("reason", reason)], count)
+            })?;
         }
         Ok(())
     }

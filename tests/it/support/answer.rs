@@ -33,6 +33,8 @@ pub enum Answer {
     Hang,
     /// Waits at the gate, then answers.
     Gated(Arc<Gate>, Box<Answer>),
+    /// Waits so long, then answers: an injected delay.
+    Delayed(std::time::Duration, Box<Answer>),
     /// Answers without reading the request's body.
     Unread(Box<Answer>),
     /// Reads the request and closes the connection.
@@ -71,6 +73,11 @@ impl Answer {
     /// An answer with this status and an empty body.
     pub fn status(status: u16) -> Self {
         Self::Fixed(Fixed::new(status, Bytes::new()))
+    }
+
+    /// This answer after so many milliseconds.
+    pub fn after(millis: u64, answer: Answer) -> Self {
+        Self::Delayed(std::time::Duration::from_millis(millis), Box::new(answer))
     }
 
     /// 200 with a text.

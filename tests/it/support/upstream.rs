@@ -289,6 +289,10 @@ async fn answer(
         gate.pass().await;
         answer = *inner;
     }
+    if let Answer::Delayed(time, inner) = answer {
+        let _ = tokio::time::timeout(time, std::future::pending::<()>()).await;
+        answer = *inner;
+    }
     let mut response = match answer {
         Answer::Fixed(fixed) => fixed.full(),
         Answer::Echo => super::echo::echo(&seen).full(),
@@ -323,7 +327,9 @@ async fn answer(
         }
         Answer::WebSocket => accept_websocket(&shared, open, &seen, upgrade.unwrap()),
         Answer::Grpc => grpc::answer(&seen, body.take().unwrap()),
-        Answer::Sequence(..) | Answer::Gated(..) | Answer::Unread(_) => unreachable!("unwrapped above"),
+        Answer::Sequence(..) | Answer::Gated(..) | Answer::Delayed(..) | Answer::Unread(_) => {
+            unreachable!("unwrapped above")
+        }
     };
     response.headers_mut().insert("x-server", seen.server.parse().unwrap());
     Ok(response)

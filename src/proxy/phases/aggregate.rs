@@ -1,0 +1,320 @@
+//! One request, many services: asks the legs of the route's plan, and answers with one document.
+
+use std::iter;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use pingora::http::RequestHeader;
+use pingora::{Error, Result};
+use pingora_proxy::Session;
+
+use super::dispatch::Answer;
+use super::route::View;
+use super::{connect, forward, respond};
+use crate::base::clock;
+use crate::base::problem::{Parts, Problem};
+use crate::base::reason::Reason;
+use crate::proxy::names::{TRACESTATE, X_REQUEST_ID, is_alike, is_forwarding, is_identity};
+use crate::proxy::received::Received;
+use crate::proxy::{Asked, Context, edit};
+use crate::subrequest::config::Report;
+use crate::subrequest::json::{self, Json};
+use crate::subrequest::run::Run;
+use crate::subrequest::{
+    self, Answer as LegAnswer, Caller, ClientBody, Failure, Inputs, LegCall, Plan, merge, report,
+};
+use crate::telemetry::trace::TraceContext;
+use crate::upstream::client::{Ask, Missed, Notes};
+use crate::upstream::{Failure as AttemptFailure, Introduction, Outcome};
+
+/// Asks the legs and answers, with what came of them or with a problem. Ends early, and all calls with it, when the
+/// client goes away.
+///
+/// Boxed, as a future of unknown type: it ends in another local answer, and the compiler need not look through it.
+pub(in crate::proxy) fn answer<'s>(
+    session: &'s mut Session,
+    ctx: &'s mut Context,
+    plan: Arc<Plan>,
+) -> BoxFuture<'s, Result<()>> {
+    async move { answer_by(session, ctx, &plan).await }.boxed()
+}
+
+async fn answer_by(session: &mut Session, ctx: &mut Context, plan: &Plan) -> Result<()> {
+    let body = match client_body(session, ctx, plan).await? {
+        Ok(body) => body,
+        Err(problem) => return respond::problem(session, ctx, &problem).await,
+    };
+    let notes = Notes::default();
+    let head = session.req_header().clone();
+    let asked = {
+        let work = Box::pin(ask(ctx, plan, &head, body.as_ref(), &notes));
+        // With a body that nobody reads there is no way to see the client go.
+        if session.as_downstream_mut().is_body_done() {
+            tokio::select! {
+                biased;
+                run = work => Ok(run),
+                error = gone(session) => Err(error),
+            }
+        } else {
+            Ok(work.await)
+        }
+    };
+    note(ctx, notes);
+    match asked {
+        Err(left) => Err(left),
+        Ok(Err(problem)) => respond::problem(session, ctx, &problem).await,
+        Ok(Ok(run)) => conclude(session, ctx, plan, run).await,
+    }
+}
+
+/// Resolves when the client has gone away.
+async fn gone(session: &mut Session) -> Box<Error> {
+    match session.as_downstream_mut().read_body_or_idle(true).await {
+        Err(error) => error,
+        Ok(_) => std::future::pending().await,
+    }
+}
+
+/// The client's body, where the plan needs it: JSON within its bounds, or why not. Nothing has been asked by then.
+async fn client_body(
+    session: &mut Session,
+    ctx: &mut Context,
+    plan: &Plan,
+) -> Result<Result<Option<ClientBody>, Problem>> {
+    if !plan.wants_body {
+        return Ok(Ok(None));
+    }
+    let refuse = |reason| Ok(Err(Problem::new(reason)));
+    if session.req_header().headers.get(header::CONTENT_TYPE).is_some_and(|value| !is_json(value)) {
+        return refuse(Reason::MediaType);
+    }
+    let limit = ctx.route.guard.body;
+    let fits =
+        |bytes: u64| bytes <= plan.bounds.total_bytes as u64 && limit.is_none_or(|limit| limit.allows(bytes));
+    if ctx.head.content_length.is_some_and(|length| !fits(length)) {
+        return refuse(Reason::BodyTooLarge);
+    }
+    if ctx.head.marks.expect {
+        session.as_downstream_mut().write_continue_response().await?;
+    }
+    let mut body = BytesMut::new();
+    while let Some(piece) = session.as_downstream_mut().read_request_body().await? {
+        ctx.request_body_bytes += piece.len() as u64;
+        if !fits(ctx.request_body_bytes) {
+            return refuse(Reason::BodyTooLarge);
+        }
+        body.extend_from_slice(&piece);
+    }
+    match json::parse(&body, plan.bounds.depth) {
+        Ok(json) => Ok(Ok(Some(ClientBody { bytes: body.freeze(), json }))),
+        Err(fault) => {
+            ctx.detail = Some(format!("the body {fault}"));
+            refuse(Reason::BodyNotJson)
+        }
+    }
+}
+
+/// `application/json`, or anything whose syntax is JSON (RFC 6839 section 3.1).
+fn is_json(value: &HeaderValue) -> bool {
+    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
+    let essence = essence.trim_ascii().to_ascii_lowercase();
+    essence == b"application/json" || (essence.starts_with(b"application/") && essence.ends_with(b"+json"))
+}
+
+async fn ask(
+    ctx: &Context,
+    plan: &Plan,
+    head: &RequestHeader,
+    body: Option<&ClientBody>,
+    notes: &Notes,
+) -> Result<Run, Problem> {
+    let received = Received::read(&head.headers);
+    let view = View::read(Asked::of(head), &received, ctx.listener)?;
+    let request = view.request();
+    let values = view.values(ctx, &request);
+    let host =
+        super::route::host_of(Asked::of(head), &received).and_then(|host| HeaderValue::from_bytes(host).ok());
+    let caller = Calls {
+        carried: carried(ctx, head),
+        client: head,
+        address: ctx.client.address,
+        trusted: ctx.client.peer_trusted,
+        identity: forward::identity(ctx),
+        hidden: forward::hidden(ctx),
+        host,
+        introduction: connect::introduction(ctx),
+        trace: ctx.trace.as_ref(),
+        notes,
+    };
+    let inputs = Inputs { values: &values, body };
+    Ok(subrequest::run(plan, inputs, &caller, clock::now(), ctx.deadlines.first_byte).await)
+}
+
+/// What every leg's request says, whatever it asks.
+fn carried(ctx: &Context, head: &RequestHeader) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(12);
+    headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
+    // What is compressed could not be read.
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    headers.insert(header::VIA, HeaderValue::from_static("1.1 edgeward"));
+    if let Ok(id) = HeaderValue::from_bytes(ctx.request_id.as_bytes()) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+    if ctx.trace.as_ref().is_some_and(|trace| trace.parent.is_some()) {
+        for state in head.headers.get_all(TRACESTATE) {
+            headers.append(TRACESTATE, state.clone());
+        }
+    }
+    for (name, value) in forward::identity(ctx).told() {
+        headers.insert(name, value.clone());
+    }
+    headers
+}
+
+/// Calls the legs' upstreams for one request.
+struct Calls<'a> {
+    carried: HeaderMap,
+    client: &'a RequestHeader,
+    address: IpAddr,
+    /// Whether what the client says of where it comes from is believed.
+    trusted: bool,
+    /// The headers that only the gateway may send.
+    identity: edit::Identity<'a>,
+    /// What services do not get of what the client showed for who it is.
+    hidden: edit::Credentials<'a>,
+    host: Option<HeaderValue>,
+    introduction: Introduction,
+    trace: Option<&'a TraceContext>,
+    notes: &'a Notes,
+}
+
+impl Calls<'_> {
+    /// Whether a leg may send `name`: never what says who a request is from, which is the gateway's to say.
+    fn may_send(&self, call: &LegCall<'_>, name: &HeaderName) -> bool {
+        let alike = |own: &HeaderName| is_alike(own.as_str().as_bytes(), name.as_str().as_bytes());
+        let is_own = self.identity.names.iter().flatten().any(alike);
+        let is_hidden = (self.hidden.authorization && *name == header::AUTHORIZATION)
+            || self.hidden.header == Some(name)
+            || (self.hidden.cookie.is_some() && *name == header::COOKIE);
+        let is_claim =
+            is_forwarding(name.as_str()) && !self.trusted && call.leg.request.forward.contains(name);
+        !is_own && !is_identity(name.as_str()) && !is_claim && !is_hidden
+    }
+}
+
+impl Caller for Calls<'_> {
+    async fn call(&self, call: LegCall<'_>) -> Result<LegAnswer, Failure> {
+        let mut headers = self.carried.clone();
+        let made = call.made;
+        let own = || made.headers.iter().filter(|(name, _)| self.may_send(&call, name));
+        for (name, _) in own() {
+            headers.remove(name);
+        }
+        for (name, value) in own() {
+            headers.append(name.clone(), value.clone());
+        }
+        if made.body.is_some() {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        let upstream = &call.leg.upstream;
+        let room = |bytes: usize| call.room.take(bytes);
+        let ask = Ask {
+            method: &made.method,
+            target: &made.target,
+            headers: &headers,
+            body: made.body.clone(),
+            host: self.host.as_ref(),
+            hash_key: upstream.hash_key(self.address, &self.client.headers),
+            introduction: self.introduction,
+            deadline: call.deadline,
+            trace: self.trace,
+            bytes_max: call.bytes_max,
+            room: &room,
+            attempts: call.attempts,
+            notes: self.notes,
+        };
+        match upstream.call(&ask).await {
+            Ok(reply) => Ok(LegAnswer { status: reply.status, body: reply.body }),
+            Err(Missed::Unanswered { reason: Reason::DeadlineExceeded, .. }) => Err(Failure::Timeout),
+            Err(Missed::Unanswered { reason, retry_after }) => Err(Failure::Upstream { reason, retry_after }),
+            Err(Missed::TooLarge) => Err(Failure::TooLarge),
+            Err(Missed::Encoded) => Err(Failure::Encoded),
+        }
+    }
+}
+
+/// Keeps for the log, and for traces, what attempts came to.
+fn note(ctx: &mut Context, notes: Notes) {
+    let Some(record) = ctx.record.as_mut() else { return };
+    let mut before: Option<Arc<str>> = None;
+    for note in notes.take() {
+        let done = &note.record;
+        let line = record.begin_attempt(&done.server, note.span, note.started);
+        line.span.duration = done.total;
+        line.status = done.status;
+        line.failure = match done.outcome {
+            Outcome::ConnectTimeout => Some("connect timeout"),
+            outcome => outcome.failure().map(AttemptFailure::label),
+        };
+        line.connect = if done.reused == Some(true) { Some(std::time::Duration::ZERO) } else { done.connect };
+        line.header = done.header;
+        line.bytes_sent = note.sent;
+        line.response_length = note.received;
+        line.bytes_received = note.received;
+        line.another_upstream = before.as_ref().is_some_and(|before| *before != note.upstream);
+        before = Some(note.upstream);
+    }
+}
+
+async fn conclude(session: &mut Session, ctx: &mut Context, plan: &Plan, mut run: Run) -> Result<()> {
+    for (leg, settled) in plan.legs.iter().zip(&run.legs) {
+        match settled.failure() {
+            // It was let go of, and says nothing about its service.
+            Some(Failure::Cancelled) => continue,
+            Some(failure) => leg.metrics.failed(failure.code()),
+            None => {}
+        }
+        leg.metrics.took(settled.took.as_secs_f64());
+    }
+    ctx.detail = Some(report::log_line(plan, &run.legs));
+    let timing = (plan.report != Report::None).then(|| report::server_timing(plan, &run.legs));
+    let timing = timing.and_then(|timing| HeaderValue::try_from(timing).ok());
+    if let Some(refusal) = merge::refusal(plan, &run) {
+        let mut problem = Problem::new(refusal.reason);
+        problem.retry_after = refusal.retry_after;
+        let completed = (plan.completed_header.clone(), HeaderValue::from_static("false"));
+        problem.parts = Some(Box::new(Parts {
+            status: refusal.status,
+            leg: refusal.leg,
+            headers: iter::once(completed).chain(timing.map(|timing| (SERVER_TIMING, timing))).collect(),
+        }));
+        return respond::problem(session, ctx, &problem).await;
+    }
+    let document = merge::compose(plan, &mut run.legs);
+    let mut members = document.members;
+    if plan.report == Report::Body {
+        members.insert(report::MEMBER.into(), report::body(plan, &run.legs, &document.failed_shapes));
+    }
+    let completed = document.completed;
+    let response = Response::builder()
+        .header(header::CONTENT_TYPE, "application/json")
+        .header(&plan.completed_header, if completed { "true" } else { "false" });
+    // What is not whole must not be taken for the answer by the next who asks.
+    let response = if completed { response } else { response.header(header::CACHE_CONTROL, "no-store") };
+    let response = match timing {
+        Some(timing) => response.header(SERVER_TIMING, timing),
+        None => response,
+    };
+    let response = response.body(Bytes::from(Json::Object(members).to_vec()));
+    let response = response.map_err(|error| {
+        Error::because(pingora::ErrorType::InternalError, "while making the answer's head", error)
+    })?;
+    ctx.answer_began();
+    respond::local(session, ctx, Answer::Fixed(Arc::new(response))).await
+}
+
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");

@@ -1,0 +1,262 @@
+//! What a leg is asked with: templates over the request, its body, and other legs' answers. Pure.
+//!
+//! A value is encoded for where it lands. What has no text form (`null`, an array, an object) is as good as missing in a
+//! path, a query or a header.
+
+use std::sync::OnceLock;
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, Method};
+
+use super::json::Json;
+use super::read::Path;
+use super::run::Settled;
+use crate::routing::escape::push_query;
+use crate::routing::template::{Template, Values};
+
+/// Longest path and query of a leg: what servers commonly take.
+const TARGET_BYTES_MAX: usize = 8 * 1024;
+/// Most bytes of the headers of a leg that are put together for it.
+const HEADER_BYTES_MAX: usize = 32 * 1024;
+
+/// A leg's request, with what is not known yet.
+#[derive(Debug)]
+pub struct RequestTemplate {
+    /// The method.
+    pub method: Method,
+    /// The path.
+    pub path: Template,
+    /// Parameters, their names encoded.
+    pub query: Box<[(Box<str>, Template)]>,
+    /// Headers.
+    pub headers: Box<[(HeaderName, Template)]>,
+    /// Headers of the client's that go along.
+    pub forward: Box<[HeaderName]>,
+    /// The body.
+    pub body: BodyTemplate,
+    /// What the templates refer to by number.
+    pub references: Box<[Reference]>,
+}
+
+/// What a template refers to beside the request's head.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reference {
+    /// In what.
+    pub root: Root,
+    /// Where in it.
+    pub path: Path,
+}
+
+/// In what a reference looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    /// A leg's answer.
+    Leg(usize),
+    /// The client's body.
+    Body,
+    /// The element of `for_each`.
+    Item,
+}
+
+/// The body of a leg.
+#[derive(Debug)]
+pub enum BodyTemplate {
+    /// None.
+    None,
+    /// The client's, as it came.
+    Client,
+    /// JSON.
+    Json(Piece),
+}
+
+/// A part of a body.
+#[derive(Debug)]
+pub enum Piece {
+    /// The same for all.
+    Fixed(Json),
+    /// A reference alone, which keeps its type.
+    Alone(usize),
+    /// A text.
+    Text(Template),
+    /// An array.
+    Array(Vec<Piece>),
+    /// An object.
+    Object(Vec<(Box<str>, Piece)>),
+}
+
+/// What templates read.
+#[derive(Debug, Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The request's head.
+    pub values: &'a Values<'a>,
+    /// Its body, where it is read as JSON.
+    pub body: Option<&'a ClientBody>,
+}
+
+/// A client's body.
+#[derive(Debug)]
+pub struct ClientBody {
+    /// As it came.
+    pub bytes: Bytes,
+    /// What it says.
+    pub json: Json,
+}
+
+/// A leg's request, complete but for what every one has. Equal ones ask the same.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Made {
+    /// The method.
+    pub method: Method,
+    /// Path and query, ASCII.
+    pub target: String,
+    /// Headers that are its own.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Option<Bytes>,
+}
+
+/// Why a leg cannot be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmade {
+    /// Something that its path or body needs is missing, or makes no path.
+    Missing,
+    /// It would be too large.
+    TooLarge,
+}
+
+/// What references are looked up in.
+#[derive(Clone, Copy)]
+pub(super) struct Sight<'a> {
+    pub(super) inputs: Inputs<'a>,
+    pub(super) settled: &'a [OnceLock<Settled>],
+    pub(super) item: Option<&'a Json>,
+    /// Most bytes of a body.
+    pub(super) body_bytes: usize,
+}
+
+impl<'a> Sight<'a> {
+    fn find(&self, reference: &Reference) -> Option<&'a Json> {
+        let root = match reference.root {
+            Root::Leg(leg) => self.settled.get(leg)?.get()?.value.as_ref()?,
+            Root::Body => &self.inputs.body?.json,
+            Root::Item => self.item?,
+        };
+        root.at(&reference.path)
+    }
+}
+
+impl RequestTemplate {
+    pub(super) fn make(&self, sight: &Sight<'_>) -> Result<Made, Unmade> {
+        let others = |number: usize| {
+            let found = self.references.get(number).and_then(|reference| sight.find(reference))?;
+            Some(found.as_text()?.as_bytes().to_vec())
+        };
+        let values = sight.inputs.values;
+        let mut target = self.path.expand_path_with(values, &others).map_err(|_| Unmade::Missing)?;
+        let mut separator = '?';
+        for (name, value) in &self.query {
+            let Some(value) = value.expand_value_with(values, &others) else { continue };
+            target.push(separator);
+            separator = '&';
+            target.push_str(name);
+            target.push('=');
+            push_query(&mut target, &value);
+            if target.len() > TARGET_BYTES_MAX {
+                break;
+            }
+        }
+        if target.len() > TARGET_BYTES_MAX {
+            return Err(Unmade::TooLarge);
+        }
+        Ok(Made {
+            method: self.method.clone(),
+            target,
+            headers: self.headers(sight, &others)?,
+            body: self.body(sight, &others)?,
+        })
+    }
+
+    fn headers(
+        &self,
+        sight: &Sight<'_>,
+        others: &dyn Fn(usize) -> Option<Vec<u8>>,
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, Unmade> {
+        let values = sight.inputs.values;
+        let mut headers = Vec::with_capacity(self.headers.len() + self.forward.len());
+        for name in &self.forward {
+            let lines = values.request.headers.get_all(name);
+            headers.extend(lines.iter().map(|value| (name.clone(), value.clone())));
+        }
+        for (name, template) in &self.headers {
+            let value = template.expand_value_with(values, others);
+            // What a header cannot hold is no value for one.
+            let Some(value) = value.and_then(|value| HeaderValue::from_bytes(&value).ok()) else { continue };
+            headers.retain(|(other, _)| other != name);
+            headers.push((name.clone(), value));
+        }
+        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+        if bytes > HEADER_BYTES_MAX { Err(Unmade::TooLarge) } else { Ok(headers) }
+    }
+
+    fn body(
+        &self,
+        sight: &Sight<'_>,
+        others: &dyn Fn(usize) -> Option<Vec<u8>>,
+    ) -> Result<Option<Bytes>, Unmade> {
+        match &self.body {
+            BodyTemplate::None => Ok(None),
+            BodyTemplate::Client => {
+                Ok(Some(sight.inputs.body.map(|body| body.bytes.clone()).ok_or(Unmade::Missing)?))
+            }
+            BodyTemplate::Json(piece) => {
+                let mut out = Vec::new();
+                self.piece(piece, sight, others, &mut out)?;
+                Ok(Some(out.into()))
+            }
+        }
+    }
+
+    fn piece(
+        &self,
+        piece: &Piece,
+        sight: &Sight<'_>,
+        others: &dyn Fn(usize) -> Option<Vec<u8>>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), Unmade> {
+        match piece {
+            Piece::Fixed(value) => value.write(out),
+            Piece::Alone(number) => {
+                let found = self.references.get(*number).and_then(|reference| sight.find(reference));
+                found.ok_or(Unmade::Missing)?.write(out);
+            }
+            Piece::Text(template) => {
+                let text = template.expand_value_with(sight.inputs.values, others).ok_or(Unmade::Missing)?;
+                // What is no text cannot be said in JSON.
+                super::json::push_string(out, std::str::from_utf8(&text).map_err(|_| Unmade::Missing)?);
+            }
+            Piece::Array(elements) => {
+                out.push(b'[');
+                for (index, element) in elements.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    self.piece(element, sight, others, out)?;
+                }
+                out.push(b']');
+            }
+            Piece::Object(members) => {
+                out.push(b'{');
+                for (index, (key, member)) in members.iter().enumerate() {
+                    if index > 0 {
+                        out.push(b',');
+                    }
+                    super::json::push_string(out, key);
+                    out.push(b':');
+                    self.piece(member, sight, others, out)?;
+                }
+                out.push(b'}');
+            }
+        }
+        if out.len() > sight.body_bytes { Err(Unmade::TooLarge) } else { Ok(()) }
+    }
+}
