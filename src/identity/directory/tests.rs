@@ -2,8 +2,9 @@ use serde_json::Map;
 
 use super::*;
 use crate::base::clock;
+use crate::cluster::testing::{Server, cluster, eventually, run};
 use crate::identity::sync::Follower;
-use crate::store::{NewKey, Store, StoreUrl};
+use crate::store::{NewKey, RevocationRow, Store, StoreUrl};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -195,4 +196,48 @@ async fn an_older_store_is_read_anew() {
     follower.catch_up().await.unwrap();
     assert!(directory.consumer("old").is_some() && directory.consumer("new").is_none());
     assert!(directory.is_revoked(&token("local", None, Some("t1"), None)), "what was revoked stays so");
+}
+
+/// What is revoked at one instance, or put into its store by a command, is revoked at the others.
+#[test]
+fn instances_hear_of_each_others_revocations() {
+    let server = Server::start();
+    run(async {
+        let mut instances = Vec::new();
+        for _ in 0..2 {
+            let (directory, cluster) = (Arc::new(Directory::default()), cluster(server.settings()));
+            directory.share(cluster.revocations().clone());
+            let hearing = directory.clone();
+            cluster.start(Arc::new(move |revocation| hearing.hear(revocation)));
+            eventually("it hears", || cluster.revocations().is_heard()).await;
+            instances.push((directory, cluster));
+        }
+        let [(one, _), (two, _)] = instances.as_slice() else { unreachable!() };
+        let until = clock::unix_now() + 600;
+        let stolen = token("local", Some("alice"), Some("a"), Some(until));
+        let (early, late) =
+            (token("local", Some("bob"), None, Some(NOW)), token("local", Some("bob"), None, Some(NOW + 1)));
+        let written = token("local", None, Some("w"), None);
+        let mut changes = two.subscribe();
+        one.revoke_token("local", "a", until);
+        one.revoke_subject("local", "bob", NOW, until);
+        assert!(one.is_revoked(&stolen) && one.is_revoked(&early) && !one.is_revoked(&late));
+        eventually("the other knows", || two.is_revoked(&stolen) && two.is_revoked(&early)).await;
+        assert!(!two.is_revoked(&late) && changes.has_changed().unwrap());
+        changes.mark_unchanged();
+        let row = |what, value: &str, changed| RevocationRow {
+            what,
+            provider: "local".to_owned(),
+            value: value.to_owned(),
+            issued_before: i64::MAX,
+            kept_until: until,
+            changed,
+        };
+        // Its store is its own: the other hears of it here alone.
+        let revocations = vec![row(Revoked::Token, "w", 1), row(Revoked::Token, "a", 2)];
+        two.apply(Changes { upto: 2, revocations, ..Changes::default() }, true, clock::unix_now());
+        eventually("the first knows, too", || one.is_revoked(&written)).await;
+        // And what everybody knows already is not told again.
+        assert_eq!(server.ask::<usize>(&["XLEN", "test:revocations"]), 3);
+    });
 }
