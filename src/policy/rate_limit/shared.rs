@@ -91,6 +91,9 @@ pub(super) enum Asked {
     Counted(SharedKey, Receipt),
 }
 
+/// A limit that has still to be asked: its place among those met, and what is asked of it.
+type Pending = (usize, Arc<RateLimit>, SharedKey, u64);
+
 /// Whether any of these limits has still to be asked elsewhere: [`settle`].
 pub fn is_pending(met: &[Met]) -> bool {
     met.iter().any(|met| matches!(met.asked, Some(Asked::Pending(_))))
@@ -103,8 +106,7 @@ pub async fn settle(met: &mut [Met]) -> Option<Problem> {
         Some(Asked::Pending(key)) => Some((at, met.limit.clone(), key, met.cost)),
         _ => None,
     });
-    #[expect(clippy::type_complexity, reason = "named by what is made of it in the next lines")]
-    let pending: SmallVec<[(usize, Arc<RateLimit>, SharedKey, u64); 2]> = pending.collect();
+    let pending: SmallVec<[Pending; 2]> = pending.collect();
     let asks: SmallVec<[Ask<'_>; 2]> = pending
         .iter()
         .filter_map(|(_, limit, key, cost)| {
