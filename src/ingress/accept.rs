@@ -158,7 +158,7 @@ where
             let limit = edge.rules.limits().header_timeout;
             // The configuration of the moment at which the client speaks: it may have connected long before.
             let choose = || edge.rules.listener(index)?.tls.clone();
-            let handshake = pingora::time::timeout(limit, Box::pin(handshake(transport, choose)));
+            let handshake = tokio::time::timeout(limit, Box::pin(handshake(transport, choose)));
             match handshake.await {
                 Ok(Ok((transport, facts, http2))) => (transport, Some(facts), http2),
                 Ok(Err(error)) => {

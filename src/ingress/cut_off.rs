@@ -33,7 +33,7 @@ impl<F: Future + Unpin> Future for CutOff<F> {
         };
         if self.timer.as_ref().is_none_or(|(set, _)| *set != at) {
             let left = at.saturating_duration_since(clock::now());
-            self.timer = Some((at, Box::pin(pingora::time::sleep(left))));
+            self.timer = Some((at, Box::pin(tokio::time::sleep(left))));
         }
         match &mut self.timer {
             Some((_, sleep)) => sleep.as_mut().poll(cx).map(|()| None),

@@ -61,7 +61,7 @@ impl Ends {
         if !trusted.contains(socket.ip()) {
             return Err(Some(TurnedAway::ProxyUntrusted));
         }
-        let header = match pingora::time::timeout(limit, read(transport)).await {
+        let header = match tokio::time::timeout(limit, read(transport)).await {
             Ok(header) => header?,
             Err(_) => return Err(Some(TurnedAway::ProxyTimeout)),
         };

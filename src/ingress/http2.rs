@@ -51,7 +51,7 @@ where
     stream.set_raw(frames.clone());
     let stream: Stream = stream;
     let handshake = Box::pin(handshake(stream, Some(options(&limits))));
-    let h2 = match pingora::time::timeout(limits.header_timeout, handshake).await {
+    let h2 = match tokio::time::timeout(limits.header_timeout, handshake).await {
         Ok(Ok(h2)) => h2,
         // Browsers open connections that they then do not need.
         _ if connection.bytes_read.load(Ordering::Relaxed) == 0 => return,

@@ -107,7 +107,7 @@ impl Events {
         let sleep = match &mut self.block {
             Some((known, sleep)) if *known == stream => sleep,
             other => {
-                let sleep = Box::pin(pingora::time::sleep(self.header_timeout));
+                let sleep = Box::pin(tokio::time::sleep(self.header_timeout));
                 &mut other.insert((stream, sleep)).1
             }
         };

@@ -339,7 +339,7 @@ impl Limit {
     /// `None` when `work` took longer.
     async fn bound<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         match self.time {
-            Some(time) => pingora::time::timeout(time, work).await.ok(),
+            Some(time) => tokio::time::timeout(time, work).await.ok(),
             None => Some(work.await),
         }
     }
@@ -384,7 +384,7 @@ impl Session for Http2Stream {
             Ok(())
         };
         match limit {
-            Some(limit) => match pingora::time::timeout(limit, drain).await {
+            Some(limit) => match tokio::time::timeout(limit, drain).await {
                 Ok(drained) => drained,
                 Err(_) => Error::e_explain(ErrorType::ReadTimedout, "draining the request's body"),
             },

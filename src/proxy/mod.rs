@@ -166,7 +166,7 @@ async fn decide_in_time(
     }
     if let Ok(dispatch::Next::Later(delay)) = step {
         // Before a server is picked: none is kept waiting.
-        pingora::time::sleep(delay).await;
+        tokio::time::sleep(delay).await;
         ctx.met.iter_mut().for_each(Met::waited);
         let view = route::View::read(asked, received, ctx.listener)?;
         step = dispatch::start(asked, &view, ctx);

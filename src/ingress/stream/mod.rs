@@ -215,7 +215,7 @@ impl EdgeStream {
             self.flush().await
         };
         // Nobody is left to tell when the client does not take its error.
-        let _sent = pingora::time::timeout(limit, write).await;
+        let _sent = tokio::time::timeout(limit, write).await;
     }
 
     /// Whether all of the current message was handed out: what follows is the next request.

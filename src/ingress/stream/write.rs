@@ -171,7 +171,7 @@ impl Stall {
     fn timer(now: Instant, until: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
         // Past the moment, not just before it: what is looked at then must be over.
         let left = until.saturating_duration_since(now) + Duration::from_millis(1);
-        Box::pin(pingora::time::sleep(left))
+        Box::pin(tokio::time::sleep(left))
     }
 }
 

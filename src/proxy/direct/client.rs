@@ -114,7 +114,7 @@ impl<'s> Client<'s> {
     /// Ends the exchange. Whether the connection may carry another request.
     pub(super) async fn finish(&mut self) -> bool {
         if !self.closing && !self.stream.is_message_done() {
-            self.closing = !matches!(pingora::time::timeout(DRAIN_TIMEOUT, self.drain()).await, Ok(true));
+            self.closing = !matches!(tokio::time::timeout(DRAIN_TIMEOUT, self.drain()).await, Ok(true));
         }
         if self.closing {
             // It is over either way.

@@ -158,7 +158,7 @@ async fn attempt(
     ctx: &mut Context,
 ) -> std::result::Result<(), Failed> {
     if let Some(pause) = ctx.call.as_mut().and_then(|call| call.backoff.take()) {
-        pingora::time::sleep(pause).await;
+        tokio::time::sleep(pause).await;
     }
     // What was read of the body is sent again.
     ctx.request_body_bytes = client.upload.taken;

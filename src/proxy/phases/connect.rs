@@ -100,7 +100,7 @@ fn pick(ctx: &mut Context) -> Result<(), NoServer> {
 /// The peer of the picked attempt, after the pause that a retry makes.
 pub(in crate::proxy) async fn peer(session: &mut Session, ctx: &mut Context) -> Result<Box<HttpPeer>> {
     if let Some(pause) = ctx.call.as_mut().and_then(|call| call.backoff.take()) {
-        pingora::time::sleep(pause).await;
+        tokio::time::sleep(pause).await;
     }
     // A retry replays the body from its start.
     ctx.request_body_bytes = 0;

@@ -40,7 +40,7 @@ pub(in crate::proxy) async fn answer(
         None => work.await?,
         Some(at) => {
             let left = at.saturating_duration_since(clock::now());
-            match pingora::time::timeout(left, work).await {
+            match tokio::time::timeout(left, work).await {
                 Ok(done) => done?,
                 Err(_) => {
                     return respond::problem(session, ctx, &Problem::new(Reason::DeadlineExceeded)).await;

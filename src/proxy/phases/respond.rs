@@ -279,7 +279,7 @@ async fn file(
         None => site.answer(request).await,
         Some(at) => {
             let left = at.saturating_duration_since(clock::now());
-            match pingora::time::timeout(left, site.answer(request)).await {
+            match tokio::time::timeout(left, site.answer(request)).await {
                 Ok(answer) => answer,
                 Err(_) => Err(Problem::new(Reason::DeadlineExceeded).into()),
             }
@@ -323,7 +323,7 @@ async fn send_file(client: &mut impl Downstream, ctx: &mut Context, answer: file
 /// The next piece of a file. When that cannot be read as it was announced the answer breaks off, which is how a client
 /// learns that it has not got all of it.
 async fn next_piece(body: &mut files::Body, ctx: &mut Context) -> Result<Option<Bytes>> {
-    let read = pingora::time::timeout(ctx.snapshot.limits.body_timeout, body.next()).await;
+    let read = tokio::time::timeout(ctx.snapshot.limits.body_timeout, body.next()).await;
     let error = match read {
         Ok(Ok(piece)) => return Ok(piece),
         Ok(Err(error)) => error.to_string(),
