@@ -147,7 +147,7 @@ fn every_problem_is_reported_and_the_rest_decodes() {
 
 #[test]
 fn a_misplaced_key_is_told_its_place_and_a_later_one_its_time() {
-    let text = "[[routes]]\ntimeout = \"5s\"\naddress = \"x\"\ngrpc = {}\n[store]\n";
+    let text = "[[routes]]\ntimeout = \"5s\"\naddress = \"x\"\ngrpc = {}\n[cache]\n";
     let mut out = Diagnostics::default();
     let mut sources = Sources::default();
     let file = sources.add("main.toml".into(), text.to_owned());
@@ -165,7 +165,7 @@ fn a_misplaced_key_is_told_its_place_and_a_later_one_its_time() {
     assert_eq!(
         hints,
         [
-            ("not-available", "\"store\" is not available in this version".to_owned(), String::new()),
+            ("not-available", "\"cache\" is not available in this version".to_owned(), String::new()),
             ("unknown-key", "unknown key \"timeout\"".to_owned(), belongs.to_owned()),
             (
                 "unknown-key",
