@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use edgeward::identity::password::{Cost, hash};
 use edgeward::store::{Store, StoreUrl, User, UserChange};
 use serde_json::{Value, json};
+use sqlx::{Connection, Executor};
 
 use crate::support::*;
 
@@ -367,7 +368,7 @@ async fn guessing_is_slowed_down() {
 #[tokio::test]
 async fn a_full_queue_is_told_and_who_left_is_forgotten() {
     let more =
-        format!("passwords = {{ memory = \"64MiB\", passes = 12, workers = 1, queue = 2 }}\n{PATIENT}");
+        format!("passwords = {{ memory = \"64MiB\", passes = 40, workers = 1, queue = 2 }}\n{PATIENT}");
     let gw = edge(&more).start().await;
     let body = json!({ "username": "nobody", "password": "x" });
     let first = tokio::spawn(post(&gw.client(), "/login", &body).into_future());
@@ -400,9 +401,9 @@ async fn a_full_queue_is_told_and_who_left_is_forgotten() {
     assert!(began.elapsed() < Duration::from_secs(1), "others do not wait for passwords");
     drop(leaving);
     first.await.unwrap().expect_problem(401, "login.failed");
-    post(&gw.client(), "/login", &body).await.expect_problem(401, "login.failed");
+    waiting(0.0).await;
     let checked = gw.metric("edgeward_password_check_duration_seconds_count", &[]).await;
-    assert_eq!(checked, Some(2.0), "those who left were not computed");
+    assert_eq!(checked, Some(1.0), "those who left were not computed");
 }
 
 /// Without the store nobody logs in; everything else goes on, and so do logins when it is back.
@@ -410,26 +411,17 @@ async fn a_full_queue_is_told_and_who_left_is_forgotten() {
 async fn a_store_that_is_down_stops_logins_alone() {
     let gw = started(edge(CHEAP_PASSWORDS).and(PROTECTED)).await;
     let (access, refresh) = tokens(log_in(&gw.client(), "alice").await);
-    let (file, away) = (gw.directory().join("users.db"), gw.directory().join("away"));
-    std::fs::create_dir(&away).unwrap();
-    for name in ["users.db", "users.db-wal", "users.db-shm"] {
-        let _ = std::fs::rename(gw.directory().join(name), away.join(name));
-    }
-    std::fs::create_dir(&file).unwrap();
-    eventually("the store to be missed", async || {
-        (log_in(&gw.client(), "alice").await.status == 503).then_some(())
-    })
-    .await;
+    // Somebody keeps it locked: what has to be written waits in vain.
+    let file = format!("sqlite:{}", gw.directory().join("users.db").display());
+    let mut lock = sqlx::SqliteConnection::connect(&file).await.unwrap();
+    lock.execute("BEGIN EXCLUSIVE").await.unwrap();
     let down = log_in(&gw.client(), "alice").await.expect_problem(503, "store.unavailable");
     assert_eq!(down.header("retry-after"), Some("5"));
     let body = json!({ "refresh_token": refresh });
     post(&gw.client(), "/refresh", &body).await.expect_problem(503, "store.unavailable");
     with(&gw.client(), "/me", &access).await.expect_status(200);
     gw.get("/open").await.expect_status(200);
-    std::fs::remove_dir(&file).unwrap();
-    for name in ["users.db", "users.db-wal", "users.db-shm"] {
-        let _ = std::fs::rename(away.join(name), gw.directory().join(name));
-    }
+    lock.execute("ROLLBACK").await.unwrap();
     eventually("the store to be back", async || {
         (log_in(&gw.client(), "alice").await.status == 200).then_some(())
     })
