@@ -56,12 +56,16 @@ pub struct Limits {
 
 /// Descriptors that are neither a connection's nor kept for later: files, listeners, pipes.
 const OTHER_DESCRIPTORS: usize = 64;
+/// Pools of idle upstream connections, each bounded by `limits.upstream_idle`: plain ones, those over TLS or HTTP/2, and
+/// those of legs.
+const IDLE_POOLS: usize = 3;
 /// Connections there are in any case.
 const CONNECTIONS_MIN: usize = 16;
 
 /// Descriptors a full house needs: both sides of every connection, idle upstream connections, and some for the house.
 pub fn descriptors_wanted(connections: usize, upstream_idle: usize) -> u64 {
-    connections.saturating_mul(2).saturating_add(upstream_idle).saturating_add(OTHER_DESCRIPTORS) as u64
+    let idle = upstream_idle.saturating_mul(IDLE_POOLS);
+    connections.saturating_mul(2).saturating_add(idle).saturating_add(OTHER_DESCRIPTORS) as u64
 }
 
 /// The most connections that `descriptors` are enough for: one for each that is idle. (Those that wait for a server take

@@ -129,9 +129,9 @@ impl TokenCache {
 }
 
 /// About what an entry takes: text, payload, and claims, whose strings are as long as the payload and whose tree has a
-/// node of a hundred bytes or so for every eight of it at worst.
+/// node of a hundred bytes or so for every eight of it at worst; and what services are told of it.
 fn size_of_entry(compact: &str, token: &Token) -> usize {
-    compact.len() + token.payload.len() * 8 + 512
+    compact.len() + token.payload.len() * 11 + 512
 }
 
 #[cfg(test)]
