@@ -170,7 +170,7 @@ fn explain(snapshot: &Snapshot, request: &Request, secured: &[String]) -> Result
                 client_cert: None,
                 who: Who::default(),
             };
-            let judged = route.guard.auth.as_ref().map(|auth| judge(auth, &nobody));
+            let judged = route.guard.auth.as_ref().map(|auth| judge(auth, &nobody, snapshot.store.is_some()));
             let principal = judged.as_ref().and_then(|judged| judged.principal.as_ref());
             let values = Values { who: principal.map(Principal::view).unwrap_or_default(), ..nobody };
             found = !matches!(&route.target, Target::Files(_) if !files::has_method(view.method));
@@ -213,15 +213,18 @@ struct Judged {
 }
 
 /// Asks `auth` as a request would. Here, where nobody else reads it, the whole reason is told.
-fn judge(auth: &Auth, values: &Values<'_>) -> Judged {
+fn judge(auth: &Auth, values: &Values<'_>, has_store: bool) -> Judged {
     let (headers, query) = (values.request.headers, values.request.query);
     let shown = Shown { headers, query, certificate: None, at: Moment::now(), has_waited: true };
     let refused = |denied: Box<Denied>| {
         let Denied { problem, detail, .. } = *denied;
         let reason = problem.reason;
-        let fetched =
-            if reason == Reason::KeysUnavailable { " (the running process fetches them)" } else { "" };
-        format!("{} {}: {detail}{fetched}", reason.status(), reason.code())
+        let more = match reason {
+            Reason::KeysUnavailable => " (the running process fetches them)",
+            Reason::ApiKeyInvalid if has_store => " in the configuration (the store was not asked)",
+            _ => "",
+        };
+        format!("{} {}: {detail}{more}", reason.status(), reason.code())
     };
     let principal = match auth.identify(&shown) {
         Identified::Known(principal) => Some(principal),
@@ -237,7 +240,8 @@ fn judge(auth: &Auth, values: &Values<'_>) -> Judged {
         (Ok(()), Some(principal)) => {
             let subject = principal.subject().unwrap_or("nobody in particular");
             let roles: Vec<_> = principal.roles().collect();
-            format!("passes as {subject} ({}), roles: {}", principal.method(), roles.join(", "))
+            let more = if has_store { "; the store was not asked for consumers and revocations" } else { "" };
+            format!("passes as {subject} ({}), roles: {}{more}", principal.method(), roles.join(", "))
         }
     };
     Judged { story, principal }

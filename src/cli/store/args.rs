@@ -164,7 +164,7 @@ pub(in crate::cli) enum Key {
         /// For how long both hold
         #[arg(long, value_parser = duration, default_value = "7d")]
         overlap: Duration,
-        /// After how long the new one ends; absent: never
+        /// After how long the new one ends; absent: it lasts as long as the old one was meant to
         #[arg(long, value_parser = duration)]
         expires: Option<Duration>,
     },

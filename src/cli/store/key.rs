@@ -55,7 +55,9 @@ async fn rotate(
 ) -> Result<String, Failure> {
     let Some(old) = session.store.key(id).await? else { return Err(missing("API key", id)) };
     let made = Made::new()?;
-    let expires_at = expires.map(|lifetime| session.after(lifetime));
+    // As long-lived as the old one was, unless something else is asked for.
+    let inherited = old.expires_at.map(|end| session.now.saturating_add(end.saturating_sub(old.created_at)));
+    let expires_at = expires.map(|lifetime| session.after(lifetime)).or(inherited);
     let ends = session.after(overlap);
     let new = made.of(&old.consumer, expires_at);
     if !session.store.replace_key(id, &new, ends, session.now).await? {
