@@ -4,6 +4,8 @@ use std::ops::{Deref, Range};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use parking_lot::Mutex;
+
 /// Where a configured value was written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Origin {
@@ -46,6 +48,8 @@ pub struct Source {
     /// Its whole text.
     pub text: String,
     line_starts: Vec<usize>,
+    /// What no excerpt shows.
+    hidden: Mutex<Vec<Range<usize>>>,
 }
 
 impl Sources {
@@ -53,7 +57,7 @@ impl Sources {
     pub fn add(&mut self, path: PathBuf, text: String) -> FileId {
         let line_starts =
             std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1)).collect();
-        self.files.push(Arc::new(Source { path, text, line_starts }));
+        self.files.push(Arc::new(Source { path, text, line_starts, hidden: Mutex::default() }));
         FileId(u16::try_from(self.files.len() - 1).unwrap_or(u16::MAX))
     }
 
@@ -74,6 +78,16 @@ impl Sources {
                 self.get(*file).and_then(|source| source.text.get(span.clone())).unwrap_or_default()
             }
             _ => "",
+        }
+    }
+
+    /// What stands at `origin` is a secret: no excerpt shows it, whatever that is about.
+    pub fn hide(&self, origin: &Origin) {
+        let Origin::File { file, span } = origin else { return };
+        let Some(source) = self.get(*file) else { return };
+        let mut hidden = source.hidden.lock();
+        if !hidden.contains(span) {
+            hidden.push(span.clone());
         }
     }
 
@@ -107,6 +121,15 @@ impl Source {
         let start = self.line_starts.get(line - 1).copied().unwrap_or(0);
         let column = self.text.get(start..offset).map_or(offset - start, |before| before.chars().count()) + 1;
         Position { line, column }
+    }
+
+    /// What is hidden of `line` (from 1), as bytes of [`Source::line`].
+    pub fn hidden(&self, line: usize) -> Vec<Range<usize>> {
+        let start = line.checked_sub(1).and_then(|index| self.line_starts.get(index)).copied().unwrap_or(0);
+        let end = start + self.line(line).len();
+        let hidden = self.hidden.lock();
+        let here = hidden.iter().filter(|span| span.start < end && start < span.end);
+        here.map(|span| span.start.max(start) - start..span.end.min(end) - start).collect()
     }
 
     /// The text of `line` (from 1) without its line end; empty past the end.

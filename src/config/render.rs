@@ -276,8 +276,16 @@ impl Excerpt {
         }
         // Each character as shown, with its width and where it begins in the line.
         let seen = place.text.get(begin..end).unwrap_or("");
-        let shown: Vec<(usize, Glyph)> =
-            seen.char_indices().map(|(at, c)| (begin + at, Glyph::of(c))).collect();
+        let hidden = place.source.hidden(place.line);
+        let shown: Vec<(usize, Glyph)> = seen
+            .char_indices()
+            .map(|(at, c)| (begin + at, c))
+            .filter_map(|(at, c)| match hidden.iter().find(|span| span.contains(&at)) {
+                None => Some((at, Glyph::of(c))),
+                // One for all of them, or their number would be told.
+                Some(span) => (at == span.start.max(begin)).then_some((at, Glyph::SECRET)),
+            })
+            .collect();
         let width = |range: Range<usize>| -> usize {
             shown.iter().filter(|(at, _)| range.contains(at)).map(|(_, glyph)| glyph.width).sum()
         };
@@ -318,6 +326,9 @@ struct Glyph {
 }
 
 impl Glyph {
+    /// In place of a secret.
+    const SECRET: Self = Self { c: '\0', width: MASK.len() };
+
     fn of(c: char) -> Self {
         match c {
             '\t' => Self { c, width: TAB.len() },
@@ -327,9 +338,16 @@ impl Glyph {
     }
 
     fn push(&self, text: &mut String) {
-        if self.c == '\t' { text.push_str(TAB) } else { text.push(self.c) }
+        match self.c {
+            '\t' => text.push_str(TAB),
+            '\0' => text.push_str(MASK),
+            c => text.push(c),
+        }
     }
 }
+
+/// How a secret is shown.
+const MASK: &str = "***";
 
 /// Characters that would command the terminal or turn the order of the text around.
 fn is_hidden(c: char) -> bool {
@@ -354,6 +372,26 @@ mod tests {
         let mut out = Diagnostics::default();
         out.error("unknown-key", &Origin::file(file, span), "a", "unknown key").hint("did you mean \"x\"?");
         text(&out, &sources, false)
+    }
+
+    #[test]
+    fn secrets_are_masked_whatever_the_problem_is_about() {
+        let written = "a = { key = \"s3cret\", b = 1 }\nc = \"\"\"s3cr\nets\"\"\"";
+        let mut sources = Sources::default();
+        let file = sources.add("a.toml".into(), written.to_owned());
+        let at = |start: usize, end: usize| Origin::file(file, start..end);
+        sources.hide(&at(12, 20));
+        sources.hide(&at(34, written.len()));
+        let mut out = Diagnostics::default();
+        out.error("one", &at(22, 23), "b", "beside it");
+        out.error("two", &at(12, 20), "key", "itself").related(&at(34, written.len()), "over two lines");
+        let shown = text(&out, &sources, false);
+        assert!(!shown.contains("s3cr") && !shown.contains("ets"), "{shown}");
+        for line in
+            ["1 | a = { key = ***, b = 1 }", "  |                  ^", "  |             ^^^", "2 | c = ***"]
+        {
+            assert!(shown.lines().any(|shown| shown == line), "{line}\n{shown}");
+        }
     }
 
     #[test]

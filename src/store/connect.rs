@@ -90,7 +90,11 @@ fn sqlite(path: &Path) -> SqliteConnectOptions {
 }
 
 fn postgres(url: &str) -> Result<PgConnectOptions, StoreError> {
-    let options = PgConnectOptions::from_str(url)?.application_name("edgeward").disable_statement_logging();
+    // Checked when the configuration was read. The library's text would repeat a part of the URL.
+    let options = PgConnectOptions::from_str(url)
+        .map_err(|_| StoreError::Broken("its URL is not understood".to_owned()))?
+        .application_name("edgeward")
+        .disable_statement_logging();
     // The server gives up, too, instead of going on for nobody.
     Ok(options.options([("statement_timeout", "10s"), ("idle_in_transaction_session_timeout", "10s")]))
 }

@@ -8,6 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 
 use crate::base::decode::{Decoder, Node, Shape, Value, quote};
 use crate::base::secret::Secret;
+use crate::routing::escape::{decode_query, query_pairs};
 
 /// Where a store is. Shown without its password.
 #[derive(Clone, PartialEq, Eq)]
@@ -41,12 +42,50 @@ impl StoreUrl {
                 Ok(Self::Sqlite(resolve(path)))
             }
             "postgres" | "postgresql" => {
-                PgConnectOptions::from_str(text).map_err(|error| format!("is not understood: {error}"))?;
+                if has_unknown_parameter(text) {
+                    // Not which: it may be the end of a password with a `?` in it.
+                    return Err(
+                        "has a parameter that is not known (a \"?\" of a password is written %3F)".to_owned()
+                    );
+                }
+                // Not what the library says: it repeats what it does not understand, be it the password.
+                PgConnectOptions::from_str(text).map_err(|_| "is not understood")?;
                 Ok(Self::Postgres(Secret::new(text.to_owned())))
             }
             _ => Err("is neither sqlite:PATH nor postgres://USER:PASSWORD@HOST/DATABASE".to_owned()),
         }
     }
+}
+
+/// The parameters that sqlx knows. It would log others, values and all.
+const PARAMETERS: &[&str] = &[
+    "application_name",
+    "dbname",
+    "host",
+    "hostaddr",
+    "options",
+    "password",
+    "port",
+    "ssl-ca",
+    "ssl-cert",
+    "ssl-key",
+    "ssl-mode",
+    "ssl-root-cert",
+    "sslcert",
+    "sslkey",
+    "sslmode",
+    "sslrootcert",
+    "statement-cache-capacity",
+    "user",
+];
+
+fn has_unknown_parameter(url: &str) -> bool {
+    let url = url.split('#').next().unwrap_or_default();
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    query_pairs(query).any(|(name, _)| {
+        let name = decode_query(name);
+        !PARAMETERS.iter().any(|known| known.as_bytes() == &*name) && !name.starts_with(b"options[")
+    })
 }
 
 impl fmt::Display for StoreUrl {
@@ -92,7 +131,11 @@ impl Value for StoreUrl {
     }
 
     fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
-        let text = Secret::decode(node, cx)?;
+        let text = match node.as_str() {
+            // Nothing secret, and worth showing.
+            Some(text) if text.starts_with("sqlite:") => Secret::new(text.to_owned()),
+            _ => Secret::decode(node, cx)?,
+        };
         match Self::parse(text.expose(), |path| cx.resolve(&node.origin, path)) {
             Ok(url) => Some(url),
             Err(why) => {
@@ -127,6 +170,23 @@ mod tests {
         }
         for wrong in ["sqlite:", "sqlite::memory:", "sqlite:x?mode=rw", "mysql://x", "x.db", ""] {
             assert!(parse(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_url_does_not_repeat_it() {
+        for url in [
+            "postgres://me:s3cret@db:nonsense/edge",
+            "postgres://me:s3/cret@db/edge",
+            "postgres://me:x?s3cret@db/edge",
+            "postgres://db/edge?sslmode=s3cret",
+            "postgres://db/edge?passwd=s3cret",
+            "postgres://db/edge?port=s3cret",
+            "postgres://me:%ff%s3cret@db/edge",
+            "mysql://me:s3cret@db",
+        ] {
+            let why = parse(url).expect_err(url);
+            assert!(!why.contains("cret") && !why.contains("passwd"), "{url} {why}");
         }
     }
 

@@ -22,6 +22,9 @@ impl Value for Secret {
     }
 
     fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
+        if !matches!(node.kind, Kind::Table(_)) {
+            cx.sources().hide(&node.origin);
+        }
         match &node.kind {
             Kind::String { text, .. } if text.is_empty() => {
                 cx.error("invalid-value", &node.origin, "the secret is empty");
