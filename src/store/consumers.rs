@@ -161,7 +161,9 @@ impl Store {
             (kind, provider, value, issued_before, kept_until, changed) \
             SELECT 'subject', provider, subject, $2, $3, $4 + ROW_NUMBER() OVER (ORDER BY provider, subject) \
             FROM edgeward_subjects WHERE consumer = $1 \
-            ON CONFLICT (kind, provider, value) DO UPDATE SET issued_before = excluded.issued_before, \
+            ON CONFLICT (kind, provider, value) DO UPDATE SET issued_before = CASE WHEN \
+                excluded.issued_before > edgeward_revocations.issued_before \
+                THEN excluded.issued_before ELSE edgeward_revocations.issued_before END, \
             kept_until = CASE WHEN excluded.kept_until > edgeward_revocations.kept_until \
                 THEN excluded.kept_until ELSE edgeward_revocations.kept_until END, changed = excluded.changed";
         const SUBJECTS: &str = "UPDATE edgeward_subjects SET consumer = NULL, changed = $2 + numbered.place FROM \

@@ -200,6 +200,9 @@ async fn consumers_and_keys(store: &Store) {
     store.add_key(&key("ew_4", "mobile", &hash(4), None), NOW).await.unwrap();
     store.attach_subject("local", "dave", "mobile").await.unwrap();
     store.revoke_subject("local", "dave", NOW - 5, NOW + 900).await.unwrap();
+    // What was revoked beyond this moment stays revoked.
+    store.attach_subject("local", "erin", "mobile").await.unwrap();
+    store.revoke_subject("local", "erin", NOW + 5, NOW + 100).await.unwrap();
     let since = store.last_change().await.unwrap();
     assert!(store.remove_consumer("mobile", NOW, NOW + 500).await.unwrap());
     assert!(!store.remove_consumer("mobile", NOW, NOW + 500).await.unwrap());
@@ -208,15 +211,23 @@ async fn consumers_and_keys(store: &Store) {
     assert!(changed.consumers.iter().all(|row| row.removed && row.name == "mobile"));
     let numbers: Vec<_> = changed.keys.iter().map(|row| (row.id.as_str(), row.revoked_at)).collect();
     assert_eq!(numbers, [("ew_2", Some(NOW)), ("ew_4", Some(NOW))]);
-    assert_eq!(changed.subjects.iter().map(|row| row.consumer.clone()).collect::<Vec<_>>(), [None, None]);
+    assert_eq!(
+        changed.subjects.iter().map(|row| row.consumer.clone()).collect::<Vec<_>>(),
+        [None, None, None]
+    );
     let revoked: Vec<_> = changed
         .revocations
         .iter()
         .map(|row| (row.what, row.value.as_str(), row.issued_before, row.kept_until))
         .collect();
-    let subject = |value, kept_until| (Revoked::Subject, value, NOW, kept_until);
-    assert_eq!(revoked, [subject("carol", NOW + 500), subject("dave", NOW + 900)]);
-    assert_eq!(changed.upto, since + 4, "two of each kind share their numbers; the second attempt took one");
+    let subject = |value, before, kept_until| (Revoked::Subject, value, before, kept_until);
+    let expected = [
+        subject("carol", NOW, NOW + 500),
+        subject("dave", NOW, NOW + 900),
+        subject("erin", NOW + 5, NOW + 500),
+    ];
+    assert_eq!(revoked, expected);
+    assert_eq!(changed.upto, since + 5, "both kinds share their numbers; the second attempt took one");
     // Its name may be given again, without what it had.
     store.add_consumer("mobile", &[], None, NOW).await.unwrap();
     let holding = store.keys(Some("mobile"), 0, 10).await.unwrap();
