@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use aws_lc_rs::digest;
@@ -25,7 +26,9 @@ use crate::cluster::revocations::{Channel, Revocation};
 use crate::store::changes::Changes;
 use crate::store::{ConsumerRow, KeyRow, Revoked};
 
-/// Seconds for which a revocation is kept beyond the end of its tokens: providers allow a leeway, and clocks differ.
+/// Longest leeway of a provider.
+pub const LEEWAY_MAX: Duration = Duration::from_secs(KEPT_AFTER_END.unsigned_abs());
+/// Seconds for which a revocation is kept beyond the end of its tokens: as long as any provider may take them then.
 const KEPT_AFTER_END: i64 = 3600;
 /// Seconds within which a key's use is not recorded again.
 const USE_RECORDED_EVERY: i64 = 30;

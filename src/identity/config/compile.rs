@@ -11,6 +11,8 @@ use super::ProviderRaw;
 use crate::base::decode::{ConfigPath, Value};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::{At, Origin};
+use crate::base::units::format_duration;
+use crate::identity::directory::LEEWAY_MAX;
 use crate::identity::jwt::algorithm::{Algorithm, Algorithms, Kind};
 use crate::identity::jwt::{Rules, claims};
 use crate::identity::keys::jwk::{self, Secrets};
@@ -147,13 +149,23 @@ impl Compiler<'_> {
         for (key, at) in texts.chain([("roles_claim", &raw.roles_claim)]).filter(|(_, at)| at.is_empty()) {
             self.out.error("invalid-value", &at.origin, self.at(key), "is empty");
         }
+        if *raw.leeway > LEEWAY_MAX {
+            let message = format!(
+                "the leeway ({}) is longer than {}: what was revoked is forgotten then",
+                format_duration(*raw.leeway),
+                format_duration(LEEWAY_MAX)
+            );
+            self.out
+                .error("out-of-range", &raw.leeway.origin, self.at("leeway"), message)
+                .hint("clocks that are set over the network are seconds apart at most");
+        }
         let typ = raw.typ.as_ref().map(|typ| claims::without_prefix(typ).into());
         Rules {
             issuer: raw.issuer.as_ref().map(|issuer| issuer.as_str().into()),
             audience,
             typ,
             // Tokens count in seconds.
-            leeway: i64::try_from(raw.leeway.as_millis().div_ceil(1000)).unwrap_or(i64::MAX),
+            leeway: i64::try_from(raw.leeway.min(LEEWAY_MAX).as_millis().div_ceil(1000)).unwrap_or(i64::MAX),
             require: raw.require.iter().map(|name| name.as_str().into()).collect(),
             roles_claim: raw.roles_claim.as_str().into(),
         }

@@ -42,7 +42,7 @@ keys! {
         secret: secret optional Secret,
         /// The claim with the roles: its name, or a path with dots. A list, or a text with spaces.
         roles_claim: String = "roles".to_owned(),
-        /// How far clocks may be apart.
+        /// How far clocks may be apart; at most an hour.
         leeway: Duration = Duration::from_secs(60),
         /// Claims that have to be there.
         require: Vec<At<String>> = vec![At::default_value("exp".to_owned())],
