@@ -180,12 +180,14 @@ impl Directory {
         Ok(key.clone())
     }
 
-    /// Whether `key`, which was good once, is neither revoked nor gone. Looks through all of them.
-    pub fn holds(&self, key: &ApiKey) -> bool {
+    /// When `key`, which was good once, ends, in Unix seconds: that may have been brought forward. `i64::MAX` = never,
+    /// `None` = it is revoked or gone. Looks through all of them.
+    pub fn end_of(&self, key: &ApiKey) -> Option<i64> {
         let index = self.index.load();
-        let mut entries =
-            index.keys.values().filter(|entry| entry.id == key.id && entry.revoked_at.is_none());
-        entries.any(|entry| entry.key.as_ref().is_some_and(|known| known.consumer.name == key.consumer.name))
+        let entries = index.keys.values().filter(|entry| entry.id == key.id && entry.revoked_at.is_none());
+        let known = entries.filter_map(|entry| entry.key.as_ref());
+        let known = known.filter(|known| known.consumer.name == key.consumer.name);
+        known.map(|known| known.expires_at.unwrap_or(i64::MAX)).max()
     }
 
     /// The consumer called `name`.

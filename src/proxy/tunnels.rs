@@ -1,15 +1,18 @@
 //! Open tunnels, by whose they are: closed as soon as that is revoked.
 //!
 //! A tunnel passes the policies once and may last for hours. So whoever was let in is asked about again whenever something
-//! was taken away from somebody ([`Directory::subscribe`]). That it ends with its proof is its own cut-off's business
-//! ([`super::Context`]).
+//! was taken away from somebody ([`Directory::subscribe`]), and when a key ends whose end was brought forward, as rotating
+//! keys does. That it ends with its proof as that was at first is its own cut-off's business ([`super::Context`]).
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
+use crate::base::clock;
 use crate::identity::directory::Directory;
 use crate::identity::principal::{Principal, Proof};
 use crate::ingress::connection::Exchange;
@@ -20,6 +23,8 @@ pub struct Tunnels {
     directory: Arc<Directory>,
     open: Mutex<HashMap<u64, Weak<Tunnel>>>,
     next: AtomicU64,
+    /// One has opened that may end sooner than all others.
+    ask_again: Notify,
 }
 
 /// One of them, as long as it is open.
@@ -35,14 +40,28 @@ pub(super) struct Tunnel {
 impl Tunnels {
     /// None open; `directory` knows what is revoked.
     pub fn new(directory: Arc<Directory>) -> Arc<Self> {
-        Arc::new(Self { directory, open: Mutex::default(), next: AtomicU64::new(0) })
+        let (open, next, ask_again) = (Mutex::default(), AtomicU64::new(0), Notify::new());
+        Arc::new(Self { directory, open, next, ask_again })
     }
 
     /// Closes what is revoked, for as long as the process lives.
     pub async fn watch(self: Arc<Self>) {
         let mut changes = self.directory.subscribe();
-        while changes.changed().await.is_ok() {
-            self.close_revoked();
+        loop {
+            let next = self.close_revoked().map(|end| end.saturating_sub(clock::unix_now()));
+            // The clock may be set: it is looked at again before long.
+            let pause = next.map(|left| Duration::from_secs(left.unsigned_abs()).clamp(SOONEST, LATEST));
+            let end = async {
+                match pause {
+                    Some(pause) => tokio::time::sleep(pause).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = self.ask_again.notified() => {}
+                () = end => {}
+            }
         }
     }
 
@@ -53,31 +72,47 @@ impl Tunnels {
         let tunnel = Arc::new(Tunnel { exchange, principal, is_revoked, id, all });
         self.open.lock().insert(id, Arc::downgrade(&tunnel));
         // What happened between its first question and now.
-        if self.is_revoked(&tunnel.principal) {
-            tunnel.close();
+        match self.end(&tunnel.principal) {
+            None => tunnel.close(),
+            Some(i64::MAX) => {}
+            Some(_) => self.ask_again.notify_one(),
         }
         tunnel
     }
 
-    fn close_revoked(&self) {
+    /// And when the next one ends, in Unix seconds; `None` if none does by itself.
+    fn close_revoked(&self) -> Option<i64> {
         // The lock is let go of before anything is dropped, which takes it.
         let open: Vec<_> = self.open.lock().values().filter_map(Weak::upgrade).collect();
-        open.iter().filter(|tunnel| self.is_revoked(&tunnel.principal)).for_each(|tunnel| tunnel.close());
+        let ends = open.iter().filter_map(|tunnel| {
+            let end = self.end(&tunnel.principal);
+            if end.is_none() {
+                tunnel.close();
+            }
+            end.filter(|end| *end < i64::MAX)
+        });
+        ends.min()
     }
 
-    fn is_revoked(&self, principal: &Principal) -> bool {
+    /// When the key of `principal` ends, in Unix seconds, `i64::MAX` for other proofs and keys that do not; `None` = it has
+    /// ended, or the proof or its consumer is gone.
+    fn end(&self, principal: &Principal) -> Option<i64> {
         let consumer_is_gone = || {
             let consumer = principal.consumer.as_ref();
             consumer.is_some_and(|consumer| self.directory.consumer(&consumer.name).is_none())
         };
-        let proof_is_gone = match &principal.proof {
-            Proof::Token(token) => self.directory.is_revoked(token),
-            Proof::ApiKey(key) => !self.directory.holds(key),
-            Proof::Certificate(_) => false,
+        let end = match &principal.proof {
+            Proof::Token(token) if self.directory.is_revoked(token) => None,
+            Proof::ApiKey(key) => self.directory.end_of(key).filter(|end| *end > clock::unix_now()),
+            Proof::Token(_) | Proof::Certificate(_) => Some(i64::MAX),
         };
-        proof_is_gone || consumer_is_gone()
+        end.filter(|_| !consumer_is_gone())
     }
 }
+
+/// Shortest and longest pause before an end is looked at again.
+const SOONEST: Duration = Duration::from_millis(100);
+const LATEST: Duration = Duration::from_secs(60);
 
 impl Tunnel {
     /// Whether it is closed for that.

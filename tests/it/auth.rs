@@ -414,6 +414,38 @@ async fn a_tunnel_ends_when_its_token_is_revoked() {
     assert_eq!(within("an echo", kept.next()).await.unwrap().unwrap().into_text().unwrap(), "still here");
 }
 
+/// Rotating a key brings its end forward: what was opened with it ends then, long before the end it had.
+#[tokio::test]
+async fn a_tunnel_ends_when_its_key_was_rotated() {
+    let app = upstream().otherwise(Answer::WebSocket).start().await;
+    let config = PROTECTED.replace("jwt:local", "api_key");
+    let gw = with_local(&app, &config)
+        .and("[store]\nurl = \"sqlite:edgeward.db\"\n[server]\ncontrol_socket = \"run/control.sock\"\n")
+        .start()
+        .await;
+    let edgeward = async |arguments: &[&str]| {
+        let mut asked = command(&gw.directory(), &[arguments, &["--json", "-c", "edgeward.toml"]].concat());
+        asked.env("SECRET", SECRET);
+        let ran = run(asked).await;
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+        serde_json::from_str::<Value>(&ran.stdout).unwrap()
+    };
+    edgeward(&["consumer", "add", "mobile"]).await;
+    let made = edgeward(&["key", "create", "--consumer", "mobile"]).await;
+    let (id, key) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
+    let stream = tokio::net::TcpStream::connect(gw.address()).await.unwrap();
+    let mut request = "ws://localhost/chat".into_client_request().unwrap();
+    request.headers_mut().insert("x-api-key", key.parse().unwrap());
+    let (mut socket, _) =
+        within("the handshake", tokio_tungstenite::client_async(request, stream)).await.unwrap();
+    edgeward(&["key", "rotate", id, "--overlap", "2s"]).await;
+    socket.send("still here".into()).await.unwrap();
+    assert!(within("an echo", socket.next()).await.unwrap().is_ok());
+    let end = within("the end", socket.next()).await;
+    assert!(matches!(end, None | Some(Err(_)) | Some(Ok(Message::Close(_)))), "{end:?}");
+    gw.metric_is("edgeward_http_requests_rejected_total", &["reason=\"auth.api_key_invalid\""], 1.0).await;
+}
+
 #[tokio::test]
 async fn explain_says_by_how_much() {
     let app = upstream().start().await;

@@ -131,6 +131,14 @@ async fn the_store_is_followed() {
     directory.key("ew_a_key", NOW + 31).unwrap();
     assert_eq!(directory.take_used(), [("ew_a".into(), NOW + 31)]);
 
+    // Its end is brought forward, as rotating does.
+    assert_eq!(directory.end_of(&key), Some(NOW + 60));
+    let hash = hash_key("ew_b_key");
+    let new = NewKey { id: "ew_b", consumer: "mobile", hash: &hash, expires_at: None };
+    assert!(store.replace_key("ew_a", &new, NOW + 20, NOW).await.unwrap());
+    follower.catch_up().await.unwrap();
+    assert_eq!(directory.end_of(&key), Some(NOW + 20));
+
     // Groups change for keys that are there.
     store.change_consumer("mobile", Some(&["free".to_owned()]), None).await.unwrap();
     follower.catch_up().await.unwrap();
@@ -138,6 +146,7 @@ async fn the_store_is_followed() {
     store.revoke_key("ew_a", NOW).await.unwrap();
     follower.catch_up().await.unwrap();
     assert_eq!(refused(&directory, "ew_a_key", NOW + 5).1, "the API key ew_a was revoked 5 s ago");
+    assert_eq!(directory.end_of(&key), None);
 
     store.revoke_token("t1", "local", clock::unix_now() + 600).await.unwrap();
     assert!(store.remove_consumer("mobile", NOW, clock::unix_now() + 600).await.unwrap());
