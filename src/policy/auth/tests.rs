@@ -33,6 +33,10 @@ const SECRET: &[u8] = b"0123456789abcdef0123456789abcdef";
 type All = IndexMap<String, Arc<Provider>>;
 
 fn provider(name: &str, issuer: Option<&str>, consumer: Option<&str>) -> Arc<Provider> {
+    provider_with(SECRET, name, issuer, consumer)
+}
+
+fn provider_with(secret: &[u8], name: &str, issuer: Option<&str>, consumer: Option<&str>) -> Arc<Provider> {
     let algorithms = [Algorithm::Hs256].into_iter().collect();
     Arc::new(Provider::new(Settings {
         name: name.into(),
@@ -45,7 +49,7 @@ fn provider(name: &str, issuer: Option<&str>, consumer: Option<&str>) -> Arc<Pro
             roles_claim: "roles".into(),
         },
         algorithms,
-        keys: Keys::Fixed(KeySet::new([Key::secret(None, SECRET, algorithms)])),
+        keys: Keys::Fixed(KeySet::new([Key::secret(None, secret, algorithms)])),
         issuer: None,
         consumer: consumer.map(Arc::from),
         generated: None,
@@ -58,6 +62,8 @@ fn known() -> (All, Arc<Directory>, Arc<Places>) {
         provider("local", Some("local"), None),
         provider("other", Some("other"), Some("partner")),
         provider("twin", Some("local"), None),
+        provider("any", None, None),
+        provider_with(b"fedcba9876543210fedcba9876543210", "strict", Some("strict"), None),
     ];
     let providers = providers.into_iter().map(|provider| (provider.name().to_string(), provider)).collect();
     let consumer = |name: &str, groups: &[&str], plan: Option<&str>| {
@@ -356,6 +362,30 @@ fn what_says_nothing_or_contradicts_itself_is_an_error() {
         let found: Vec<_> = out.iter().map(|item| item.message.clone()).collect();
         assert!(out.has_errors() && found.iter().any(|found| found.contains(expected)), "{text}: {found:?}");
     }
+}
+
+/// Which provider judges does not depend on who has seen the token before.
+#[test]
+fn a_token_that_another_route_has_seen_is_judged_as_if_it_were_new() {
+    let (providers, directory, places) = known();
+    let pattern = PathPattern::parse("/a").unwrap();
+    let scope = Scope { pattern: &pattern, groups: None };
+    let known = Known { providers: &providers, directory: &directory, places: &places, scope };
+    let route = |text: &str| {
+        let (raw, mut out) = decode_str::<RouteRaw>(&format!("auth = {{ with = {text} }}"));
+        raw.unwrap().auth.unwrap().compile("routes[0].auth", known, &mut out).unwrap()
+    };
+    // `strict` is of the issuer and has another key.
+    let (loose, strict) = (route("['jwt:any']"), route("['jwt:strict', 'jwt:any']"));
+    let shows = bearer(json!({ "iss": "strict" }));
+    let shows = [("authorization", shows.as_str())];
+    let cold = judge(&strict, &shows);
+    assert!(cold.is_err(), "{cold:?}");
+    assert!(judge(&loose, &shows).is_ok());
+    assert_eq!(judge(&strict, &shows), cold);
+    // And one that it would choose itself is found.
+    let others = bearer(json!({ "iss": "elsewhere" }));
+    assert!(judge(&strict, &[("authorization", &others)]).is_ok());
 }
 
 /// A certificate that proves itself is told like anybody else.
