@@ -14,6 +14,8 @@ use crate::base::names::nearest;
 use crate::base::origin::{At, Origin};
 use crate::keys;
 
+/// In place of a provider: the subject is that of client certificates. No provider has the name.
+pub const CERTIFICATES: &str = "mtls";
 /// Shortest API key: shorter ones can be guessed, one request after the other.
 const KEY_BYTES_MIN: usize = 16;
 /// Longest API key: it has to fit into a head beside all else.
@@ -28,7 +30,7 @@ keys! {
         plan: optional String,
         /// The keys it shows, each 16 to 1024 visible characters.
         api_keys: Vec<At<Secret>> = Vec::new(),
-        /// Whose tokens are its: `PROVIDER:sub`.
+        /// Whose tokens are its: `PROVIDER:sub`; or whose certificates: `mtls:SUBJECT`.
         subjects: Vec<At<Subject>> = Vec::new(),
     }
 }
@@ -74,9 +76,9 @@ impl Value for GroupName {
 /// The subject of a provider's tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Subject {
-    /// The provider.
+    /// The provider, or [`CERTIFICATES`].
     pub provider: String,
-    /// `sub`.
+    /// `sub`; of a certificate what services are told it is.
     pub subject: String,
 }
 
@@ -166,7 +168,7 @@ fn check_key(key: &At<Secret>, path: &str, out: &mut Diagnostics) {
 }
 
 fn check_provider(name: &str, known: &IndexSet<String>, origin: &Origin, path: &str, out: &mut Diagnostics) {
-    if known.contains(name) {
+    if name == CERTIFICATES || known.contains(name) {
         return;
     }
     let problem = out.error("undefined", origin, path, format!("there is no provider {}", quote(name)));

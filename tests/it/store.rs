@@ -149,6 +149,9 @@ async fn consumers_and_their_keys_are_managed_by_commands() {
     done(here, "consumer plan partner ''").await;
     done(here, "consumer attach partner local:urn:x:carol").await;
     done(here, "consumer detach partner local:bob").await;
+    // Certificates have subjects, too.
+    done(here, "consumer attach partner mtls:CN=partner").await;
+    done(here, "consumer detach partner mtls:CN=partner").await;
     let shown = json(here, "consumer show partner").await;
     assert_eq!(
         shown,

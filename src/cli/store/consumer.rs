@@ -26,7 +26,7 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
                 )));
             }
             for Subject { provider, .. } in &subjects {
-                session.check_provider(provider)?;
+                session.check_subject_of(provider)?;
             }
             store.add_consumer(&name, &groups, plan.as_deref(), session.now).await?;
             for Subject { provider, subject } in &subjects {
@@ -64,7 +64,7 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
             session.done(|| json!({ "name": name, "plan": plan }))
         }
         Command::Attach { name, subject: Subject { provider, subject } } => {
-            session.check_provider(&provider)?;
+            session.check_subject_of(&provider)?;
             key::check_consumer(session, &name).await?;
             store.attach_subject(&provider, &subject, &name).await?;
             session.done(|| json!({ "name": name, "provider": provider, "subject": subject }))

@@ -22,6 +22,7 @@ use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::At;
 use crate::base::{clock, out};
 use crate::config::{self, Loaded, render};
+use crate::identity::consumers::CERTIFICATES;
 use crate::identity::password::Cost;
 use crate::store::{Issued, Store, StoreError, StoreUrl};
 
@@ -131,6 +132,11 @@ impl Session {
     /// Whether the configuration names the consumer.
     fn is_configured(&self, consumer: &str) -> bool {
         self.loaded.raw.as_ref().is_some_and(|raw| raw.consumers.contains_key(consumer))
+    }
+
+    /// Refuses what no subject can be of: neither a provider of the configuration nor certificates.
+    fn check_subject_of(&self, name: &str) -> Result<(), Failure> {
+        if name == CERTIFICATES { Ok(()) } else { self.check_provider(name) }
     }
 
     /// Refuses a provider that the configuration does not have: a typing error would revoke nothing.

@@ -33,7 +33,7 @@ use crate::base::origin::{At, Origin, Sources};
 use crate::base::units::format_duration;
 use crate::cluster::{Cluster, Slot};
 use crate::identity::config::Surroundings;
-use crate::identity::consumers;
+use crate::identity::consumers::{self, CERTIFICATES};
 use crate::identity::directory::Configured;
 use crate::identity::live::Live as Identity;
 use crate::identity::provider::Provider;
@@ -287,6 +287,11 @@ impl Compiler<'_> {
         for (name, provider) in self.raw.identity.providers.iter() {
             let path = join_key("identity.providers", name);
             check_name(name, &provider.origin, &path, out);
+            if name == CERTIFICATES {
+                let message = "this name stands for client certificates";
+                out.error("reserved-name", &provider.origin, &path, message)
+                    .hint("give the provider another one");
+            }
             let compiled = provider.compile(name, &path, &provider.origin, surroundings, out);
             outline.provider_content(name, compiled.content);
             providers.insert(name.clone(), compiled.provider);

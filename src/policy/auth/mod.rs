@@ -30,6 +30,7 @@ use crate::base::clock::Moment;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::identity::consumer::Consumer;
+use crate::identity::consumers::CERTIFICATES;
 use crate::identity::directory::Directory;
 use crate::identity::jwks::KeyWait;
 use crate::identity::principal::{Principal, Proof};
@@ -249,7 +250,7 @@ impl Auth {
 
     fn certificate(&self, certificate: &Arc<ClientCert>) -> Principal {
         let name = certificate.principal().and_then(|name| name.to_str().ok());
-        let consumer = name.and_then(|name| self.directory.consumer_of(Kind::Mtls.scheme(), name));
+        let consumer = name.and_then(|name| self.directory.consumer_of(CERTIFICATES, name));
         let until = Some(certificate.not_after);
         Principal { proof: Proof::Certificate(certificate.clone()), consumer, until }
     }

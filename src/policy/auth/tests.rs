@@ -394,12 +394,22 @@ fn a_certificate_opens_what_asks_for_one() {
     let key = rcgen::KeyPair::generate().unwrap();
     let made = rcgen::CertificateParams::default().self_signed(&key).unwrap();
     let certificate = Arc::new(ClientCert::read(made.der()).unwrap());
-    let (auth, _) = auth("{ with = ['mtls'] }");
+    let (auth, directory) = auth("{ with = ['mtls'] }");
     let none = HeaderMap::new();
     let shown = Shown { certificate: Some(&certificate), ..shown(&none) };
+    assert!(matches!(auth.identify(&shown), Identified::Known(Principal { consumer: None, .. })));
+    let consumer = Arc::new(Consumer { name: "partner".into(), groups: Box::default(), plan: None });
+    let subject = certificate.principal().unwrap().to_str().unwrap().to_owned();
+    directory.configure(Arc::new(Configured {
+        consumers: vec![ConfiguredConsumer {
+            consumer: consumer.clone(),
+            keys: Vec::new(),
+            subjects: vec![("mtls".to_owned(), subject)],
+        }],
+    }));
     match auth.identify(&shown) {
         Identified::Known(principal) => {
-            assert_eq!(principal.proof.scheme(), "mtls");
+            assert_eq!((principal.proof.scheme(), &principal.consumer), ("mtls", &Some(consumer)));
             assert_eq!(principal.until, Some(certificate.not_after));
             assert!(auth.authorize(Some(&principal), |_| Ok(false)).is_ok());
         }
