@@ -54,6 +54,9 @@ pub(super) fn run(config: Option<&Path>, headers: &[String], method: &str, url: 
     }
     // What the store knows besides, only the running process can tell.
     runtime.identity.directory().configure(snapshot.consumers.clone());
+    if snapshot.store.is_some() {
+        runtime.identity.directory().await_store();
+    }
     match explain(&snapshot, &request, &secured) {
         Ok((text, true)) => print(&text),
         // Nothing takes it: said, and told by the status too, so that a script can ask.

@@ -14,6 +14,7 @@ pub(super) struct Declared {
     pub(super) upstreams: IndexSet<String>,
     /// Of `[identity.providers]`.
     pub(super) providers: IndexSet<String>,
+    pub(super) consumers: IndexSet<String>,
     pub(super) rate_limits: IndexSet<String>,
     pub(super) has_store: bool,
     pub(super) listener_names: IndexSet<String>,
@@ -39,6 +40,7 @@ impl Declared {
         Self {
             upstreams: named("upstreams"),
             providers: keys(root.get("identity").and_then(|identity| identity.get("providers"))),
+            consumers: named("consumers"),
             rate_limits: named("rate_limits"),
             has_store: root.get("store").is_some(),
             listener_names: elements("listeners").iter().filter_map(name).collect(),

@@ -284,8 +284,13 @@ impl Directory {
         self.publish(&known);
     }
 
+    /// Whether there is a store that was never read: what is unknown may stand there.
+    pub fn awaits_store(&self) -> bool {
+        self.index.load().awaits_store
+    }
+
     /// There is a store: until it is read, what is unknown may stand there.
-    pub(super) fn await_store(&self) {
+    pub fn await_store(&self) {
         let mut known = self.known.lock();
         known.awaits_store = true;
         self.publish(&known);

@@ -27,12 +27,13 @@ use super::snapshot::{Listener, LogSettings, Snapshot};
 use super::tls::Sessions;
 use super::{Loaded, tls};
 use crate::base::clock;
-use crate::base::decode::{Value, join_key};
+use crate::base::decode::{Value, join_key, quote};
 use crate::base::diagnostic::Diagnostics;
+use crate::base::names::nearest;
 use crate::base::origin::{At, Origin, Sources};
 use crate::base::units::format_duration;
 use crate::cluster::{Cluster, Slot};
-use crate::identity::config::Surroundings;
+use crate::identity::config::{ProviderRaw, Surroundings};
 use crate::identity::consumers::{self, CERTIFICATES};
 use crate::identity::directory::Configured;
 use crate::identity::live::Live as Identity;
@@ -292,11 +293,26 @@ impl Compiler<'_> {
                 out.error("reserved-name", &provider.origin, &path, message)
                     .hint("give the provider another one");
             }
+            self.check_consumer(provider, &path, out);
             let compiled = provider.compile(name, &path, &provider.origin, surroundings, out);
             outline.provider_content(name, compiled.content);
             providers.insert(name.clone(), compiled.provider);
         }
         providers
+    }
+
+    /// Tokens of a consumer that nobody knows are refused. One that is not written may stand in the store.
+    fn check_consumer(self, provider: &ProviderRaw, path: &str, out: &mut Diagnostics) {
+        let Some(name) = provider.consumer.as_ref().filter(|name| !name.is_empty()) else { return };
+        if self.declared.has_store || self.declared.consumers.contains(name.as_str()) {
+            return;
+        }
+        let message = format!("there is no consumer {}: no token would be accepted", quote(name));
+        let problem = out.error("undefined", &name.origin, format!("{path}.consumer"), message);
+        match nearest(name, self.declared.consumers.iter().map(String::as_str)) {
+            Some(near) => problem.hint(format!("did you mean {}?", quote(near))),
+            None => problem.hint(format!("define it: [consumers.{}]", name.value)),
+        };
     }
 
     fn consumers(self, outline: &mut Outline, out: &mut Diagnostics) -> Arc<Configured> {

@@ -227,19 +227,36 @@ impl Auth {
             let detail = format!("provider {}: the token was revoked (jti {id})", token.provider);
             return Err(Refusal::new(Reason::TokenRevoked, detail));
         }
-        let (consumer, leeway) = self.owner(&token);
+        let (consumer, leeway) = self.owner(&token)?;
         let until = token.expires_at.map(|end| end.saturating_add(leeway));
         Ok(Ok(Principal { proof: Proof::Token(token), consumer, until }))
     }
 
     /// Whose token it is: that subject's consumer, else that of all of the provider's. And for how long it is taken after
     /// its end.
-    fn owner(&self, token: &Token) -> (Option<Arc<Consumer>>, i64) {
+    ///
+    /// # Errors
+    /// All of the provider's are one consumer's, which is not there (any more): without its groups and its plan they
+    /// would be bounded by nothing.
+    fn owner(&self, token: &Token) -> Result<(Option<Arc<Consumer>>, i64), Refusal> {
         let provider = self.providers.all().iter().find(|provider| *provider.name() == token.provider);
         let of_subject =
             token.subject.as_ref().and_then(|subject| self.directory.consumer_of(&token.provider, subject));
-        let consumer = of_subject.or_else(|| self.directory.consumer(provider?.consumer()?));
-        (consumer, provider.map_or(0, |provider| provider.leeway()))
+        let leeway = provider.map_or(0, |provider| provider.leeway());
+        let name = provider.and_then(|provider| provider.consumer());
+        let (None, Some(name)) = (&of_subject, name) else { return Ok((of_subject, leeway)) };
+        match self.directory.consumer(name) {
+            Some(consumer) => Ok((Some(consumer), leeway)),
+            None if self.directory.awaits_store() => {
+                let detail = format!("the store was not read yet, and the consumer {name} is not configured");
+                Err(Refusal::new(Reason::StoreUnavailable, detail))
+            }
+            None => {
+                let detail =
+                    format!("provider {}: the consumer of its tokens, {name}, is not there", token.provider);
+                Err(Refusal::new(Reason::TokenRevoked, detail))
+            }
+        }
     }
 
     fn key(&self, key: &str, shown: &Shown<'_>) -> Result<Principal, Refusal> {

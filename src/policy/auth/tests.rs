@@ -61,6 +61,7 @@ fn known() -> (All, Arc<Directory>, Arc<Places>) {
     let providers = [
         provider("local", Some("local"), None),
         provider("other", Some("other"), Some("partner")),
+        provider("lost", Some("lost"), Some("gone")),
         provider("twin", Some("local"), None),
         provider("any", None, None),
         provider_with(b"fedcba9876543210fedcba9876543210", "strict", Some("strict"), None),
@@ -362,6 +363,28 @@ fn what_says_nothing_or_contradicts_itself_is_an_error() {
         let found: Vec<_> = out.iter().map(|item| item.message.clone()).collect();
         assert!(out.has_errors() && found.iter().any(|found| found.contains(expected)), "{text}: {found:?}");
     }
+}
+
+#[test]
+fn a_provider_whose_consumer_is_not_there_lets_nobody_in() {
+    let (auth, directory) = auth("{ with = ['jwt:lost'] }");
+    let told = |auth: &Auth| {
+        let headers = headers(&[("authorization", &bearer(json!({ "iss": "lost" })))]);
+        match auth.identify(&shown(&headers)) {
+            Identified::Refused(denied) => (denied.problem.reason, denied.detail),
+            other => panic!("{other:?}"),
+        }
+    };
+    let detail = "provider lost: the consumer of its tokens, gone, is not there";
+    assert_eq!(told(&auth), (Reason::TokenRevoked, detail.to_owned()));
+    // It may stand in the store.
+    directory.await_store();
+    assert_eq!(told(&auth).0, Reason::StoreUnavailable);
+    let consumer = Arc::new(Consumer { name: "gone".into(), groups: Box::default(), plan: None });
+    directory.configure(Arc::new(Configured {
+        consumers: vec![ConfiguredConsumer { consumer, keys: Vec::new(), subjects: Vec::new() }],
+    }));
+    assert!(judge(&auth, &[("authorization", &bearer(json!({ "iss": "lost" })))]).is_ok());
 }
 
 /// Which provider judges does not depend on who has seen the token before.
