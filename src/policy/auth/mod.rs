@@ -245,9 +245,11 @@ impl Auth {
         let leeway = provider.map_or(0, |provider| provider.leeway());
         let name = provider.and_then(|provider| provider.consumer());
         let (None, Some(name)) = (&of_subject, name) else { return Ok((of_subject, leeway)) };
+        // Asked first: the store may be read in between.
+        let awaits_store = self.directory.awaits_store();
         match self.directory.consumer(name) {
             Some(consumer) => Ok((Some(consumer), leeway)),
-            None if self.directory.awaits_store() => {
+            None if awaits_store => {
                 let detail = format!("the store was not read yet, and the consumer {name} is not configured");
                 Err(Refusal::new(Reason::StoreUnavailable, detail))
             }
