@@ -233,8 +233,8 @@ impl Directory {
     fn revoke(&self, revocation: Revocation) {
         if self.add(&revocation) {
             self.tell(revocation);
+            self.changed();
         }
-        self.changed();
     }
 
     /// Another instance has revoked something.

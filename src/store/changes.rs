@@ -57,8 +57,10 @@ impl Store {
     /// The number of the last change.
     pub async fn last_change(&self) -> Result<i64, StoreError> {
         const LAST: &str = "SELECT value FROM edgeward_state WHERE name = 'changes'";
-        self.call(async { Ok(on!(self, pool => sqlx::query_scalar::<_, i64>(LAST).fetch_one(pool).await?)) })
-            .await
+        self.call_apart(async {
+            Ok(on!(self, pool => sqlx::query_scalar::<_, i64>(LAST).fetch_one(pool).await?))
+        })
+        .await
     }
 
     /// The rows that changed after `since`, no later than `last`: at most [`PAGE`] of a kind, and only as far as all kinds

@@ -260,7 +260,7 @@ impl Store {
     ) -> Result<Vec<ConsumerRow>, StoreError> {
         const SQL: &str = "SELECT name, group_names, plan_name, removed, changed FROM edgeward_consumers \
             WHERE changed > $1 AND changed <= $2 ORDER BY changed LIMIT 5000";
-        self.call(async {
+        self.call_apart(async {
             let rows: Vec<Row> =
                 on!(self, pool => sqlx::query_as(SQL).bind(since).bind(upto).fetch_all(pool).await?);
             Ok(rows.into_iter().map(consumer).collect())
@@ -275,7 +275,7 @@ impl Store {
     ) -> Result<Vec<SubjectRow>, StoreError> {
         const SQL: &str = "SELECT provider, subject, consumer, changed FROM edgeward_subjects \
             WHERE changed > $1 AND changed <= $2 ORDER BY changed LIMIT 5000";
-        self.call(async {
+        self.call_apart(async {
             let rows: Vec<SubjectTuple> =
                 on!(self, pool => sqlx::query_as(SQL).bind(since).bind(upto).fetch_all(pool).await?);
             Ok(rows.into_iter().map(subject).collect())

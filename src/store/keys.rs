@@ -152,7 +152,7 @@ impl Store {
     pub(super) async fn keys_between(&self, since: i64, upto: i64) -> Result<Vec<KeyRow>, StoreError> {
         const SQL: &str = "SELECT id, consumer, hash, created_at, expires_at, revoked_at, last_used, changed \
             FROM edgeward_api_keys WHERE changed > $1 AND changed <= $2 ORDER BY changed LIMIT 5000";
-        self.call(async {
+        self.call_apart(async {
             let rows: Vec<Row> =
                 on!(self, pool => sqlx::query_as(SQL).bind(since).bind(upto).fetch_all(pool).await?);
             Ok(rows.into_iter().map(key).collect())

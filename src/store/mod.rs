@@ -48,6 +48,10 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 const CALLS_MAX: usize = 64;
 /// Connections at once.
 const CONNECTIONS_MAX: u32 = 8;
+/// Connections that requests leave alone: one to follow changes with, one that PostgreSQL calls out on.
+const CONNECTIONS_APART: u32 = 2;
+/// Calls at once of those that follow changes, which find room however many requests want something.
+const CALLS_APART: usize = 4;
 /// While the store is down: how long after a failure nobody tries again.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -65,6 +69,9 @@ struct Inner {
     /// Lets one at a time find that out.
     gate: tokio::sync::Mutex<()>,
     calls: Semaphore,
+    /// The calls among them that have a connection.
+    turns: Semaphore,
+    calls_apart: Semaphore,
     health: Mutex<Health>,
     /// This process changed something that readers must hear of.
     changed: Notify,
@@ -108,6 +115,8 @@ impl Store {
             is_sound: AtomicBool::new(false),
             gate: tokio::sync::Mutex::new(()),
             calls: Semaphore::new(CALLS_MAX),
+            turns: Semaphore::new((CONNECTIONS_MAX - CONNECTIONS_APART) as usize),
+            calls_apart: Semaphore::new(CALLS_APART),
             health: Mutex::new(Health::Unknown),
             changed: Notify::new(),
         }))
@@ -175,17 +184,35 @@ impl Store {
         &'a self,
         work: impl Future<Output = Result<T, StoreError>> + Send + 'a,
     ) -> BoxFuture<'a, Result<T, StoreError>> {
-        Box::pin(self.bounded(Box::pin(work)))
+        let in_turn = async {
+            // Never closed.
+            let _turn = self.0.turns.acquire().await;
+            work.await
+        };
+        Box::pin(self.bounded(&self.0.calls, Box::pin(in_turn)))
     }
 
-    async fn bounded<T>(&self, work: BoxFuture<'_, Result<T, StoreError>>) -> Result<T, StoreError> {
+    /// [`Store::call`] for those that follow changes: requests, however many, neither take their places nor all of the
+    /// connections.
+    fn call_apart<'a, T: Send + 'a>(
+        &'a self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'a,
+    ) -> BoxFuture<'a, Result<T, StoreError>> {
+        Box::pin(self.bounded(&self.0.calls_apart, Box::pin(work)))
+    }
+
+    async fn bounded<T>(
+        &self,
+        places: &Semaphore,
+        work: BoxFuture<'_, Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
         if let Health::Down { error, tried, .. } = &*self.0.health.lock()
             && clock::now().saturating_duration_since(*tried) < PAUSE
         {
             return Err(StoreError::Unavailable(error.clone()));
         }
-        let Ok(_place) = self.0.calls.try_acquire() else {
-            return Err(StoreError::Unavailable(format!("{CALLS_MAX} calls wait for it already")));
+        let Ok(_place) = places.try_acquire() else {
+            return Err(StoreError::Unavailable("too many calls wait for it already".to_owned()));
         };
         // Once, and at most for as long as another process changes the schema.
         let done = match self.ready().await {

@@ -109,22 +109,31 @@ impl Store {
         .await
     }
 
-    /// Ends the family called `family`, if there is one.
-    pub async fn end_family(&self, family: &str, now: i64) -> Result<(), StoreError> {
+    /// Ends the family called `family`, if there is one. Whether there was one to end: if not, nothing is written.
+    pub async fn end_family(&self, family: &str, now: i64) -> Result<bool, StoreError> {
+        const OPEN: &str = "SELECT COUNT(*) FROM edgeward_families WHERE id = $1 AND ended_at IS NULL";
         self.call(async {
-            on!(self, pool => sqlx::query(END).bind(family).bind(now).execute(pool).await?.rows_affected());
-            Ok(())
+            let open: i64 =
+                on!(self, pool => sqlx::query_scalar(OPEN).bind(family).fetch_one(pool).await?);
+            Ok(open > 0
+                && on!(self, pool => sqlx::query(END).bind(family).bind(now).execute(pool).await?.rows_affected()) > 0)
         })
         .await
     }
 
-    /// Ends the family of the refresh token with `token_hash`, if there is one.
-    pub async fn end_family_of(&self, token_hash: &[u8; 32], now: i64) -> Result<(), StoreError> {
+    /// Ends the family of the refresh token with `token_hash`, if there is one. Whether there was one to end: if not,
+    /// nothing is written.
+    pub async fn end_family_of(&self, token_hash: &[u8; 32], now: i64) -> Result<bool, StoreError> {
+        const OPEN: &str = "SELECT COUNT(*) FROM edgeward_refresh_tokens t JOIN edgeward_families f ON f.id = t.family \
+            WHERE t.hash = $1 AND f.ended_at IS NULL";
         const SQL: &str = "UPDATE edgeward_families SET ended_at = $2 WHERE ended_at IS NULL AND id IN \
             (SELECT family FROM edgeward_refresh_tokens WHERE hash = $1)";
         self.call(async {
-            on!(self, pool => sqlx::query(SQL).bind(&token_hash[..]).bind(now).execute(pool).await?.rows_affected());
-            Ok(())
+            let open: i64 =
+                on!(self, pool => sqlx::query_scalar(OPEN).bind(&token_hash[..]).fetch_one(pool).await?);
+            Ok(open > 0
+                && on!(self, pool => sqlx::query(SQL).bind(&token_hash[..]).bind(now).execute(pool).await?.rows_affected())
+                    > 0)
         })
         .await
     }

@@ -41,20 +41,21 @@ pub struct RevocationRow {
 type Row = (String, String, String, i64, i64, i64);
 
 impl Store {
-    /// Revokes the token with this `jti` of `provider` (empty = whoever issued it). It expires at `expires_at`.
-    pub async fn revoke_token(&self, jti: &str, provider: &str, expires_at: i64) -> Result<(), StoreError> {
+    /// Revokes the token with this `jti` of `provider` (empty = whoever issued it). It expires at `expires_at`. Whether that
+    /// was new: what is revoked already is only looked at.
+    pub async fn revoke_token(&self, jti: &str, provider: &str, expires_at: i64) -> Result<bool, StoreError> {
         self.revoke("token", jti, provider, i64::MAX, expires_at).await
     }
 
     /// Revokes the tokens of `subject` of `provider` (empty = any) that were issued at `issued_before` or earlier. The last
-    /// of them expires at `until`.
+    /// of them expires at `until`. Whether that was new, as of a token.
     pub async fn revoke_subject(
         &self,
         provider: &str,
         subject: &str,
         issued_before: i64,
         until: i64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
         self.revoke("subject", subject, provider, issued_before, until).await
     }
 
@@ -65,8 +66,23 @@ impl Store {
         provider: &str,
         issued_before: i64,
         kept_until: i64,
-    ) -> Result<(), StoreError> {
+    ) -> Result<bool, StoreError> {
+        const KNOWN: &str = "SELECT COUNT(*) FROM edgeward_revocations WHERE kind = $1 AND provider = $2 \
+            AND value = $3 AND issued_before >= $4 AND kept_until >= $5";
         self.call(async {
+            let known: i64 = on!(self, pool => {
+                sqlx::query_scalar(KNOWN)
+                    .bind(kind)
+                    .bind(provider)
+                    .bind(value)
+                    .bind(issued_before)
+                    .bind(kept_until)
+                    .fetch_one(pool)
+                    .await?
+            });
+            if known > 0 {
+                return Ok(false);
+            }
             change!(self, tx => {
                 let number = next!(tx);
                 sqlx::query(REVOKE)
@@ -79,7 +95,7 @@ impl Store {
                     .execute(&mut *tx)
                     .await?;
             });
-            Ok(())
+            Ok(true)
         })
         .await
     }
@@ -92,7 +108,7 @@ impl Store {
     ) -> Result<Vec<RevocationRow>, StoreError> {
         const SQL: &str = "SELECT kind, provider, value, issued_before, kept_until, changed \
             FROM edgeward_revocations WHERE changed > $1 AND changed <= $2 ORDER BY changed LIMIT 5000";
-        self.call(async {
+        self.call_apart(async {
             let rows: Vec<Row> =
                 on!(self, pool => sqlx::query_as(SQL).bind(since).bind(upto).fetch_all(pool).await?);
             Ok(rows.into_iter().map(revocation).collect())

@@ -1,6 +1,7 @@
 //! One suite for both databases.
 
 use std::path::Path;
+use std::sync::atomic::AtomicUsize;
 
 use super::schema::{STEPS, Step, migrate_postgres, migrate_sqlite, step_of_tests};
 use super::*;
@@ -451,4 +452,36 @@ async fn a_store_that_is_down_is_tried_again() {
     tokio::time::timeout(Duration::from_secs(20), back).await.unwrap();
     assert_eq!(store.health(), Health::Up);
     assert!(clock::now() - since >= PAUSE);
+}
+
+/// However many calls of requests wait, whoever follows changes finds a place and a connection.
+#[tokio::test]
+async fn changes_are_followed_when_requests_have_all_places() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::new(StoreUrl::Sqlite(directory.path().join("edgeward.db")));
+    store.connect().await.unwrap();
+    let held = AtomicUsize::new(0);
+    let blocked = (0..CALLS_MAX).map(|_| {
+        store.call(async {
+            on!(store, pool => {
+                let connection = pool.acquire().await?;
+                held.fetch_add(1, Ordering::Relaxed);
+                std::future::pending::<()>().await;
+                drop(connection);
+            });
+            Ok(())
+        })
+    });
+    let following = async {
+        while held.load(Ordering::Relaxed) < (CONNECTIONS_MAX - CONNECTIONS_APART) as usize {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(store.user("alice").await, Err(StoreError::Unavailable(_))));
+        store.last_change().await.unwrap();
+        store.changes(0, 1).await.unwrap();
+    };
+    tokio::select! {
+        done = futures_util::future::join_all(blocked) => panic!("{done:?}"),
+        () = following => {}
+    }
 }

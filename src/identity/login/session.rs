@@ -113,10 +113,7 @@ impl Login {
 
     pub(super) async fn refresh(&self, request: &Request, body: &[u8]) -> Result<Response<Bytes>, Refused> {
         let shown = read(request, body, body::refresh_token)?;
-        let admitted = self.live.throttle.other(request.address, &self.settings.failures, clock::now());
-        let attempt = admitted.map_err(|wait| {
-            Refused::new(Reason::RateLimited, "too many unknown refresh tokens of the address").after(wait)
-        })?;
+        let attempt = self.admit(request)?;
         let invalid = |detail: &str| Refused::new(Reason::RefreshInvalid, detail);
         let Some(digest) = RefreshToken::read(&shown) else {
             return Err(invalid("it has not the form of a refresh token"));
@@ -172,39 +169,60 @@ impl Login {
             Some(compact) => Some(self.verifier.verify_within(compact, None).await),
             None => None,
         };
-        match verified {
-            Some(Ok(token)) => self.end(&token).await?,
+        let token = match verified {
+            Some(Ok(token)) => Some(token),
             // With the refresh token it can be ended all the same.
-            Some(Err(_)) if shown.is_some() => {}
+            Some(Err(_)) if shown.is_some() => None,
             Some(Err(refusal)) => return Err(refusal.into()),
-            None => {}
+            None => None,
+        };
+        // Who shows a token that still holds may end it, this once. All else may be made up, or be the same again and again.
+        let is_proven = token.as_ref().is_some_and(|token| !self.directory.is_revoked(token));
+        let attempt = if is_proven { None } else { Some(self.admit(request)?) };
+        let ended = self.end(token.as_deref(), shown.as_deref()).await;
+        if let Some(attempt) = attempt
+            && !matches!(ended, Ok(false))
+        {
+            self.live.throttle.uncounted(attempt);
         }
-        // One that nobody was given has nothing to end (RFC 7009 section 2.2).
-        if let Some(digest) = shown.as_deref().and_then(RefreshToken::read) {
-            self.store.end_family_of(&digest, clock::unix_now()).await.map_err(unavailable)?;
-        }
-        Ok(answer::done())
+        ended.map(|_| answer::done())
     }
 
-    /// Ends an access token, and the session it is of.
-    async fn end(&self, token: &Token) -> Result<(), Refused> {
-        let (Some(id), Some(expires_at)) = (&token.id, token.expires_at) else {
-            return Err(Refused::new(Reason::TokenInvalid, "a token without jti cannot be revoked"));
-        };
-        let provider = self.provider.name();
-        self.directory.revoke_token(provider, id, expires_at);
-        self.store.revoke_token(id, provider, expires_at).await.map_err(unavailable)?;
-        if let Some(family) = token.claims.get(SESSION_CLAIM).and_then(Value::as_str) {
-            self.store.end_family(family, clock::unix_now()).await.map_err(unavailable)?;
+    /// Lets an attempt through that may turn out to be in vain.
+    fn admit(&self, request: &Request) -> Result<Attempt, Refused> {
+        let admitted = self.live.throttle.other(request.address, &self.settings.failures, clock::now());
+        admitted.map_err(|wait| {
+            Refused::new(Reason::RateLimited, "too many unknown tokens of the address").after(wait)
+        })
+    }
+
+    /// Ends an access token, the session it is of, and that of a refresh token: what is there of them. Whether anything was
+    /// left to end. What the directory knows is looked for in the store all the same, as it may have been down at the time.
+    async fn end(&self, token: Option<&Token>, refresh: Option<&str>) -> Result<bool, Refused> {
+        let mut any = false;
+        if let Some(token) = token {
+            let (Some(id), Some(expires_at)) = (&token.id, token.expires_at) else {
+                return Err(Refused::new(Reason::TokenInvalid, "a token without jti cannot be revoked"));
+            };
+            let provider = self.provider.name();
+            self.directory.revoke_token(provider, id, expires_at);
+            any |= self.store.revoke_token(id, provider, expires_at).await.map_err(unavailable)?;
+            if let Some(family) = token.claims.get(SESSION_CLAIM).and_then(Value::as_str) {
+                any |= self.store.end_family(family, clock::unix_now()).await.map_err(unavailable)?;
+            }
         }
-        Ok(())
+        // One that nobody was given has nothing to end (RFC 7009 section 2.2).
+        if let Some(digest) = refresh.and_then(RefreshToken::read) {
+            any |= self.store.end_family_of(&digest, clock::unix_now()).await.map_err(unavailable)?;
+        }
+        Ok(any)
     }
 
     /// Revokes the access tokens of `user` that were issued up to `at`, here at once and for all others by the store.
     async fn revoke_all_of(&self, user: &str, at: i64) -> Result<(), StoreError> {
         let (provider, until) = (self.provider.name(), after(at, self.settings.lifetime));
         self.directory.revoke_subject(provider, user, at, until);
-        self.store.revoke_subject(provider, user, at, until).await
+        self.store.revoke_subject(provider, user, at, until).await.map(drop)
     }
 
     /// An access token for `user`, issued `at`.

@@ -278,6 +278,50 @@ async fn a_logout_ends_the_token_and_its_session() {
     assert!(case.holds(&access).is_some());
 }
 
+/// Made-up refresh tokens and tokens that have ended write nothing, and are slowed down; a token that holds is not.
+#[tokio::test]
+async fn a_logout_in_vain_writes_nothing_and_is_slowed_down() {
+    let failures = Failures { per_address: Rate { count: 4, ..DAY }, ..settings().failures };
+    let case = case(Settings { failures, ..settings() }).await;
+    let (access, refresh) = case.session().await;
+    let (last, _) = case.session().await;
+    let bearer = format!("Bearer {access}");
+    let end = async || case.ask(Step::Logout, &[(AUTHORIZATION, &bearer)], "").await;
+    let mut changes = case.directory.subscribe();
+    assert_eq!(end().await, Ok(String::new()));
+    assert!(changes.has_changed().unwrap());
+    changes.mark_unchanged();
+    let written = case.store.last_change().await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(end().await, Ok(String::new()));
+    }
+    for token in [&refresh, &super::secrets::RefreshToken::new().unwrap().text] {
+        let body = json!({ "refresh_token": token }).to_string();
+        assert_eq!(case.ask(Step::Logout, &[], body).await, Ok(String::new()));
+    }
+    assert_eq!(end().await.unwrap_err().0, Reason::RateLimited);
+    assert_eq!(case.store.last_change().await.unwrap(), written);
+    assert!(!changes.has_changed().unwrap(), "streams are not asked again");
+    let last = format!("Bearer {last}");
+    assert_eq!(case.ask(Step::Logout, &[(AUTHORIZATION, &last)], "").await, Ok(String::new()));
+}
+
+/// What ended here while the store was down is put there by the next try.
+#[tokio::test]
+async fn a_logout_is_stored_later_if_the_store_was_down() {
+    let mut case = case(settings()).await;
+    let (access, refresh) = case.session().await;
+    let bearer = format!("Bearer {access}");
+    case.login.store = Store::new(StoreUrl::Sqlite(case.directory_of_store.path().to_owned()));
+    let ended = case.ask(Step::Logout, &[(AUTHORIZATION, &bearer)], "").await;
+    assert_eq!(ended.unwrap_err().0, Reason::StoreUnavailable);
+    case.login.store = case.store.clone();
+    let before = case.store.last_change().await.unwrap();
+    assert_eq!(case.ask(Step::Logout, &[(AUTHORIZATION, &bearer)], "").await, Ok(String::new()));
+    assert!(case.store.last_change().await.unwrap() > before);
+    assert_eq!(case.refresh(&refresh).await.unwrap_err().0, Reason::RefreshInvalid);
+}
+
 #[tokio::test]
 async fn failures_are_slowed_down_before_any_password_work() {
     let failures = Failures { per_account: Rate { count: 3, ..DAY }, per_address: Rate { count: 6, ..DAY } };
