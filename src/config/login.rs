@@ -67,8 +67,8 @@ keys! {
     }
 }
 
-/// Longest lifetime of anything: beyond, sums of times mean nothing any more.
-const LIFETIME_MAX: Duration = Duration::from_secs(10 * 366 * 86_400);
+/// Longest lifetime of anything: beyond, sums of times mean nothing any more, and revocations are forgotten too early.
+const LIFETIME_MAX: Duration = crate::store::KEPT_OF_ALL;
 
 impl LoginRaw {
     /// The settings, `realm` being that of `[identity]`; `path` is the configuration path of the table.

@@ -35,7 +35,7 @@ pub use consumers::{ConsumerRow, SubjectRow};
 pub use error::StoreError;
 pub use keys::{KeyRow, NewKey};
 pub use refresh::Rotation;
-pub use revocations::{RevocationRow, Revoked};
+pub use revocations::{KEPT_OF_ALL, RevocationRow, Revoked};
 pub use url::StoreUrl;
 pub use users::{Issued, User, UserChange};
 

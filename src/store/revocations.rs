@@ -1,6 +1,13 @@
 //! Revocations: tokens that no longer hold although they have not expired.
 
+use std::time::Duration;
+
 use super::{Store, StoreError, change, next, on};
+
+/// How long a revocation of all tokens of somebody is kept: as long as the longest lifetime that may be configured. The
+/// lifetime of the moment would not do, as tokens of an earlier and longer one may be about; and there is one such
+/// revocation of a subject at most, so that it costs little.
+pub const KEPT_OF_ALL: Duration = Duration::from_secs(10 * 366 * 86_400);
 
 /// Adds one, or extends the one there is: it never revokes less than before.
 pub(super) const REVOKE: &str = "INSERT INTO edgeward_revocations \

@@ -5,10 +5,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::args::Consumer as Command;
-use super::{Failure, KEPT, PAGE, Session, columns, key, missing, on_store};
+use super::{Failure, PAGE, Session, columns, key, missing, on_store};
 use crate::base::decode::quote;
 use crate::identity::consumers::Subject;
-use crate::store::ConsumerRow;
+use crate::store::{ConsumerRow, KEPT_OF_ALL};
 
 /// Carries `command` out.
 pub(in crate::cli) fn run(config: Option<&Path>, command: Command, json: bool) -> u8 {
@@ -37,7 +37,7 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
         Command::Show { name } => show(session, &name).await,
         Command::List => list(session).await,
         Command::Remove { name } => {
-            let found = store.remove_consumer(&name, session.now, session.now + KEPT).await?;
+            let found = store.remove_consumer(&name, session.now, session.after(KEPT_OF_ALL)).await?;
             if session.is_configured(&name) {
                 return Err(Failure(format!(
                     "the consumer {} stands in the configuration, as [consumers.{name}]: take it out there and reload{}",

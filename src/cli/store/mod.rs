@@ -24,15 +24,13 @@ use crate::base::{clock, out};
 use crate::config::{self, Loaded, render};
 use crate::identity::consumers::CERTIFICATES;
 use crate::identity::password::Cost;
-use crate::store::{Issued, Store, StoreError, StoreUrl};
+use crate::store::{Issued, KEPT_OF_ALL, Store, StoreError, StoreUrl};
 
 pub(super) use consumer::run as consumer;
 pub(super) use key::run as key;
 pub(super) use token::run as token;
 pub(super) use user::run as user;
 
-/// How long revocations are kept that come with a change of a user or consumer: no token should live longer.
-const KEPT: i64 = 365 * 24 * 3600;
 /// Rows asked for at once.
 const PAGE: u32 = 500;
 
@@ -159,7 +157,7 @@ impl Session {
             Some(login) => &login.provider.value,
             None => signing.next()?.0,
         };
-        Some(Issued { provider, kept_until: self.now + KEPT })
+        Some(Issued { provider, kept_until: self.after(KEPT_OF_ALL) })
     }
 
     /// What hashing a password costs.

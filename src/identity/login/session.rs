@@ -13,7 +13,7 @@ use crate::base::clock;
 use crate::base::reason::Reason;
 use crate::identity::password::{Check, CheckError};
 use crate::identity::token::Token;
-use crate::store::{Rotation, StoreError, User};
+use crate::store::{KEPT_OF_ALL, Rotation, StoreError, User};
 
 /// How soon a store that is down may be back.
 const STORE_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
@@ -220,7 +220,7 @@ impl Login {
 
     /// Revokes the access tokens of `user` that were issued up to `at`, here at once and for all others by the store.
     async fn revoke_all_of(&self, user: &str, at: i64) -> Result<(), StoreError> {
-        let (provider, until) = (self.provider.name(), after(at, self.settings.lifetime));
+        let (provider, until) = (self.provider.name(), after(at, KEPT_OF_ALL));
         self.directory.revoke_subject(provider, user, at, until);
         self.store.revoke_subject(provider, user, at, until).await.map(drop)
     }

@@ -225,6 +225,11 @@ async fn a_refresh_token_used_twice_ends_its_session() {
     for token in [&access, &newer, &other] {
         assert!(case.holds(token).is_none());
     }
+    // Kept also for tokens that were issued when `lifetime` was a longer one.
+    let changes = case.store.changes(0, case.store.last_change().await.unwrap()).await.unwrap();
+    let [revocation] = &changes.revocations[..] else { panic!("{changes:?}") };
+    let kept = revocation.kept_until - revocation.issued_before;
+    assert_eq!(u64::try_from(kept).unwrap(), crate::store::KEPT_OF_ALL.as_secs());
     // The user's other session goes on, from the next second on: until then nobody can tell its tokens from the thief's.
     let (_, again) = pair(&case.refresh(&other_refresh).await.unwrap());
     // And an old one shown again does no more harm.
