@@ -4,6 +4,8 @@
 
 mod workers;
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
 use argon2::{Algorithm, Argon2, Block, Params, Version};
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
@@ -79,15 +81,47 @@ pub fn hash(password: &str, cost: Cost) -> Result<String, HashError> {
     hash_within(password, cost, &mut Vec::new())
 }
 
-/// Whether `password` is the one of `stored`. Takes as long without a `stored` hash, with a broken one, and with one that
-/// was cheaper to make, as with one of `cost`; `memory` is worked in, and may be used again.
-pub fn check(password: &str, stored: Option<&str>, cost: Cost, memory: &mut Vec<Block>) -> Check {
+/// What the dearest of the stored hashes costs that a process has met: what others are made up to, so that a wrong
+/// password takes as long whoever it is tried of. Goes back only with the process.
+#[derive(Debug, Default)]
+pub struct Dearest(AtomicU64);
+
+impl Dearest {
+    /// The dearer one of `cost` and what was met.
+    fn or(&self, cost: Cost) -> Cost {
+        let met = unpacked(self.0.load(Relaxed));
+        if met.work() > cost.work() { met } else { cost }
+    }
+
+    fn meet(&self, cost: Cost) {
+        let packed = u64::from(cost.memory_kib) << 32 | u64::from(cost.passes);
+        let dearer = |met| (unpacked(met).work() < cost.work()).then_some(packed);
+        let _or_there_was_one_as_dear = self.0.fetch_update(Relaxed, Relaxed, dearer);
+    }
+}
+
+fn unpacked(packed: u64) -> Cost {
+    let half = |bits: u64| u32::try_from(bits & u64::from(u32::MAX)).unwrap_or_default();
+    Cost { memory_kib: half(packed >> 32), passes: half(packed) }
+}
+
+/// Whether `password` is the one of `stored`. Where it is not, takes as long without a `stored` hash, with a broken one,
+/// and with one that was cheaper to make, as with one of `cost`, or with the `dearest` that was met; `memory` is worked in,
+/// and may be used again.
+pub fn check(
+    password: &str,
+    stored: Option<&str>,
+    cost: Cost,
+    dearest: &Dearest,
+    memory: &mut Vec<Block>,
+) -> Check {
     let Some(stored) = stored else {
-        spend(password, cost, memory);
+        spend(password, dearest.or(cost), memory);
         return Check::Wrong;
     };
     let (stored, verdict) = match Stored::read(stored) {
         Ok(stored) => {
+            dearest.meet(stored.cost());
             let verdict = stored.is_of(password, memory);
             (Some(stored), verdict)
         }
@@ -100,14 +134,14 @@ pub fn check(password: &str, stored: Option<&str>, cost: Cost, memory: &mut Vec<
             Check::Right { upgraded: upgraded.flatten() }
         }
         (Some(stored), Ok(false)) => {
-            let done = stored.cost().work();
-            if let Some(rest) = cost.work().checked_sub(done).and_then(|rest| share(rest, cost)) {
+            let (full, done) = (dearest.or(cost), stored.cost().work());
+            if let Some(rest) = full.work().checked_sub(done).and_then(|rest| share(rest, full)) {
                 spend(password, rest, memory);
             }
             Check::Wrong
         }
         (_, verdict) => {
-            spend(password, cost, memory);
+            spend(password, dearest.or(cost), memory);
             Check::Unreadable(verdict.err().unwrap_or_default())
         }
     }
@@ -242,7 +276,7 @@ mod tests {
     const CHEAP: Cost = Cost { memory_kib: 1024, passes: 1 };
 
     fn judge(password: &str, stored: Option<&str>, cost: Cost) -> Check {
-        check(password, stored, cost, &mut Vec::new())
+        check(password, stored, cost, &Dearest::default(), &mut Vec::new())
     }
 
     #[test]
@@ -319,6 +353,30 @@ mod tests {
         assert_eq!(share(3, cost), None);
     }
 
+    /// What is worked in tells what was spent.
+    #[test]
+    fn a_hash_that_costs_more_than_the_configured_cost_is_made_up_to() {
+        let dearest = Dearest::default();
+        let spent = |stored: Option<&str>| {
+            let mut memory = Vec::new();
+            let verdict = check("wrong", stored, CHEAP, &dearest, &mut memory);
+            assert!(!matches!(verdict, Check::Right { .. }));
+            memory.len()
+        };
+        let cheap = hash("a", CHEAP).unwrap();
+        let dear = hash("b", Cost { memory_kib: 4096, passes: 1 }).unwrap();
+        assert_eq!([spent(None), spent(Some(&cheap)), spent(Some("broken"))], [1024; 3]);
+        assert_eq!(spent(Some(&dear)), 4096);
+        assert_eq!([spent(None), spent(Some(&dear)), spent(Some("broken"))], [4096; 3]);
+        assert_eq!(spent(Some(&cheap)), 4096 - 1024, "beside the 1024 that it costs itself");
+        // The dearest stays, and is done as it is: within the bounds of passes and memory.
+        let many = Cost { memory_kib: 1024, passes: 64 };
+        dearest.meet(many);
+        dearest.meet(CHEAP);
+        assert_eq!(dearest.or(CHEAP), many);
+        assert!(share(many.work() - 8, many).is_some_and(|rest| parameters(rest).is_ok()));
+    }
+
     /// The memory of one check is that of the next, whatever it needs of it.
     #[test]
     fn memory_is_used_again() {
@@ -327,7 +385,7 @@ mod tests {
         let large = hash("b", Cost { memory_kib: 4096, passes: 1 }).unwrap();
         for _ in 0..2 {
             for (password, stored) in [("a", &small), ("b", &large)] {
-                let verdict = check(password, Some(stored), CHEAP, &mut memory);
+                let verdict = check(password, Some(stored), CHEAP, &Dearest::default(), &mut memory);
                 assert_eq!(verdict, Check::Right { upgraded: None });
             }
         }

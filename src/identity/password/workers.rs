@@ -12,7 +12,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
-use super::{Check, Cost, check};
+use super::{Check, Cost, Dearest, check};
 use crate::base::clock;
 use crate::telemetry::metrics::Metrics;
 
@@ -54,6 +54,7 @@ struct Shared {
     metrics: Arc<Metrics>,
     /// How long the last one took.
     last_micros: AtomicU64,
+    dearest: Dearest,
 }
 
 #[derive(Debug, Default)]
@@ -90,7 +91,8 @@ impl Hashers {
     /// Starts nothing yet.
     pub fn new(metrics: Arc<Metrics>) -> Arc<Self> {
         let last_micros = AtomicU64::new(u64::try_from(FIRST_GUESS.as_micros()).unwrap_or_default());
-        let shared = Shared { state: Mutex::default(), work: Condvar::new(), metrics, last_micros };
+        let (state, dearest) = (Mutex::default(), Dearest::default());
+        let shared = Shared { state, work: Condvar::new(), metrics, last_micros, dearest };
         Arc::new(Self { shared: Arc::new(shared) })
     }
 
@@ -179,7 +181,7 @@ fn work(shared: &Shared) {
             continue;
         }
         let began = clock::now();
-        let verdict = check(&job.password, job.stored.as_deref(), job.cost, &mut memory);
+        let verdict = check(&job.password, job.stored.as_deref(), job.cost, &shared.dearest, &mut memory);
         let took = clock::now().saturating_duration_since(began);
         shared.last_micros.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
         shared.metrics.logins().password_checked(took);
