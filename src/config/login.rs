@@ -71,11 +71,18 @@ keys! {
 const LIFETIME_MAX: Duration = crate::store::KEPT_OF_ALL;
 
 impl LoginRaw {
-    /// The settings, `realm` being that of `[identity]`; `path` is the configuration path of the table.
-    pub fn settings(&self, realm: &str, path: &str, out: &mut Diagnostics) -> Settings {
+    /// The settings, `realm` and `token_cookie` being those of `[identity]`; `path` is the configuration path of the table.
+    pub fn settings(
+        &self,
+        realm: &str,
+        token_cookie: Option<&str>,
+        path: &str,
+        out: &mut Diagnostics,
+    ) -> Settings {
         self.check_lifetimes(path, out);
         Settings {
             realm: realm.into(),
+            token_cookie: token_cookie.map(Box::from),
             lifetime: *self.lifetime,
             refresh_lifetime: self.refresh_lifetime.as_ref().map(|at| at.value),
             cost: self.passwords.cost(&format!("{path}.passwords"), out),

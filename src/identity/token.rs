@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::{COOKIE, HeaderMap};
 use serde_json::{Map, Value};
 
 use super::forms::Forms;
@@ -55,4 +56,18 @@ impl Refusal {
         self.detail.insert_str(0, &format!("provider {name}: "));
         self
     }
+}
+
+/// The values of the cookies called `name` that a request brings.
+pub fn in_cookies<'a, 'n>(
+    headers: &'a HeaderMap,
+    name: &'n str,
+) -> impl Iterator<Item = &'a [u8]> + use<'a, 'n> {
+    let pairs = headers.get_all(COOKIE).iter();
+    let pairs = pairs.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    pairs.filter_map(move |pair| {
+        let value = pair.trim_ascii().strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        // Quotes may stand around it (RFC 6265 section 4.1.1).
+        Some(value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\"")).unwrap_or(value))
+    })
 }

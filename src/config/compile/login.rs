@@ -28,7 +28,8 @@ impl Compiler<'_> {
     pub(super) fn login(self, providers: &Providers, out: &mut Diagnostics) -> Option<Arc<Login>> {
         let raw = self.raw.identity.login.as_ref()?;
         raw.check_paths(PATH, out);
-        let settings = raw.settings(&self.raw.identity.realm.0, PATH, out);
+        let cookie = self.raw.identity.token_cookie.0.as_ref().map(|name| name.as_str());
+        let settings = raw.settings(&self.raw.identity.realm.0, cookie, PATH, out);
         if !self.declared.has_store {
             let message = "there is no store with users who could log in";
             out.error("no-store", &raw.origin, PATH, message).hint("add [store] with a `url`");

@@ -35,7 +35,7 @@ use super::jwt::algorithm::Kind;
 use super::password::Hashers;
 use super::provider::{Provider, Providers};
 use super::signing::Issuer;
-use super::token::Refusal;
+use super::token::{Refusal, in_cookies};
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::store::Store;
@@ -138,7 +138,7 @@ pub struct Request {
     pub address: IpAddr,
     is_json: bool,
     prefers_text: bool,
-    bearer: Result<Option<String>, Refusal>,
+    token: Result<Option<String>, Refusal>,
 }
 
 impl Request {
@@ -147,12 +147,20 @@ impl Request {
         let is_login = step == Step::Login && self.is_json;
         is_login.then(|| body::credentials(body).ok()).flatten().map(|credentials| credentials.username)
     }
+}
 
-    /// Reads the `headers` of a request from `address`.
-    pub fn read(headers: &HeaderMap, address: IpAddr) -> Self {
-        let mut types = headers.get_all(CONTENT_TYPE).iter();
-        let is_json = body::is_json(types.next().map(http::HeaderValue::as_bytes)) && types.next().is_none();
-        Self { address, is_json, prefers_text: answer::prefers_text(headers), bearer: bearer(headers) }
+/// The one token of a request: that of `Authorization`, or of the cookie called `cookie`.
+fn shown(headers: &HeaderMap, cookie: Option<&str>) -> Result<Option<String>, Refusal> {
+    let bearer = bearer(headers)?;
+    let cookies = cookie.into_iter().flat_map(|name| in_cookies(headers, name));
+    let cookies = cookies.map(|value| String::from_utf8_lossy(value).into_owned());
+    let mut all = bearer.into_iter().chain(cookies);
+    match (all.next(), all.next()) {
+        (only, None) => Ok(only),
+        _ => Err(Refusal::new(
+            Reason::CredentialsAmbiguous,
+            "tokens in the Authorization header and cookies, or in several cookies",
+        )),
     }
 }
 
@@ -244,6 +252,14 @@ impl Login {
     ) -> Self {
         let verifier = Providers::new([provider.clone()]);
         Self { provider, verifier, store, directory, live, settings }
+    }
+
+    /// Reads the `headers` of a request from `address`.
+    pub fn read(&self, headers: &HeaderMap, address: IpAddr) -> Request {
+        let mut types = headers.get_all(CONTENT_TYPE).iter();
+        let is_json = body::is_json(types.next().map(http::HeaderValue::as_bytes)) && types.next().is_none();
+        let token = shown(headers, self.settings.token_cookie.as_deref());
+        Request { address, is_json, prefers_text: answer::prefers_text(headers), token }
     }
 
     /// Whether `step` is there to be asked for.

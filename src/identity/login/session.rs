@@ -160,12 +160,12 @@ impl Login {
 
     pub(super) async fn logout(&self, request: &Request, body: &[u8]) -> Result<Response<Bytes>, Refused> {
         let shown = if body.is_empty() { None } else { Some(read(request, body, body::refresh_token)?) };
-        let bearer = request.bearer.clone()?;
-        if shown.is_none() && bearer.is_none() {
+        let compact = request.token.clone()?;
+        if shown.is_none() && compact.is_none() {
             let detail = "neither an access token nor a refresh token";
             return Err(Refused::new(Reason::CredentialsRequired, detail));
         }
-        let verified = match &bearer {
+        let verified = match &compact {
             Some(compact) => Some(self.verifier.verify_within(compact, None).await),
             None => None,
         };

@@ -10,6 +10,8 @@ use crate::identity::password::{Bounds, Cost};
 pub struct Settings {
     /// What `WWW-Authenticate` calls that which is protected.
     pub realm: Box<str>,
+    /// The cookie that access tokens may stand in, beside `Authorization`.
+    pub token_cookie: Option<Box<str>>,
     /// How long an access token is valid.
     pub lifetime: Duration,
     /// How long a refresh token is; `None`: there are none.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, COOKIE, HeaderMap, HeaderValue};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::throttle::Failures;
-use super::{Live, Login, Request, Settings, Step};
+use super::{Live, Login, Settings, Step};
 use crate::base::clock;
 use crate::base::decode::Rate;
 use crate::base::reason::Reason;
@@ -39,6 +39,7 @@ struct Case {
 fn settings() -> Settings {
     Settings {
         realm: "shop".into(),
+        token_cookie: Some("session".into()),
         lifetime: Duration::from_secs(3600),
         refresh_lifetime: Some(Duration::from_secs(86_400)),
         cost: CHEAP,
@@ -97,7 +98,7 @@ impl Case {
         for (name, value) in headers {
             map.insert(name, HeaderValue::from_str(value).unwrap());
         }
-        let request = Request::read(&map, "192.0.2.1".parse().unwrap());
+        let request = self.login.read(&map, "192.0.2.1".parse().unwrap());
         match self.login.answer(step, &request, body.into()).await {
             Ok(response) => Ok(String::from_utf8(response.into_body().to_vec()).unwrap()),
             Err(refused) => Err((refused.problem.reason, refused.detail)),
@@ -309,6 +310,25 @@ async fn a_logout_in_vain_writes_nothing_and_is_slowed_down() {
     assert!(!changes.has_changed().unwrap(), "streams are not asked again");
     let last = format!("Bearer {last}");
     assert_eq!(case.ask(Step::Logout, &[(AUTHORIZATION, &last)], "").await, Ok(String::new()));
+}
+
+#[tokio::test]
+async fn a_logout_takes_the_token_of_the_cookie() {
+    let mut case = case(settings()).await;
+    let (access, refresh) = case.session().await;
+    let (cookie, bearer) = (format!("a=b; session={access}"), format!("Bearer {access}"));
+    let both = case.ask(Step::Logout, &[(COOKIE, &cookie), (AUTHORIZATION, &bearer)], "").await;
+    assert_eq!(both.unwrap_err().0, Reason::CredentialsAmbiguous);
+    case.login.settings.token_cookie = None;
+    assert_eq!(
+        case.ask(Step::Logout, &[(COOKIE, &cookie)], "").await.unwrap_err().0,
+        Reason::CredentialsRequired
+    );
+    assert!(case.holds(&access).is_some());
+    case.login.settings = settings();
+    assert_eq!(case.ask(Step::Logout, &[(COOKIE, &cookie)], "").await, Ok(String::new()));
+    assert!(case.holds(&access).is_none());
+    assert_eq!(case.refresh(&refresh).await.unwrap_err().0, Reason::RefreshInvalid);
 }
 
 /// What ended here while the store was down is put there by the next try.

@@ -3,8 +3,9 @@
 
 use std::borrow::Cow;
 
-use http::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderName};
+use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 
+use crate::identity::token::in_cookies;
 use crate::routing::escape::{decode_query, query_means, query_pairs};
 
 /// Where to look, and what the protected part is called.
@@ -89,16 +90,7 @@ impl Places {
             search.add(authorization.credentials.into());
         }
         if let Some(name) = &self.cookie {
-            let pairs = headers.get_all(COOKIE).iter();
-            let pairs = pairs.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
-            for pair in pairs {
-                let value = pair.trim_ascii().strip_prefix(name.as_bytes());
-                if let Some(value) = value.and_then(|rest| rest.strip_prefix(b"=")) {
-                    // Quotes may stand around it (RFC 6265 section 4.1.1).
-                    let inner = value.strip_prefix(b"\"").and_then(|value| value.strip_suffix(b"\""));
-                    search.add(inner.unwrap_or(value).into());
-                }
-            }
+            in_cookies(headers, name).for_each(|value| search.add(value.into()));
         }
         search.found
     }

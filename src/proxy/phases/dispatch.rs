@@ -81,7 +81,7 @@ pub(in crate::proxy) fn start(asked: Asked<'_>, view: &View<'_>, ctx: &mut Conte
             Ok(Next::Answer(Answer::File(site.clone(), Box::new(request))))
         }
         Target::Login(target) => {
-            let request = login::Request::read(asked.headers, ctx.client.address);
+            let request = target.login.read(asked.headers, ctx.client.address);
             ctx.set_deadlines(&route);
             Ok(Next::Login(target.clone(), Box::new(request)))
         }
