@@ -293,10 +293,15 @@ impl Met {
         Some(Problem { quota: Some(Box::new(quota)), ..Problem::new(reason).retry_after(wait) })
     }
 
-    /// The request has ended with `status`: it counts from now on, or does not count at all.
-    pub fn ended(&mut self, status: u16) {
+    /// The request has ended with `status`: it counts from now on, or does not count at all. `None`: it ended without an
+    /// answer, or its client did not wait for the end of it. That counts in any case, or who hangs up would go uncounted.
+    pub fn ended(&mut self, status: Option<u16>) {
         let Skip { failed, successful } = self.limit.settings.skip;
-        let skipped = if status >= 400 { failed } else { successful };
+        let skipped = match status {
+            Some(400..) => failed,
+            Some(_) => successful,
+            None => false,
+        };
         if let Some(held) = &mut self.held {
             held.holding.counts &= !skipped;
         }

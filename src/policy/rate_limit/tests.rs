@@ -326,7 +326,7 @@ fn requests_under_way_are_given_back_once() {
     assert_eq!(problem.quota.unwrap().violated, vec![Box::from("per_client")]);
     drop(three);
     assert!(limit.check(&client(1), now).unwrap().refusal().is_some());
-    two.ended(200);
+    two.ended(Some(200));
     let again = limit.check(&client(1), now).unwrap();
     assert!(again.refusal().is_none());
     drop(two);
@@ -370,17 +370,36 @@ fn successes_are_skipped_when_they_have_ended() {
     let limit = limit(Settings { skip, ..settings(rules) });
     let now = clock::now();
     for _ in 0..20 {
-        limit.check(&client(1), now).unwrap().ended(200);
+        limit.check(&client(1), now).unwrap().ended(Some(200));
     }
     let mut one = limit.check(&client(1), now).unwrap();
     let two = limit.check(&client(1), now).unwrap();
     assert!(limit.check(&client(1), now).unwrap().refusal().is_some());
-    one.ended(401);
+    one.ended(Some(401));
     drop(two);
     // One failed, of the other nobody said how it ended: both count.
     assert!(limit.check(&client(1), now).unwrap().refusal().is_some());
-    limit.check(&client(2), now).unwrap().ended(200);
+    limit.check(&client(2), now).unwrap().ended(Some(200));
     assert!(passes(&limit, 2, now));
+}
+
+/// Who hangs up before the answer is whole was served all the same, whichever requests are skipped.
+#[test]
+fn who_hangs_up_is_counted() {
+    for skip in [Skip { successful: true, failed: false }, Skip { successful: false, failed: true }] {
+        let rules = Rules { counted_at_end: true, ..rules(2, 60, 2, &[]) };
+        let limit = limit(Settings { skip, ..settings(rules) });
+        let now = clock::now();
+        for _ in 0..5 {
+            limit.check(&client(1), now).unwrap().ended(Some(if skip.failed { 404 } else { 200 }));
+        }
+        for _ in 0..2 {
+            let mut met = limit.check(&client(1), now).unwrap();
+            assert!(met.refusal().is_none());
+            met.ended(None);
+        }
+        assert!(!passes(&limit, 1, now), "{skip:?}");
+    }
 }
 
 #[test]

@@ -11,10 +11,11 @@ use crate::telemetry::access::Field;
 pub(in crate::proxy) fn record(ctx: &mut Context, error: Option<&Error>) {
     let end = Moment::now();
     ctx.end_attempt_at(None, end);
+    let answered = answered(ctx);
     if ctx.status == 0 {
         ctx.status = ctx.failure.map_or(0, Reason::status);
     }
-    write(ctx, error.is_none(), end);
+    write(ctx, error.is_none(), answered, end);
 }
 
 /// Records a request whose task was dropped: cut off at its deadline, abandoned with its connection, or panicked.
@@ -30,20 +31,26 @@ pub(in crate::proxy) fn dropped(ctx: &mut Context) {
         None => Reason::ClientClosed,
     };
     ctx.failure = Some(reason);
+    let answered = answered(ctx);
     if ctx.status == 0 {
         ctx.status = reason.status();
     }
     let end = Moment::now();
     ctx.end_attempt_at(None, end);
-    write(ctx, false, end);
+    write(ctx, false, answered, end);
 }
 
-fn write(ctx: &mut Context, completed: bool, end: Moment) {
+/// The status that the client was answered with; `None` if it was with none, or did not wait for the end.
+fn answered(ctx: &Context) -> Option<u16> {
+    Some(ctx.status).filter(|status| *status != 0 && ctx.failure != Some(Reason::ClientClosed))
+}
+
+fn write(ctx: &mut Context, completed: bool, answered: Option<u16>, end: Moment) {
     if std::mem::replace(&mut ctx.recorded, true) {
         return;
     }
     for met in &mut ctx.met {
-        met.ended(ctx.status);
+        met.ended(answered);
     }
     let time = end.now.saturating_duration_since(ctx.began);
     ctx.route.metrics.finish(

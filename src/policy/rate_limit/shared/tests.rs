@@ -59,7 +59,7 @@ async fn request(limits: &[&Arc<RateLimit>], client: u32) -> (Vec<Met>, Option<R
 
 async fn reason(limit: &Arc<RateLimit>, client: u32) -> Option<Reason> {
     let (mut met, refused) = request(&[limit], client).await;
-    met.iter_mut().for_each(|met| met.ended(200));
+    met.iter_mut().for_each(|met| met.ended(Some(200)));
     refused
 }
 
@@ -211,7 +211,7 @@ fn what_is_skipped_is_given_back_everywhere() {
         for _ in 0..5 {
             let (mut met, refused) = request(&[&one], 1).await;
             assert_eq!(refused, None);
-            met.iter_mut().for_each(|met| met.ended(200));
+            met.iter_mut().for_each(|met| met.ended(Some(200)));
             let stats = || server.ask::<Vec<String>>(&["KEYS", "test:limit:*"]);
             eventually("it is given back", || {
                 stats().iter().all(|key| {
@@ -227,7 +227,7 @@ fn what_is_skipped_is_given_back_everywhere() {
         for limit in [&one, &two] {
             let (mut met, refused) = request(&[limit], 1).await;
             assert_eq!(refused, None);
-            met.iter_mut().for_each(|met| met.ended(401));
+            met.iter_mut().for_each(|met| met.ended(Some(401)));
         }
         for limit in [&one, &two] {
             assert_eq!(request(&[limit], 1).await.1, Some(Reason::RateLimited));
