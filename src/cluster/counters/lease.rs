@@ -184,7 +184,7 @@ impl Leases {
         Ok(held.spend(ask.cost, counters))
     }
 
-    /// A request that had permits does not count after all.
+    /// A request that has just had permits does not count after all.
     pub(super) fn put_back(&self, ask: &Ask<'_>) {
         let batch = self.shard(ask.key).and_then(|shard| shard.lock().get(&ask.key).cloned());
         if let Some(batch) = batch {

@@ -135,8 +135,8 @@ pub struct Receipt {
 pub struct Answer {
     /// Whether all admit the request: then it is counted in all of them, else in none.
     pub admitted: bool,
-    /// In the order in which they were asked.
-    pub standings: SmallVec<[Standing; 2]>,
+    /// In the order in which they were asked; `None` for those that were not, because another refused before.
+    pub standings: SmallVec<[Option<Standing>; 2]>,
 }
 
 /// What one key of the script's answer says.
@@ -193,34 +193,29 @@ impl Counters {
     pub async fn take(self: &Arc<Self>, asks: &[Ask<'_>]) -> Result<Answer, Failure> {
         let deadline = clock::now() + self.redis.timeout();
         let mut standings: SmallVec<[Option<Standing>; 2]> = asks.iter().map(|_| None).collect();
-        // From batches first: what they refuse costs no round trip.
+        // From batches first: what they refuse costs no round trip, and nobody else is asked.
         let mut admitted = true;
         let mut failed = None;
         for (ask, standing) in asks.iter().zip(&mut standings) {
             let Some(leases) = &ask.limit.leases else { continue };
             match leases.take(self, ask, deadline).await {
                 Ok(told) => {
-                    admitted &= told.admitted;
+                    admitted = told.admitted;
                     *standing = Some(told);
                 }
-                Err(failure) => {
-                    failed = Some(failure);
-                    break;
-                }
+                Err(failure) => failed = Some(failure),
+            }
+            if !admitted || failed.is_some() {
+                break;
             }
         }
         let others: SmallVec<[usize; 2]> =
             (0..asks.len()).filter(|at| standings.get(*at).is_some_and(Option::is_none)).collect();
-        if failed.is_none() && !others.is_empty() {
+        if failed.is_none() && admitted && !others.is_empty() {
             let wanted: SmallVec<[Wanted<'_>; 2]> = others
                 .iter()
                 .filter_map(|at| asks.get(*at))
-                // Where a batch has refused, the others are only looked at: nobody is counted anywhere.
-                .map(|ask| Wanted {
-                    ask: *ask,
-                    least: if admitted { ask.cost } else { REFUSED },
-                    most: ask.cost,
-                })
+                .map(|ask| Wanted { ask: *ask, least: ask.cost, most: ask.cost })
                 .collect();
             match self.ask(&wanted, deadline).await {
                 Ok((all, told)) => {
@@ -239,22 +234,29 @@ impl Counters {
                 if let (Some(leases), Some(standing)) = (&ask.limit.leases, standing)
                     && standing.admitted
                 {
-                    leases.put_back(ask);
+                    self.undo(leases, ask, standing.receipt);
                 }
             }
         }
         match failed {
             Some(failure) => Err(failure),
-            None => Ok(Answer { admitted, standings: standings.into_iter().flatten().collect() }),
+            None => Ok(Answer { admitted, standings }),
         }
     }
 
     /// Gives back what was counted for a request that does not count after all. In the background; what gets lost on the
     /// way stays counted.
     pub fn give_back(self: &Arc<Self>, ask: &Ask<'_>, receipt: Receipt) {
-        match &ask.limit.leases {
-            Some(leases) if receipt.leased => leases.put_back(ask),
-            _ => self.return_later(ask.limit, ask.key, ask.cost, receipt.at),
+        // Never into a batch: what has drained since it was counted must not pass a second time.
+        self.return_later(ask.limit, ask.key, ask.cost, receipt.at);
+    }
+
+    /// Gives back at once what the same question has counted.
+    fn undo(self: &Arc<Self>, leases: &Leases, ask: &Ask<'_>, receipt: Receipt) {
+        if receipt.leased {
+            leases.put_back(ask);
+        } else {
+            self.return_later(ask.limit, ask.key, ask.cost, receipt.at);
         }
     }
 
@@ -328,7 +330,7 @@ impl Counters {
     }
 }
 
-/// More than any limit admits: such a request is only told how things stand.
+/// More than any limit admits: no cost is told that is larger.
 const REFUSED: u64 = COUNT_MAX + 1;
 
 /// What is asked for at one key: as much between `least` and `most` as fits.

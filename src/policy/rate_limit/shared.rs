@@ -125,8 +125,9 @@ pub async fn settle(met: &mut [Met]) -> Option<Problem> {
         let Some(met) = met.get_mut(*at) else { continue };
         let standing = told.as_mut().and_then(Iterator::next);
         match (&answer, standing) {
-            (Ok(answer), Some(standing)) => met.answered(*key, standing, answer.admitted),
-            _ => met.unanswered(),
+            (Ok(answer), Some(Some(standing))) => met.answered(*key, standing, answer.admitted),
+            (Ok(_), _) => met.not_asked(),
+            (Err(_), _) => met.unanswered(),
         }
     }
     met.iter().find_map(Met::refusal)
@@ -174,6 +175,13 @@ impl Met {
             self.verdict = Passage::Refused(Duration::from_nanos(wait));
             self.limit.metrics.refused();
         }
+    }
+
+    /// Another limit refused before this one was asked: nothing counts, and nothing is told of it.
+    fn not_asked(&mut self) {
+        self.asked = None;
+        self.standing = None;
+        self.forget();
     }
 
     /// There was nobody to ask.

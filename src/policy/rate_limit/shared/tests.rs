@@ -147,6 +147,36 @@ fn two_limits_are_one_question() {
     });
 }
 
+/// A limit that is counted in batches refuses: it is the one that is named, with its own time, and others count nothing.
+#[test]
+fn a_refusal_from_a_batch_names_its_limit() {
+    let server = Server::start();
+    run(async {
+        let (one, two) = (server.instance().await, server.instance().await);
+        let fast = || {
+            let mut fast = Settings { name: "fast".into(), ..settings(2000, 1, 2000) };
+            fast.rules.windows.push(WindowRule { count: 5, per: 3600 * SECOND });
+            fast
+        };
+        let used_up = at(&one, fast());
+        for _ in 0..5 {
+            assert_eq!(reason(&used_up, 1).await, None);
+        }
+        let (slow, fast) = (at(&two, settings(1, 60, 3)), at(&two, fast()));
+        for _ in 0..10 {
+            let (met, refused) = request(&[&slow, &fast], 1).await;
+            assert_eq!(refused, Some(Reason::RateLimited));
+            let problem = met.iter().find_map(Met::refusal).unwrap();
+            let wait = problem.retry_after_seconds().unwrap();
+            assert!((1..=4000).contains(&wait), "{wait} s");
+            assert_eq!(problem.quota.unwrap().violated, vec![Box::from("fast/h")]);
+        }
+        for _ in 0..3 {
+            assert_eq!(reason(&slow, 1).await, None);
+        }
+    });
+}
+
 #[test]
 fn without_redis_each_does_as_it_says() {
     let mut server = Server::start();
