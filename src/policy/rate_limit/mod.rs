@@ -173,29 +173,32 @@ impl RateLimit {
         if self.is_exempt(facts) {
             return None;
         }
-        let Taken { standing, admitted, wait, key, .. } =
-            self.store().take(&self.rules, self.settings.key.of(facts), cost, now);
+        let may_wait = || self.may_wait();
+        let Taken { standing, admitted, newer, wait, key, .. } =
+            self.store().take(&self.rules, self.settings.key.of(facts), cost, now, &may_wait);
+        // Of what it was admitted by: a newer configuration may hold what this one does not.
+        let rules = newer.as_ref().unwrap_or(&self.rules);
         // Those under way are this instance's own in any case.
         let is_full = standing.as_ref().is_some_and(|standing| standing.slots_left == Some(0));
         let passes = !admitted && !is_full && self.shared.as_ref().is_some_and(Shared::lets_all_pass);
-        let held = (admitted && self.rules.holds()).then(|| Held {
+        let held = (admitted && rules.holds()).then(|| Held {
             store: self.store().clone(),
-            rules: self.rules.clone(),
+            rules: rules.clone(),
             key,
             holding: Holding {
-                requests: self.rules.concurrent.is_some().into(),
-                reserved: if self.rules.counted_at_end { cost } else { 0 },
+                requests: rules.concurrent.is_some().into(),
+                reserved: if rules.counted_at_end { cost } else { 0 },
                 // Unless somebody says otherwise.
-                counts: self.rules.counted_at_end,
+                counts: rules.counted_at_end,
             },
         });
         let asked = self.shared.as_ref().filter(|_| admitted);
         let asked = asked.map(|shared| Asked::Pending(shared.key(&self.settings.key, facts)));
         let wait = Duration::from_nanos(wait);
-        let full = admitted && !wait.is_zero() && !self.may_wait();
-        let verdict = match (admitted && !full, wait) {
+        let verdict = match (admitted, wait) {
             _ if passes => Passage::Free,
             (true, Duration::ZERO) => Passage::Free,
+            // It has taken its place.
             (true, wait) => Passage::After(wait, Waiting(self.clone())),
             (false, wait) => {
                 self.metrics.refused();
@@ -269,6 +272,17 @@ impl Met {
     pub fn waited(&mut self) {
         if matches!(self.verdict, Passage::After(..)) {
             self.verdict = Passage::Free;
+        }
+    }
+
+    /// There are only `left` until the request is over: where it would wait as long, it is refused as without a queue.
+    pub fn give_up(&mut self, left: Duration) {
+        let Passage::After(delay, _) = self.verdict else { return };
+        if delay >= left {
+            self.verdict = Passage::Refused(delay);
+            self.limit.metrics.refused();
+            self.give_back();
+            self.forget();
         }
     }
 

@@ -165,7 +165,12 @@ impl Met {
         if all {
             self.asked = Some(Asked::Counted(key, told.receipt));
             self.wait_for(Duration::from_nanos(told.delay));
-            self.count();
+            if matches!(self.verdict, Passage::Refused(_)) {
+                self.give_back();
+                self.forget();
+            } else {
+                self.count();
+            }
             return;
         }
         self.asked = None;
@@ -229,7 +234,7 @@ impl Met {
     }
 
     /// Counts nothing here, and holds nothing any more.
-    fn forget(&mut self) {
+    pub(super) fn forget(&mut self) {
         if let Some(held) = &mut self.held {
             held.holding.counts = false;
         }

@@ -85,6 +85,8 @@ pub(super) struct Taken {
     /// How it stands; `None` where the rules were others than the caller's.
     pub(super) standing: Option<Standing>,
     pub(super) admitted: bool,
+    /// The rules it was decided by, where they were newer than the caller's: what it holds is given back by them.
+    pub(super) newer: Option<Arc<Rules>>,
     /// Nanoseconds until it may go on, or until another may.
     pub(super) wait: u64,
     /// Where it counts; to be named when it ends.
@@ -140,33 +142,41 @@ impl Store {
         shards.map(|shard| size_of::<Mutex<Shard>>() + shard.lock().table.bytes()).sum()
     }
 
-    /// Looks at all windows of `key` for a request of `cost`, and counts it if all of them admit it: one step.
-    pub(super) fn take(self: &Arc<Self>, rules: &Arc<Rules>, key: KeyHash, cost: u64, now: Instant) -> Taken {
+    /// Looks at all windows of `key` for a request of `cost`, and counts it if all of them admit it: one step. One that
+    /// would have to wait asks for a place by `may_wait`, and is not admitted without.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        rules: &Arc<Rules>,
+        key: KeyHash,
+        cost: u64,
+        now: Instant,
+        may_wait: &dyn Fn() -> bool,
+    ) -> Taken {
         let now = nanos(now);
         self.note_generation(rules);
         if !self.is_current(rules) {
-            return self.take_for_older(key, cost, now);
+            return self.take_for_older(key, cost, now, may_wait);
         }
         self.adopt_one_more();
         let mut shard = self.shard(key).lock();
         self.adopt(&mut shard, Some(key));
         if let Some(moved) = shard.moved.clone() {
             drop(shard);
-            return moved.take_for_older(key, cost, now);
+            return moved.take_for_older(key, cost, now, may_wait);
         }
         let now = shard.advance(now);
         if let Some(slot) = shard.table.find(key) {
-            return self.step(&mut shard, rules, slot, key, cost, now);
+            return self.step(&mut shard, rules, slot, (key, cost), now, may_wait);
         }
         match self.enter(&mut shard, rules, key, now) {
             Ok(Some(slot)) => {
                 let now = shard.latest;
-                return self.step(&mut shard, rules, slot, key, cost, now);
+                return self.step(&mut shard, rules, slot, (key, cost), now, may_wait);
             }
             Ok(None) => {}
             Err(successor) => {
                 drop(shard);
-                return successor.take_for_older(key, cost, now);
+                return successor.take_for_older(key, cost, now, may_wait);
             }
         }
         // The key's own shard is let go only then: nobody makes an entry for it that lacks what it uses here.
@@ -177,7 +187,7 @@ impl Store {
         self.adopt(&mut shard, None);
         if let Some(moved) = shard.moved.clone() {
             drop(shard);
-            return moved.take_for_older(key, cost, now);
+            return moved.take_for_older(key, cost, now, may_wait);
         }
         let now = shard.advance(now);
         let slot = match shard.table.find(OVERFLOW) {
@@ -185,31 +195,48 @@ impl Store {
             None => shard.table.insert(OVERFLOW, &Counters::default()),
         };
         match slot {
-            Some(slot) => self.step(&mut shard, rules, slot, OVERFLOW, cost, now),
+            Some(slot) => self.step(&mut shard, rules, slot, (OVERFLOW, cost), now, may_wait),
             // A table of one entry has a slot.
-            None => Taken { standing: None, admitted: false, wait: 1, key: OVERFLOW, at: now },
+            None => Taken { standing: None, admitted: false, newer: None, wait: 1, key: OVERFLOW, at: now },
         }
     }
 
     /// The same by the newest rules, for a request of a configuration that they replaced. It is told nothing of windows
     /// that it does not know.
-    fn take_for_older(self: &Arc<Self>, key: KeyHash, cost: u64, now: u64) -> Taken {
+    fn take_for_older(
+        self: &Arc<Self>,
+        key: KeyHash,
+        cost: u64,
+        now: u64,
+        may_wait: &dyn Fn() -> bool,
+    ) -> Taken {
         let rules = self.newest_rules();
-        Taken { standing: None, ..self.take(&rules, key, cost, instant(now)) }
+        let taken = self.take(&rules, key, cost, instant(now), may_wait);
+        Taken { standing: None, newer: taken.newer.clone().or(Some(rules)), ..taken }
     }
 
-    fn step(&self, shard: &mut Shard, rules: &Rules, slot: u32, key: KeyHash, cost: u64, now: u64) -> Taken {
+    fn step(
+        &self,
+        shard: &mut Shard,
+        rules: &Rules,
+        slot: u32,
+        (key, cost): (KeyHash, u64),
+        now: u64,
+        may_wait: &dyn Fn() -> bool,
+    ) -> Taken {
         if self.is_current(rules) {
             shard.table.clamp(rules, slot);
         }
-        let standing = shard.table.standing(rules, slot, cost, now);
+        let mut standing = shard.table.standing(rules, slot, cost, now);
+        // Before anything is counted: there is nothing to give back.
+        standing.admitted &= standing.delay == 0 || !standing.admitted || may_wait();
         let (admitted, mut wait) = (standing.admitted, standing.delay);
         if admitted {
             shard.table.admit(rules, slot, cost, now, standing.delay);
         } else {
             wait = standing.rooms.iter().map(|room| room.wait).max().unwrap_or(0);
         }
-        Taken { standing: Some(standing), admitted, wait, key, at: now }
+        Taken { standing: Some(standing), admitted, newer: None, wait, key, at: now }
     }
 
     /// A request that was admitted has ended: what it held is free, and counts if it is to.

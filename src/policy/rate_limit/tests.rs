@@ -179,7 +179,7 @@ fn run_once(seed: u64) {
         let reign = (newest - usize::from(!Arc::ptr_eq(&limit, &current)), newest);
         let facts = client(number);
         let key = limit.settings.key.of(&facts);
-        let taken = limit.store().take(&limit.rules, key, cost, base + Duration::from_nanos(shown));
+        let taken = limit.store().take(&limit.rules, key, cost, base + Duration::from_nanos(shown), &|| true);
         // Counted from the store's own beginning.
         let at = taken.at - store::nanos(base);
         assert!(at >= shown && at <= latest, "seed {seed}");
@@ -428,6 +428,48 @@ fn a_queue_delays_before_it_refuses() {
     drop(said);
     assert_eq!(limit.waiting.load(Relaxed), 0);
     assert!(limit.check(&client(1), now + Duration::from_millis(100)).unwrap().refusal().is_none());
+}
+
+/// Who finds no place to wait in is refused, and has used up nothing.
+#[test]
+fn who_finds_no_place_to_wait_is_not_counted() {
+    let mut rules = rules(10, 1, 1, &[(3, 60)]);
+    if let Some(bucket) = &mut rules.bucket {
+        bucket.queue = SECOND;
+    }
+    let limit = limit(settings(rules));
+    let now = clock::now();
+    assert!(passes(&limit, 1, now));
+    limit.waiting.store(WAITING_MAX, Relaxed);
+    for _ in 0..20 {
+        let said = limit.check(&client(1), now).unwrap();
+        assert!(said.refusal().is_some() && said.delay().is_zero());
+    }
+    limit.waiting.store(0, Relaxed);
+    let said: Vec<_> = (0..2).map(|_| limit.check(&client(1), now).unwrap()).collect();
+    assert_eq!(said.iter().map(|said| said.delay().as_millis()).collect::<Vec<_>>(), [100, 200]);
+    assert_eq!(limit.waiting.load(Relaxed), 2);
+}
+
+/// A request that still runs under the configuration before gives back what the newer one had it hold.
+#[test]
+fn an_older_request_gives_back_what_newer_rules_hold() {
+    let live = Live::default();
+    let make = |generation, counted_at_end, concurrent| {
+        let rules = Rules { generation, concurrent, counted_at_end, ..rules(20, 60, 20, &[]) };
+        RateLimit::new(settings(rules), &live, None, Metrics::new().limit("x"))
+    };
+    let now = clock::now();
+    let before = make(1, false, None);
+    let after = make(2, true, Some(1));
+    assert!(passes(&after, 2, now));
+    for _ in 0..10 {
+        let late = before.check(&client(2), now).unwrap();
+        assert!(late.refusal().is_none());
+        assert!(!passes(&after, 2, now), "one at once");
+    }
+    // Eleven have counted, and nothing is reserved any more.
+    assert_eq!((0..20).filter(|_| passes(&after, 2, now)).count(), 9);
 }
 
 /// Counters go on after a reload, clamped to the new burst, by the name and the kind of key.
