@@ -175,6 +175,9 @@ async fn every_answer_says_who_may_read_it() {
     let public = gw.get("/public").header("Origin", "https://evil.test").await.expect_status(200);
     assert_eq!(public.header("access-control-allow-origin"), Some("*"));
     assert_eq!(public.headers.get_all("vary").iter().count(), 1);
+    // A cache keeps one answer for all: it says the same to who asks without an origin.
+    let plain = gw.get("/public").await.expect_status(200);
+    assert_eq!(plain.header("access-control-allow-origin"), Some("*"));
     let absent = gw.get("/absent").header("Origin", APP).await.expect_problem(404, "route.not_found");
     assert_eq!(absent.header("access-control-allow-origin"), Some(APP));
     // A route that takes them away leaves all of it to its server.

@@ -59,7 +59,7 @@ pub fn announced(method: &Method, headers: &HeaderMap) -> Option<Method> {
 }
 
 impl Cors {
-    /// The fields of any answer to a request with `origin`, if it has one.
+    /// The fields of any answer to a request with `origin`, if it has one. `*` is said to those without, too.
     pub fn answer(&self, origin: Option<&HeaderValue>, mut set: impl FnMut(HeaderName, HeaderValue)) {
         if let Some(allowed) = self.allowed(origin) {
             set(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
@@ -103,7 +103,8 @@ impl Cors {
     /// What an answer allows for `origin`.
     fn allowed(&self, origin: Option<&HeaderValue>) -> Option<HeaderValue> {
         if self.says_anybody() {
-            return origin.map(|_| HeaderValue::from_static("*"));
+            // Also without an `Origin`: caches keep one answer for all, those who ask from a page among them.
+            return Some(HeaderValue::from_static("*"));
         }
         let origin = origin?;
         self.origins.iter().any(|pattern| pattern.matches(origin.as_bytes())).then(|| origin.clone())
@@ -116,3 +117,28 @@ impl Cors {
 }
 
 const PREFLIGHT_VARIES: &str = "Origin, Access-Control-Request-Method, Access-Control-Request-Headers";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::decode::decode_str;
+    use crate::routing::MethodSet;
+
+    fn allowed(config: &str, origin: Option<&'static str>) -> (Option<HeaderValue>, bool) {
+        let mut out = Vec::new();
+        let cors = decode_str::<CorsRaw>(config).0.unwrap();
+        let cors = cors.compile(MethodSet::EMPTY, "cors", &mut Default::default()).unwrap();
+        cors.answer(origin.map(HeaderValue::from_static).as_ref(), |name, value| out.push((name, value)));
+        let found = out.into_iter().find(|(name, _)| *name == ACCESS_CONTROL_ALLOW_ORIGIN);
+        (found.map(|(_, value)| value), cors.varies())
+    }
+
+    /// An answer that is kept for all says the same to all.
+    #[test]
+    fn anybody_is_told_so_with_and_without_an_origin() {
+        for origin in [None, Some("https://a.test")] {
+            assert_eq!(allowed("origins = [\"*\"]", origin), (Some(HeaderValue::from_static("*")), false));
+        }
+        assert_eq!(allowed("origins = [\"https://a.test\"]", None), (None, true));
+    }
+}
