@@ -115,6 +115,14 @@ pub struct Made {
     pub body: Option<Bytes>,
 }
 
+impl Made {
+    /// Bytes of path, headers and body.
+    pub(super) fn bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+        self.target.len() + headers.sum::<usize>() + self.body.as_ref().map_or(0, Bytes::len)
+    }
+}
+
 /// Why a leg cannot be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unmade {

@@ -327,9 +327,12 @@ impl<C: Caller> Work<'_, C> {
         }
         let mut results: Vec<Option<Result<Option<Json>, Failure>>> = Vec::with_capacity(items.len());
         results.resize_with(items.len(), || None);
-        let wanted = self.distinct(leg, items, &mut results);
+        let wanted = match self.distinct(leg, each, items, &mut results) {
+            Ok(wanted) => wanted,
+            Err(failure) => return without(State::Failed(failure)),
+        };
         let calls = wanted.len();
-        if calls > each.calls || !self.take_calls(calls) {
+        if !self.take_calls(calls) {
             return without(State::Failed(Failure::TooManyCalls));
         }
         let mut status = None;
@@ -358,12 +361,18 @@ impl<C: Caller> Work<'_, C> {
 
     /// The calls to be made, each with the places of the elements that it is for. Elements that cannot be asked for have
     /// their result already.
+    ///
+    /// # Errors
+    /// There are more than may be made, or what they send is larger than all answers may be: found before more is built.
     fn distinct(
         &self,
         leg: &Leg,
+        each: &ForEach,
         items: &[Json],
         results: &mut [Option<Result<Option<Json>, Failure>>],
-    ) -> Vec<(Made, Vec<usize>)> {
+    ) -> Result<Vec<(Made, Vec<usize>)>, Failure> {
+        let calls_max = each.calls.min(self.calls_left.load(Relaxed));
+        let mut bytes_left = self.plan.bounds.total_bytes;
         let mut wanted: Vec<(Made, Vec<usize>)> = Vec::new();
         let mut known: HashMap<Made, usize> = HashMap::new();
         // Twice may be meant where a call has an effect.
@@ -376,16 +385,19 @@ impl<C: Caller> Work<'_, C> {
                     continue;
                 }
             };
+            bytes_left = bytes_left.checked_sub(made.bytes()).ok_or(Failure::RequestTooLarge)?;
+            let is_full = wanted.len() >= calls_max;
             let same = known.get(&made).filter(|_| is_once).and_then(|index| wanted.get_mut(*index));
             match same {
                 Some((_, places)) => places.push(place),
+                None if is_full => return Err(Failure::TooManyCalls),
                 None => {
                     known.insert(made.clone(), wanted.len());
                     wanted.push((made, vec![place]));
                 }
             }
         }
-        wanted
+        Ok(wanted)
     }
 
     /// Gives all elements that asked the same their answer; each copy takes its room.
@@ -414,15 +426,20 @@ impl<C: Caller> Work<'_, C> {
         without: impl Fn(State) -> Settled,
     ) -> Settled {
         let mut elements = Elements { calls, missing: Vec::new() };
-        let (mut first, mut only_skipped) = (None, true);
+        let (mut first, mut only_skipped): (Option<Failure>, _) = (None, true);
+        // What has failed says more than what was let go of because of it, and that more than what was not asked.
+        let weight = |failure: &Failure| match failure {
+            Failure::InputMissing { .. } => 0,
+            Failure::Cancelled => 1,
+            _ => 2,
+        };
         let total = results.len();
         let answers = results.into_iter().enumerate().map(|(place, result)| match result {
             Some(Ok(value)) => value.unwrap_or(Json::Null),
             other => {
                 let failure = other.and_then(Result::err).unwrap_or(Failure::Cancelled);
                 let skipped = matches!(failure, Failure::InputMissing { .. });
-                // What has failed says more than what was not asked.
-                if first.is_none() || (only_skipped && !skipped) {
+                if first.as_ref().is_none_or(|first| weight(first) < weight(&failure)) {
                     first = Some(failure);
                 }
                 only_skipped &= skipped;

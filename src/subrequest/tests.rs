@@ -353,6 +353,38 @@ fn elements_are_asked_for_within_their_concurrency_and_bound() {
     assert_eq!(super::tests::run(&bounded, &services).legs[1].state, State::Failed(Failure::TooManyCalls));
 }
 
+/// A list that is too long is found out before requests are built for all of it, and so is what would be too much to send.
+#[test]
+fn no_more_is_built_for_elements_than_may_be_sent() {
+    let items: Vec<String> = (0..200).map(|id| format!("{{\"id\":{id}}}")).collect();
+    let services = Services::new(&[("/list", &format!("{{\"items\":[{}]}}", items.join(",")))]);
+    let with = |calls| {
+        let plan = plan(&format!(
+            "leg_bytes = \"8KiB\"\ntotal_bytes = \"8KiB\"\nmax_calls = 300\n[[legs]]\nname = \"list\"\nupstream = \"x\"\npath = \"/list\"\n[[legs]]\nname = \"part\"\nupstream = \"x\"\nmethod = \"POST\"\nfor_each = \"list.items\"\npath = \"/p\"\nbody = {{ id = \"{{item.id}}\", text = \"{}\" }}\nmax_elements = {calls}\n",
+            "x".repeat(200)
+        ));
+        run(&plan, &services).legs[1].state
+    };
+    // All two hundred would be too large: so many are not built.
+    assert_eq!(with(5), State::Failed(Failure::TooManyCalls));
+    assert_eq!(with(200), State::Failed(Failure::RequestTooLarge));
+    assert_eq!(services.asked(), ["GET /list", "GET /list"]);
+}
+
+/// The element that failed is to blame, not those that were let go of for it.
+#[test]
+fn a_failed_element_is_to_blame_for_those_let_go_of() {
+    let plan = plan(
+        "[[legs]]\nname = \"list\"\nupstream = \"x\"\npath = \"/list\"\n[[legs]]\nname = \"part\"\nupstream = \"x\"\nfor_each = \"list.items\"\npath = \"/p/{item.id}\"\nrequired = true\n",
+    );
+    let mut services = Services::new(&[("/list", r#"{"items":[{"id":1},{"id":2}]}"#), ("/p/2", "409 {}")]);
+    services.hang = vec!["/p/1"];
+    let run = run(&plan, &services);
+    assert_eq!(run.legs[1].state, State::Failed(Failure::Status(409)));
+    let refusal = merge::refusal(&plan, &run).unwrap();
+    assert_eq!((refusal.reason, refusal.status), (Reason::LegRefused, Some(409)));
+}
+
 #[test]
 fn elements_of_elements() {
     let plan = plan(
@@ -482,11 +514,15 @@ fn no_answer_at_all() {
     let required = plan_of("required = true");
     let refused = merge::refusal(&required, &run(&required, &services)).unwrap();
     assert_eq!((refused.reason, refused.leg.unwrap().1), (Reason::InputMissing, "leg.input_missing"));
-    // What stands in is an answer.
+    // What stands in is nobody's answer, unless somebody else has one.
     let covered = plan_of("fallback = { a = 0 }");
+    let refused = merge::refusal(&covered, &run_with(&covered, &services, "a=1", None)).unwrap();
+    assert_eq!(refused.reason, Reason::NoLegAnswered);
+    let beside = plan_of("fallback = { a = 0 }\n[[legs]]\nname = \"b\"\nupstream = \"x\"\npath = \"/b\"\n");
+    let services = Services::new(&[("/b", r#"{"b":1}"#)]);
     assert_eq!(
-        answer(&covered, run_with(&covered, &services, "a=1", None)),
-        (r#"{"a":0}"#.to_owned(), false)
+        answer(&beside, run_with(&beside, &services, "a=1", None)),
+        (r#"{"a":0,"b":1}"#.to_owned(), false)
     );
 }
 
