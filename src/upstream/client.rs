@@ -143,6 +143,8 @@ impl Notes {
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
 /// What is read of an answer that nobody wants, so that its connection can be used again.
 const DRAIN_BYTES_MAX: usize = 64 * 1024;
+/// How long that may take.
+const DRAIN_TIME_MAX: Duration = Duration::from_millis(100);
 /// Interim answers (1xx) heeded before the answer.
 const INTERIM_MAX: usize = 16;
 
@@ -358,7 +360,7 @@ impl<'a> Trial<'a> {
         let body = if status.is_success() {
             self.read(&mut session).await?
         } else {
-            drain(&mut session).await;
+            drain(&mut session, self.ask.deadline).await;
             Bytes::new()
         };
         if session.response_done() {
@@ -496,15 +498,22 @@ async fn read_head(session: &mut HttpSession) -> Result<StatusCode, Broken> {
 }
 
 /// Reads a short body to its end, so that the connection can be used again. A longer one is left, and the connection
-/// with it.
-async fn drain(session: &mut HttpSession) {
-    let mut left = DRAIN_BYTES_MAX;
-    while let Ok(Some(piece)) = session.read_response_body().await {
-        left = left.saturating_sub(piece.len());
-        if left == 0 {
-            return;
+/// with it, and so is one that does not come soon: the status is known, and must not be lost to the deadline meanwhile.
+async fn drain(session: &mut HttpSession, deadline: Option<Instant>) {
+    let all = async {
+        let mut left = DRAIN_BYTES_MAX;
+        while let Ok(Some(piece)) = session.read_response_body().await {
+            left = left.saturating_sub(piece.len());
+            if left == 0 {
+                return;
+            }
         }
-    }
+    };
+    let time = deadline.map_or(DRAIN_TIME_MAX, |deadline| {
+        DRAIN_TIME_MAX.min(deadline.saturating_duration_since(clock::now()) / 2)
+    });
+    // Whatever comes of it.
+    drop(tokio::time::timeout(time, all).await);
 }
 
 fn not_connected(error: &Error) -> Outcome {
