@@ -45,6 +45,7 @@ use phases::{
 use received::Received;
 pub use tunnels::Tunnels;
 
+use crate::base::clock;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::config::snapshot::Current;
@@ -165,6 +166,15 @@ async fn decide_in_time(
         step = Box::pin(decide_asked(asked, received, ctx)).await;
     }
     if let Ok(dispatch::Next::Later(delay)) = step {
+        let route = ctx.route.clone();
+        ctx.set_deadlines(&route);
+        if let Some(deadline) = ctx.deadlines.first_byte {
+            let left = deadline.saturating_duration_since(clock::now());
+            ctx.met.iter_mut().for_each(|met| met.give_up(left));
+            if let Some(problem) = rate_limit::refusal(&ctx.met) {
+                return Err(problem);
+            }
+        }
         // Before a server is picked: none is kept waiting.
         tokio::time::sleep(delay).await;
         ctx.met.iter_mut().for_each(Met::waited);
