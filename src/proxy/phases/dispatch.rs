@@ -1,5 +1,6 @@
 //! What answers: a server (the first attempt is picked here), or the gateway itself.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::config::snapshot::{LoginTarget, Target};
 use crate::files::{self, Site};
 use crate::identity::jwks::KeyWait;
 use crate::identity::login;
+use crate::policy::cors;
 use crate::proxy::{Asked, Context};
 use crate::subrequest::Plan;
 
@@ -86,6 +88,13 @@ pub(in crate::proxy) fn start(asked: Asked<'_>, view: &View<'_>, ctx: &mut Conte
             Ok(Next::Login(target.clone(), Box::new(request)))
         }
         Target::Aggregate(plan) => {
+            if ctx.preflight {
+                // Nobody here answers it, and it must not do what it only asks about.
+                let mut problem = Problem::new(Reason::MethodNotAllowed);
+                let announced = cors::announced(asked.method, asked.headers);
+                problem.allow = announced.map(|method| Cow::Owned(method.as_str().to_owned()));
+                return Err(problem);
+            }
             ctx.set_deadlines(&route);
             Ok(Next::Aggregate(plan.clone()))
         }
