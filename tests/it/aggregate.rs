@@ -338,6 +338,31 @@ async fn an_answer_without_end_is_cut_off_at_its_bound() {
     assert_eq!(problem["leg_code"], "leg.too_large");
 }
 
+/// The status of a leg is known with its head: a body that nobody wants and that never comes does not turn it into a time-out.
+#[tokio::test]
+async fn a_refusal_whose_body_never_comes_is_a_refusal() {
+    let app = RawUpstream::answering("HTTP/1.1 404 Not Found\r\ncontent-length: 5\r\n\r\n").await;
+    let gw = aggregate(&app, &leg("a", "required = true\ntimeout = \"10s\"")).start().await;
+    let began = Instant::now();
+    let problem = gw.get("/x/1").await.expect_problem(404, "aggregate.leg_refused").json();
+    assert_eq!(problem["leg_code"], "leg.status");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
+/// A browser's question beforehand does not do what it asks about.
+#[tokio::test]
+async fn a_preflight_asks_no_leg() {
+    let app = order_services().await;
+    let gw = order_gateway(&app, "").await;
+    let asked = gw.request("OPTIONS", "/api/order-details/7").header("Origin", "https://a.test");
+    let refused = asked
+        .header("Access-Control-Request-Method", "GET")
+        .await
+        .expect_problem(405, "route.method_not_allowed");
+    assert_eq!(refused.header("allow"), Some("GET"));
+    assert_eq!(app.requests(), 0);
+}
+
 #[tokio::test]
 async fn a_client_that_leaves_takes_all_calls_along() {
     let app = upstream().otherwise(Answer::Hang).start().await;

@@ -209,6 +209,20 @@ async fn a_queue_delays_before_it_refuses() {
     assert!(kind.ends_with("#temporary-reduced-capacity"), "{kind}");
 }
 
+/// Who would wait longer than his request may take is refused at once.
+#[tokio::test]
+async fn nobody_waits_for_a_limit_past_his_deadline() {
+    let gw = gateway("[rate_limits.slow]\nkey = \"global\"\nlimits = [\"6/min\"]\nburst = 1\nqueue = \"10s\"\n")
+        .and("[[routes]]\npath = \"/*\"\nrespond = { text = \"ok\" }\nrate_limits = [\"slow\"]\ntimeout = \"2s\"\n")
+        .start()
+        .await;
+    gw.get("/").await.expect_status(200);
+    let began = Instant::now();
+    let refused = gw.get("/").await.expect_problem(429, "limit.exceeded");
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(refused.header("retry-after").is_some());
+}
+
 /// Counters go on over a reload, clamped to what the new one allows.
 #[tokio::test]
 async fn a_reload_keeps_counters() {
