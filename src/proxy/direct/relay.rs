@@ -111,6 +111,8 @@ impl<'r, 's> Relay<'r, 's> {
 
     /// Passes the body on that `framing` promises.
     pub(super) async fn body(&mut self, framing: Framing) -> Result<()> {
+        // How long the client may pause can have changed with the answer's head.
+        self.awaited = None;
         self.body = match framing {
             Framing::None | Framing::Length(0) => return Ok(()),
             Framing::Length(length) => Body::Length(length),
@@ -168,7 +170,14 @@ impl<'r, 's> Relay<'r, 's> {
     }
 
     fn poll_body(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
-        self.poll_request(cx)?;
+        match self.poll_request(cx) {
+            // That it takes no more of the request takes nothing from its answer.
+            Err(error) if *error.esource() == ErrorSource::Upstream => {
+                self.broken = Some(error);
+                self.end_upload();
+            }
+            polled => polled?,
+        }
         loop {
             ready!(self.poll_chunk(cx))?;
             let taken = match &mut self.body {
@@ -177,7 +186,7 @@ impl<'r, 's> Relay<'r, 's> {
                     let most = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
                     let piece = self.input.get(..most).unwrap_or_default();
                     let written = Pin::new(&mut *self.client.stream).poll_write(cx, piece);
-                    let count = ready!(written).map_err(to_client)?;
+                    let count = ready!(waits_for_client(written, self.ctx)).map_err(to_client)?;
                     *left -= count as u64;
                     if *left == 0 {
                         self.body = Body::Ended;
@@ -243,7 +252,7 @@ impl<'r, 's> Relay<'r, 's> {
         while self.chunk_sent < self.chunk.len() {
             let waiting = self.chunk.get(self.chunk_sent..).unwrap_or_default();
             let written = Pin::new(&mut *self.client.stream).poll_write(cx, waiting);
-            self.chunk_sent += ready!(written).map_err(to_client)?;
+            self.chunk_sent += ready!(waits_for_client(written, self.ctx)).map_err(to_client)?;
         }
         self.chunk.clear();
         self.chunk_sent = 0;
@@ -257,13 +266,18 @@ impl<'r, 's> Relay<'r, 's> {
         }
         match self.poll_upload(cx) {
             Poll::Ready(Ok(())) => {
-                self.is_uploaded = true;
-                (self.stalled, self.awaited) = (None, None);
+                self.end_upload();
                 Ok(())
             }
             Poll::Ready(Err(error)) => Err(error),
             Poll::Pending => Ok(()),
         }
+    }
+
+    /// No more of the request is sent.
+    fn end_upload(&mut self) {
+        self.is_uploaded = true;
+        (self.stalled, self.awaited) = (None, None);
     }
 
     fn poll_upload(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
@@ -363,6 +377,16 @@ impl<'r, 's> Relay<'r, 's> {
         }
         self.client.stream.poll_end(cx).map(from_client)
     }
+}
+
+/// `written` to the client. While it takes nothing, the server is not what is waited for.
+fn waits_for_client<T>(written: Poll<T>, ctx: &Context) -> Poll<T> {
+    if written.is_pending()
+        && let Some(exchange) = &ctx.exchange
+    {
+        exchange.server_spoke();
+    }
+    written
 }
 
 fn poll_read<R: AsyncRead + Unpin>(
