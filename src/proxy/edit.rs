@@ -285,7 +285,7 @@ pub fn frame(head: &mut ResponseHeader, framing: AnswerFraming) -> Result<()> {
 pub enum AnswerFraming {
     /// By chunks.
     Chunks,
-    /// It is a 204, which has no body.
+    /// It is interim or a 204, which have no body.
     NoContent,
 }
 

@@ -224,6 +224,8 @@ async fn talk(gateway: &Gateway, relay: &mut Relay<'_, '_>) -> Result<bool> {
             return Err(up(ErrorType::InvalidHTTPHeader, "too many interim answers"));
         }
         edit::interim(&mut answer.head);
+        // No body follows, whatever it says (RFC 9110 section 15.2).
+        edit::frame(&mut answer.head, edit::AnswerFraming::NoContent)?;
         ctx.resume_pace();
         client.write_interim(&answer.head).await?;
     };
