@@ -96,6 +96,8 @@ async fn serve(gateway: &Gateway, stream: &mut EdgeStream, exchange: &Arc<Exchan
         client.closing = true;
     }
     finish::record(&mut ctx, ended.as_ref().err().map(|error| &**error));
+    // What it has taken of limits is not held while the client is waited for.
+    drop(ctx);
     // A broken answer must not end as if it were whole.
     if ended.is_ok() && client.finish().await { Served::Kept } else { Served::Closed }
 }
@@ -123,16 +125,21 @@ async fn forward(gateway: &Gateway, client: &mut Client<'_>, ctx: &mut Context) 
             }
         };
         if !error.retry() {
-            return answer_for(error, client, ctx).await;
+            return answer_for(gateway, error, client, ctx).await;
         }
     }
 }
 
 /// Answers for a request that no server answered; or gives `error` back if it is too late for that.
-async fn answer_for(error: Box<Error>, client: &mut Client<'_>, ctx: &mut Context) -> Result<()> {
+async fn answer_for(
+    gateway: &Gateway,
+    error: Box<Error>,
+    client: &mut Client<'_>,
+    ctx: &mut Context,
+) -> Result<()> {
     let Some(reason) = fail::settle(client.progress(), ctx, &error) else { return Err(error) };
     // Unless the whole request was read, where the client's message stopped is not known.
-    client.closing |= !client.stream.is_message_done();
+    client.closing |= !client.stream.is_message_done() || gateway.is_ending(ctx);
     let sent = match connect::fallback_answer(ctx) {
         Some(fallback) => respond::local(client, ctx, LocalAnswer::Fixed(fallback)).await,
         None => respond::problem(client, ctx, &Problem::new(reason)).await,
