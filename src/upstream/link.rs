@@ -28,6 +28,15 @@ use crate::base::{clock, task};
 #[derive(Debug)]
 pub struct Link(Socket);
 
+/// What came last on a [`Link`] that is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LastAnswer {
+    /// A body was read to its end.
+    WithBody,
+    /// No body belongs to it. A server that sends one all the same sends it behind the head, maybe a moment later.
+    Bodiless,
+}
+
 #[derive(Debug)]
 enum Socket {
     Tcp(TcpStream),
@@ -36,12 +45,13 @@ enum Socket {
 
 impl Attempt {
     /// A connection to the server from before. With `certainly` the kernel is asked, too, whether it is still open: for
-    /// requests that must not be sent twice.
+    /// requests that must not or cannot be sent twice. It is always asked behind [`LastAnswer::Bodiless`].
     pub fn kept_link(&self, certainly: bool) -> Option<Link> {
         let idle = &self.server().state().links;
         loop {
-            let link = idle.take(clock::now())?;
-            if link.is_quiet() && (!certainly || link.is_open()) {
+            let (link, last) = idle.take(clock::now())?;
+            let asks = certainly || last == LastAnswer::Bodiless;
+            if link.is_quiet() && (!asks || link.is_open()) {
                 return Some(link);
             }
         }
@@ -69,12 +79,13 @@ impl Attempt {
         }
     }
 
-    /// Keeps `link`, on which nothing is under way, for later requests; at most `most` are kept in the whole process.
-    pub fn keep_link(&self, link: Link, most: usize) {
+    /// Keeps `link`, on which nothing is under way since its `last` answer, for later requests; at most `most` are kept in
+    /// the whole process.
+    pub fn keep_link(&self, link: Link, last: LastAnswer, most: usize) {
         let state = self.server().state();
         let now = clock::now();
         let Some(until) = now.checked_add(self.timeouts().idle) else { return };
-        if state.links.put(link, until, most) {
+        if state.links.put(link, last, until, most) {
             drop(task::spawn("idle connections", tend(Arc::downgrade(state))));
         }
     }
@@ -172,34 +183,35 @@ struct Kept {
 #[derive(Debug)]
 struct Idle {
     link: Link,
+    last: LastAnswer,
     until: Instant,
     _counted: Counted,
 }
 
 impl Links {
     /// The one used last, if it may still be used at `now`.
-    fn take(&self, now: Instant) -> Option<Link> {
+    fn take(&self, now: Instant) -> Option<(Link, LastAnswer)> {
         loop {
             let idle = self.0.lock().links.pop()?;
             if idle.until > now {
-                return Some(idle.link);
+                return Some((idle.link, idle.last));
             }
         }
     }
 
     /// Keeps `link` unless that were more than `most` in all, but for an older one in its place. Whether somebody has
     /// to look after them from now on.
-    fn put(&self, link: Link, until: Instant, most: usize) -> bool {
+    fn put(&self, link: Link, last: LastAnswer, until: Instant, most: usize) -> bool {
         let mut kept = self.0.lock();
         let older = match Counted::within(most) {
             Some(counted) => {
-                kept.links.push(Idle { link, until, _counted: counted });
+                kept.links.push(Idle { link, last, until, _counted: counted });
                 None
             }
             None if kept.links.is_empty() => return false,
             None => {
                 let Idle { link: older, _counted, .. } = kept.links.remove(0);
-                kept.links.push(Idle { link, until, _counted });
+                kept.links.push(Idle { link, last, until, _counted });
                 Some(older)
             }
         };
@@ -287,8 +299,11 @@ mod tests {
         let (links, now) = (Links::default(), clock::now());
         let (old, mut old_server) = pair();
         let (new, _new_server) = pair();
-        assert!(links.put(old, now + LATER, usize::MAX), "somebody has to look after it");
-        assert!(!links.put(new, now + 2 * LATER, usize::MAX));
+        assert!(
+            links.put(old, LastAnswer::WithBody, now + LATER, usize::MAX),
+            "somebody has to look after it"
+        );
+        assert!(!links.put(new, LastAnswer::WithBody, now + 2 * LATER, usize::MAX));
         assert!(!links.prune(now));
         assert!(links.take(now).is_some());
         old_server.write_all(b"x").await.unwrap();
@@ -309,7 +324,7 @@ mod tests {
         turn(&noisy).await;
         assert!(!noisy.is_quiet());
         let (links, now) = (Links::default(), clock::now());
-        assert!(links.put(closed, now + LATER, usize::MAX));
+        assert!(links.put(closed, LastAnswer::WithBody, now + LATER, usize::MAX));
         assert!(links.prune(now) && links.take(now).is_none());
     }
 
@@ -317,12 +332,12 @@ mod tests {
     async fn no_more_are_kept_than_allowed() {
         let (links, now) = (Links::default(), clock::now());
         let (one, mut first_server) = pair();
-        assert!(!links.put(one, now + LATER, 0) && links.take(now).is_none());
+        assert!(!links.put(one, LastAnswer::WithBody, now + LATER, 0) && links.take(now).is_none());
         assert!(first_server.write_all(b"x").await.is_err(), "closed");
         let (two, mut second_server) = pair();
-        links.put(two, now + LATER, usize::MAX);
+        links.put(two, LastAnswer::WithBody, now + LATER, usize::MAX);
         let (three, _third_server) = pair();
-        links.put(three, now + LATER, 0);
+        links.put(three, LastAnswer::WithBody, now + LATER, 0);
         assert!(second_server.write_all(b"x").await.is_err(), "gave its place to a newer one");
         assert!(links.take(now).is_some() && links.take(now).is_none());
     }

@@ -49,7 +49,7 @@ use tokio::sync::watch;
 pub use self::attempt::{Attempt, AttemptRecord, Outcome};
 pub use self::fallback::Fallback;
 pub use self::introduction::Introduction;
-pub use self::link::Link;
+pub use self::link::{LastAnswer, Link};
 pub use self::live::Live;
 pub use self::peer::Timeouts;
 pub use self::pool::{Balance, HashSource, NoServer, Tried};

@@ -2,6 +2,7 @@
 //! connections it uses again, and what it does with bodies.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 
@@ -355,4 +356,168 @@ async fn idle_connections_are_bounded() {
     gw.get("/").await.expect_status(200);
     let before = app.open_connections();
     eventually("the idle one to be closed", async || (app.open_connections() < before).then_some(())).await;
+}
+
+/// What looks like a request, and is the body of one.
+const SMUGGLED: &str = "GET /evil HTTP/1.1\r\nHost: localhost\r\n\r\n";
+
+/// A service that answers at the head and does not read bodies as such would take one for the next request. Its answer
+/// must not reach the next client.
+#[tokio::test]
+async fn a_body_is_never_somebody_elses_request() {
+    for (expect, at_once) in
+        [("", false), ("Expect: 100-continue\r\n", false), ("Expect: 100-continue\r\n", true)]
+    {
+        let app = RawUpstream::script(|mut peer| async move {
+            peer.head().await;
+            peer.write(OK.as_bytes()).await;
+            if peer.head().await.is_some() && peer.head().await.is_some() {
+                peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil").await;
+            }
+        })
+        .await;
+        let gw = in_front_of(&app, "").start().await;
+        let mut raw = gw.raw().await;
+        let length = SMUGGLED.len();
+        let head = format!("POST / HTTP/1.1\r\nHost: localhost\r\n{expect}Content-Length: {length}\r\n\r\n");
+        if at_once {
+            raw.send(head + SMUGGLED).await;
+            raw.response().await.expect_status(200);
+        } else {
+            raw.send(head).await;
+            raw.response().await.expect_status(200);
+            raw.send(SMUGGLED).await;
+            raw.closed().await;
+        }
+        assert_eq!(gw.get("/next").await.expect_status(200).text(), "ok", "{expect:?} {at_once}");
+        assert_eq!(app.connections(), 2, "{expect:?} {at_once}");
+        if !expect.is_empty() && !at_once {
+            assert!(!app.received_text().contains("/evil"), "nobody asked for it");
+        }
+    }
+}
+
+/// A service that asks for a body and reads it keeps its connection.
+#[tokio::test]
+async fn a_body_that_was_asked_for_leaves_the_connection_as_it_was() {
+    let app = RawUpstream::script(|mut peer| async move {
+        while let Some(head) = peer.head().await {
+            if head.starts_with("POST") {
+                peer.write(b"HTTP/1.1 100 Continue\r\n\r\n").await;
+                peer.body(5).await;
+            }
+            peer.write(OK.as_bytes()).await;
+        }
+    })
+    .await;
+    let gw = in_front_of(&app, "").start().await;
+    let mut raw = gw.raw().await;
+    for length in [5, 5] {
+        raw.send(format!(
+            "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {length}\r\n\r\n"
+        ))
+        .await;
+        raw.response().await.expect_status(100);
+        raw.send("hello").await;
+        raw.response().await.expect_status(200);
+    }
+    raw.get("/").await.expect_status(200);
+    assert_eq!(app.connections(), 1);
+}
+
+/// Events may pause for longer than a body may, whether or not the client has said all.
+#[tokio::test]
+async fn a_stream_goes_on_beside_an_open_body() {
+    let app = RawUpstream::script(|mut peer| async move {
+        peer.head().await;
+        peer.body(4).await;
+        peer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 6\r\n\r\none")
+            .await;
+        tokio::time::sleep(Duration::from_millis(900)).await;
+        peer.write(b"two").await;
+        peer.rest().await;
+    })
+    .await;
+    let gw = in_front_of(&app, "").and("[limits]\nbody_timeout = \"300ms\"\n").start().await;
+    let mut raw = gw.raw().await;
+    raw.send("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\nhalf").await;
+    assert_eq!(raw.response().await.expect_status(200).text(), "onetwo");
+}
+
+/// A service that answers and takes no more of the request is not to blame, and its answer is whole.
+#[tokio::test]
+async fn an_answer_goes_on_when_its_request_does_not() {
+    let app = RawUpstream::script(|mut peer| async move {
+        peer.head().await;
+        peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none").await;
+        tokio::time::sleep(Duration::from_millis(1500)).await;
+        peer.write(b"two").await;
+        peer.rest().await;
+    })
+    .await;
+    let gw = in_front_of(&app, "timeouts = { write = \"300ms\" }")
+        .and("[defaults]\nbody_bytes = \"1GiB\"\n")
+        .start()
+        .await;
+    let body = vec![b'x'; 64 << 20];
+    let mut answer = gw.request("POST", "/").body(body).stream().await.unwrap();
+    let mut seen = Vec::new();
+    while let Some(piece) = answer.next().await {
+        seen.extend_from_slice(&piece);
+        if seen.len() == 6 {
+            break;
+        }
+    }
+    assert_eq!(seen, b"onetwo");
+    assert_eq!(app.connections(), 1);
+}
+
+/// A service that sends a body where none can be: what it is, whenever it comes, is not the next answer.
+#[tokio::test]
+async fn a_body_behind_a_bodiless_answer_is_nobodys() {
+    for (method, head) in [
+        ("HEAD", "HTTP/1.1 200 OK\r\nContent-Length: 40\r\n\r\n"),
+        ("GET", "HTTP/1.1 204 No Content\r\n\r\n"),
+        ("GET", "HTTP/1.1 304 Not Modified\r\n\r\n"),
+    ] {
+        let (told, mut is_sent) = mpsc::channel(8);
+        let app = RawUpstream::script(move |mut peer| {
+            let told = told.clone();
+            async move {
+                peer.head().await;
+                if peer.index > 0 {
+                    return peer.write(OK.as_bytes()).await;
+                }
+                peer.write(head.as_bytes()).await;
+                peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil").await;
+                told.send(()).await.unwrap();
+                peer.rest().await;
+            }
+        })
+        .await;
+        let gw = in_front_of(&app, "").start().await;
+        let _bodiless = gw.request(method, "/").await;
+        within("all of it to be sent", is_sent.recv()).await.unwrap();
+        assert_eq!(gw.get("/").await.expect_status(200).text(), "ok", "{method} {head:?}");
+    }
+}
+
+/// Nothing follows an interim answer, whatever it says of a body.
+#[tokio::test]
+async fn interim_answers_announce_no_body() {
+    let app = RawUpstream::answering(
+        "HTTP/1.1 103 Early Hints\r\nTransfer-Encoding: chunked\r\n\r\n\
+         HTTP/1.1 103 Early Hints\r\nContent-Length: 5\r\nLink: </x>\r\n\r\n"
+            .to_owned()
+            + OK,
+    )
+    .await;
+    let gw = in_front_of(&app, "").start().await;
+    let mut raw = gw.raw().await;
+    raw.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    let seen = String::from_utf8(raw.rest().await).unwrap().to_ascii_lowercase();
+    let (interim, last) = seen.rsplit_once("http/1.1 200 ok").unwrap();
+    assert!(interim.contains("link: </x>"), "{interim}");
+    assert!(!interim.contains("transfer-encoding") && !interim.contains("content-length"), "{interim}");
+    assert!(last.ends_with("\r\n\r\nok"), "{last}");
 }

@@ -65,6 +65,15 @@ impl<'s> Client<'s> {
         }
     }
 
+    /// Whether all of its body is going to be there to be sent again, however much of it is sent.
+    pub(super) fn is_surely_replayable(&self) -> bool {
+        match self.request.body {
+            Framing::None => true,
+            Framing::Length(length) => length <= REPLAY_BYTES_MAX as u64,
+            Framing::Chunked => false,
+        }
+    }
+
     /// Writes the head of the server's final answer. What is written may wait for the first bytes of the body.
     pub(super) async fn write_head(&mut self, head: &ResponseHeader) -> Result<()> {
         let mut out = Vec::with_capacity(HEAD_BYTES_COMMON);

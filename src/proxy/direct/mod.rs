@@ -32,6 +32,7 @@ use crate::base::reason::Reason;
 use crate::ingress::connection::Exchange;
 use crate::ingress::head::Head;
 use crate::ingress::{Direct, EdgeStream, Served};
+use crate::upstream::LastAnswer;
 use crate::upstream::retry::is_idempotent;
 use answer::Framing;
 use client::Client;
@@ -171,7 +172,7 @@ async fn attempt(
     ctx.request_body_bytes = client.upload.taken;
     let is_stream = ctx.is_silence_normal();
     let stream_idle = ctx.snapshot.limits.stream_idle;
-    let certainly = !is_idempotent(&ctx.head.method);
+    let certainly = !is_idempotent(&ctx.head.method) || !client.is_surely_replayable();
     let is_whole = client.stream.is_message_done();
     let Some(call) = ctx.call.as_mut() else { return Err(nothing_picked()) };
     call.body_sent = is_whole;
@@ -195,14 +196,14 @@ async fn attempt(
     let talked = async {
         let head = client.request.write(ctx)?;
         let mut relay = Relay::new(client, ctx, link, head, write);
-        talk(gateway, &mut relay).await.map(|keep_alive| relay.into_idle_link().filter(|_| keep_alive))
+        talk(gateway, &mut relay).await.map(|keep| relay.into_idle_link().zip(keep))
     };
     match talked.await {
         Ok(link) => {
             let most = ctx.snapshot.limits.upstream_idle;
             let attempt = ctx.call.as_ref().and_then(|call| call.attempt.as_ref());
-            if let Some((link, attempt)) = link.zip(attempt) {
-                attempt.keep_link(link, most);
+            if let Some(((link, last), attempt)) = link.zip(attempt) {
+                attempt.keep_link(link, last, most);
             }
             client.flush().await.map_err(|error| Failed::Talking { error, reused })
         }
@@ -215,10 +216,12 @@ fn nothing_picked() -> Failed {
     Failed::Connecting(Error::explain(ErrorType::InternalError, "no attempt was picked"))
 }
 
-/// One exchange. Whether the server keeps the connection.
-async fn talk(gateway: &Gateway, relay: &mut Relay<'_, '_>) -> Result<bool> {
+/// One exchange. If the connection may be used again, what its last answer was.
+async fn talk(gateway: &Gateway, relay: &mut Relay<'_, '_>) -> Result<Option<LastAnswer>> {
     let method = relay.ctx().head.method.clone();
     let mut interim_answers = 0;
+    // The server waits for no word of its own, or has given it.
+    let mut asked_for_body = !relay.ctx().head.marks.expect || relay.is_request_empty();
     let mut answer = loop {
         let mut answer = relay.head(&method).await?;
         let (client, ctx) = relay.sides();
@@ -230,12 +233,19 @@ async fn talk(gateway: &Gateway, relay: &mut Relay<'_, '_>) -> Result<bool> {
         if interim_answers > INTERIM_ANSWERS_MAX {
             return Err(up(ErrorType::InvalidHTTPHeader, "too many interim answers"));
         }
+        asked_for_body |= answer.head.status == StatusCode::CONTINUE;
         edit::interim(&mut answer.head);
         // No body follows, whatever it says (RFC 9110 section 15.2).
         edit::frame(&mut answer.head, edit::AnswerFraming::NoContent)?;
         ctx.resume_pace();
         client.write_interim(&answer.head).await?;
     };
+    // A server that answers before it has all of a request may take what follows for another one, whose answer would
+    // go to whoever comes next; and so may one that never asked for the body that it was to be asked about.
+    let keep = answer.keep_alive && asked_for_body && relay.is_request_sent();
+    if !asked_for_body {
+        relay.withhold();
+    }
     let (client, ctx) = relay.sides();
     let head = &mut answer.head;
     if respond::begins(head, ctx) {
@@ -253,6 +263,12 @@ async fn talk(gateway: &Gateway, relay: &mut Relay<'_, '_>) -> Result<bool> {
     relay.body(answer.body).await?;
     let is_whole = relay.is_request_whole();
     respond::answer_ended(is_whole, relay.ctx());
-    relay.rest().await?;
-    Ok(answer.keep_alive)
+    if asked_for_body {
+        relay.rest().await?;
+    }
+    let last = match answer.body {
+        Framing::None => LastAnswer::Bodiless,
+        _ => LastAnswer::WithBody,
+    };
+    Ok(keep.then_some(last))
 }

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use super::answer::{Answer, Framing, Reader};
 use super::client::{Client, LAST_CHUNK, write_chunk};
 use crate::ingress::chunked::ChunkScanner;
+use crate::ingress::head::Framing as RequestFraming;
 use crate::proxy::context::Context;
 use crate::proxy::phases::{forward, respond};
 use crate::upstream::Link;
@@ -125,6 +126,23 @@ impl<'r, 's> Relay<'r, 's> {
     /// Whether all of the request was received.
     pub(super) fn is_request_whole(&self) -> bool {
         self.client.stream.is_message_done()
+    }
+
+    /// Whether it has no body.
+    pub(super) fn is_request_empty(&self) -> bool {
+        matches!(self.client.request.body, RequestFraming::None | RequestFraming::Length(0))
+    }
+
+    /// Whether all of it was sent.
+    pub(super) fn is_request_sent(&self) -> bool {
+        self.is_uploaded && self.broken.is_none()
+    }
+
+    /// Has the body stay where it is, if none of it was read so far: the server has answered without asking for it.
+    pub(super) fn withhold(&mut self) {
+        if self.client.upload.taken == 0 {
+            self.end_upload();
+        }
     }
 
     /// Sends the rest of a request that was answered before it was complete, for as long as the server takes it.
