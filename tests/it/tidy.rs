@@ -11,8 +11,8 @@ const LAYERS: &[&[&str]] = &[
     &["telemetry", "demo"],
     // Policies and uses of it read its templates; it knows none of them.
     &["routing"],
-    // What identity, limits, services and usage share.
-    &["store", "cluster"],
+    // What identity, limits, services, usage, legs and the log bus share.
+    &["store", "cluster", "broker"],
     &["identity"],
     &["policy", "upstream", "files"],
     // Its calls go through upstreams; the headers it may send are those that rules may set.
