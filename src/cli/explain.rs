@@ -339,7 +339,7 @@ fn target(text: &mut String, route: &Route, values: &Values<'_>) {
         Target::Aggregate(plan) => {
             for leg in &plan.legs {
                 let needed = if leg.required { ", required" } else { "" };
-                line(text, "leg", &format!("{} from {}{needed}", leg.name, leg.upstream.name()));
+                line(text, "leg", &format!("{} from {}{needed}", leg.name, leg.service));
             }
         }
         Target::Nothing => line(text, "answer", "404 route.not_found"),

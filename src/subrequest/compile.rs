@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::config::{AggregateRaw, BodyNode, BodyRaw, LegRaw};
 use super::input::{BodyTemplate, Piece, Reference, RequestTemplate, Root};
 use super::json::{DEPTH_MAX, Json};
-use super::plan::{Bounds, ForEach, Leg, Plan};
+use super::plan::{Bounds, ForEach, Leg, Plan, Service};
 use super::reach;
 use super::read::{Filter, Path, Reading, path as read_path};
 use super::shape::{Formula, Shape};
@@ -197,7 +197,7 @@ impl Compiler<'_> {
     fn leg(self, index: usize, out: &mut Diagnostics) -> Option<Leg> {
         let raw = self.raw.legs.get(index)?;
         let path = format!("{}.legs[{index}]", self.path);
-        let upstream = (self.around.upstream)(&raw.upstream, &format!("{path}.upstream"), out);
+        let service = self.service(raw, &path, out);
         let for_each = raw.for_each.as_ref().map(|text| self.for_each(text, index, raw, &path, out));
         let request = self.request(raw, index, &path, out);
         let reading = reading(raw, &path, out);
@@ -242,7 +242,7 @@ impl Compiler<'_> {
         waits_on.dedup();
         Some(Leg {
             name: raw.name.as_str().into(),
-            upstream: upstream?,
+            service: service?,
             request,
             waits_on: waits_on.into(),
             for_each,
@@ -253,6 +253,11 @@ impl Compiler<'_> {
             timeout: raw.timeout.as_ref().map(|at| at.value),
             metrics: (self.around.metrics)(&raw.name),
         })
+    }
+
+    /// Who is asked.
+    fn service(self, raw: &LegRaw, path: &str, out: &mut Diagnostics) -> Option<Service> {
+        (self.around.upstream)(&raw.upstream, &format!("{path}.upstream"), out).map(Service::Upstream)
     }
 
     fn for_each(
@@ -357,7 +362,7 @@ impl Compiler<'_> {
         }
         Some(RequestTemplate {
             method: raw.method.method(),
-            path: template?,
+            path: Some(template?),
             query: query.into(),
             headers: headers.into(),
             forward: forward.into(),

@@ -24,8 +24,8 @@ const HEADER_BYTES_MAX: usize = 32 * 1024;
 pub struct RequestTemplate {
     /// The method.
     pub method: Method,
-    /// The path.
-    pub path: Template,
+    /// The path; `None` where the service has none.
+    pub path: Option<Template>,
     /// Parameters, their names encoded.
     pub query: Box<[(Box<str>, Template)]>,
     /// Headers.
@@ -107,7 +107,7 @@ pub struct ClientBody {
 pub struct Made {
     /// The method.
     pub method: Method,
-    /// Path and query, ASCII.
+    /// Path and query, ASCII; empty where the service has none.
     pub target: String,
     /// Headers that are its own.
     pub headers: Vec<(HeaderName, HeaderValue)>,
@@ -160,7 +160,8 @@ impl RequestTemplate {
             Some(found.as_text()?.as_bytes().to_vec())
         };
         let values = sight.inputs.values;
-        let mut target = self.path.expand_path_with(values, &others).map_err(|_| Unmade::Missing)?;
+        let path = self.path.as_ref().map(|path| path.expand_path_with(values, &others)).transpose();
+        let mut target = path.map_err(|_| Unmade::Missing)?.unwrap_or_default();
         let mut separator = '?';
         for (name, value) in &self.query {
             let Some(value) = value.expand_value_with(values, &others) else { continue };

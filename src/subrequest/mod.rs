@@ -28,5 +28,5 @@ pub use self::compile::{FindUpstream, Surroundings};
 pub use self::config::AggregateRaw;
 pub use self::input::{ClientBody, Inputs, Made};
 pub use self::outcome::{Failure, Refusal};
-pub use self::plan::{Leg, Plan};
+pub use self::plan::{Leg, Plan, Service};
 pub use self::run::{Answer, Caller, LegCall, Room, run};

@@ -1,5 +1,6 @@
 //! What a route's legs are when it is compiled: a graph without cycles, every name resolved.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,7 +56,7 @@ pub struct Leg {
     /// What others call it.
     pub name: Arc<str>,
     /// Who is asked.
-    pub upstream: Arc<Upstream>,
+    pub service: Service,
     /// What is asked.
     pub request: RequestTemplate,
     /// Whose answers it needs.
@@ -74,6 +75,21 @@ pub struct Leg {
     pub timeout: Option<Duration>,
     /// What is counted of it.
     pub metrics: Arc<LegMetrics>,
+}
+
+/// Who a leg asks.
+#[derive(Debug)]
+pub enum Service {
+    /// The servers of an upstream, over HTTP.
+    Upstream(Arc<Upstream>),
+}
+
+impl fmt::Display for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Upstream(upstream) => f.write_str(upstream.name()),
+        }
+    }
 }
 
 /// A call for each element of an array.

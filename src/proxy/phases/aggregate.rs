@@ -25,11 +25,11 @@ use crate::subrequest::config::Report;
 use crate::subrequest::json::{self, Json};
 use crate::subrequest::run::Run;
 use crate::subrequest::{
-    self, Answer as LegAnswer, Caller, ClientBody, Failure, Inputs, LegCall, Plan, merge, report,
+    self, Answer as LegAnswer, Caller, ClientBody, Failure, Inputs, LegCall, Plan, Service, merge, report,
 };
 use crate::telemetry::trace::TraceContext;
 use crate::upstream::client::{Ask, Missed, Notes};
-use crate::upstream::{Failure as AttemptFailure, Introduction, Outcome};
+use crate::upstream::{Failure as AttemptFailure, Introduction, Outcome, Upstream};
 
 /// Asks the legs and answers, with what came of them or with a problem. Ends early, and all calls with it, when the
 /// client goes away.
@@ -208,9 +208,19 @@ impl Calls<'_> {
 
 impl Caller for Calls<'_> {
     async fn call(&self, call: LegCall<'_>) -> Result<LegAnswer, Failure> {
+        let headers = self.headers(&call);
+        match &call.leg.service {
+            Service::Upstream(upstream) => self.call_upstream(upstream, &call, &headers).await,
+        }
+    }
+}
+
+impl Calls<'_> {
+    /// Everything that a leg's request says beside its body.
+    fn headers(&self, call: &LegCall<'_>) -> HeaderMap {
         let mut headers = self.carried.clone();
         let made = call.made;
-        let own = || made.headers.iter().filter(|(name, _)| self.may_send(&call, name));
+        let own = || made.headers.iter().filter(|(name, _)| self.may_send(call, name));
         for (name, _) in own() {
             headers.remove(name);
         }
@@ -220,12 +230,21 @@ impl Caller for Calls<'_> {
         if made.body.is_some() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        let upstream = &call.leg.upstream;
+        headers
+    }
+
+    async fn call_upstream(
+        &self,
+        upstream: &Upstream,
+        call: &LegCall<'_>,
+        headers: &HeaderMap,
+    ) -> Result<LegAnswer, Failure> {
+        let made = call.made;
         let room = |bytes: usize| call.room.take(bytes);
         let ask = Ask {
             method: &made.method,
             target: &made.target,
-            headers: &headers,
+            headers,
             body: made.body.clone(),
             host: self.host.as_ref(),
             hash_key: upstream.hash_key(self.address, &self.client.headers),
