@@ -1,12 +1,14 @@
 //! What the scenarios are made of: servers to stand behind the gateway, the gateway itself, and clients.
 #![allow(dead_code, unused_imports, reason = "a vocabulary: not every scenario uses every word")]
 
+mod amqp;
 mod answer;
 mod client;
 mod echo;
 mod gateway;
 mod grpc;
 pub mod postgres;
+mod rabbitmq;
 mod raw;
 mod redis;
 mod requests;
@@ -18,11 +20,13 @@ mod selftest;
 
 use std::time::Duration;
 
+pub use amqp::{Amqp, Letter, Letters, Served, Told};
 pub use answer::{Answer, Feed, Fixed, Gate, zeros};
 pub use client::{Ran, RawClient, RawResponse, curl, run};
 pub use echo::Echoed;
 pub use gateway::{Addressed, Gateway, GatewayBuilder, command, gateway, in_front_of};
 pub use grpc::{frame, messages};
+pub use rabbitmq::RabbitMq;
 pub use raw::{DeadPort, RawUpstream, Unreachable};
 pub use redis::Redis;
 pub use requests::{Client, Connection, RequestBuilder, Response, Streaming};

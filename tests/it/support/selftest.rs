@@ -195,3 +195,76 @@ async fn answers_in_sequence_and_made_from_the_request() {
     let out = curl(&[&format!("http://{}/made", server.address())]).await;
     assert_eq!((out.status, out.stdout.as_str()), (0, "GET"));
 }
+
+#[tokio::test]
+async fn brokers_answer_are_heard_and_come_back_with_what_is_durable() {
+    let mut broker = RabbitMq::start().await;
+    let amqp = Amqp::connect(&broker.url()).await;
+    let service = Amqp::connect(&broker.url()).await;
+    let twice = |letter: &Letter| {
+        vec![
+            Told::json(&json!({ "asked": letter.text() })).header("x-turn", "1"),
+            Told::bytes("2").correlation("other"),
+        ]
+    };
+    let _served = service.serve("rpc", twice).await;
+    amqp.queue("answers").await;
+    let mut answers = amqp.take("answers").await;
+    let question =
+        || lapin::BasicProperties::default().with_reply_to("answers".into()).with_correlation_id("1".into());
+    amqp.publish("", "rpc", b"hello", question()).await;
+    let first = answers.next().await;
+    assert_eq!((first.json(), first.correlation()), (json!({ "asked": "hello" }), Some("1")));
+    assert_eq!(
+        (first.content_type(), first.header("x-turn").as_deref()),
+        (Some("application/json"), Some("1"))
+    );
+    let second = answers.next().await;
+    assert_eq!(
+        (second.text().as_str(), second.correlation(), second.content_type()),
+        ("2", Some("other"), None)
+    );
+
+    amqp.exchange("news").await;
+    let mut heard = amqp.listen("news", "city.*").await;
+    amqp.publish("news", "country.x", b"no", Default::default()).await;
+    amqp.publish("news", "city.y", b"yes", Default::default()).await;
+    let letter = heard.next().await;
+    assert_eq!((letter.routing_key.as_str(), letter.text().as_str()), ("city.y", "yes"));
+
+    amqp.queue("kept").await;
+    let persistent = lapin::BasicProperties::default().with_delivery_mode(2);
+    amqp.publish("", "kept", b"still here", persistent).await;
+    let (port, url) = (broker.address(), broker.url());
+    broker.kill();
+    assert!(heard.try_next().await.is_none(), "the connection broke");
+    assert!(tokio::net::TcpStream::connect(port).await.is_err());
+    broker.again().await;
+    let amqp = Amqp::connect(&url).await;
+    assert_eq!(amqp.take("kept").await.next().await.text(), "still here");
+}
+
+#[tokio::test]
+async fn brokers_of_tests_stand_beside_each_other_and_leave_nothing_behind() {
+    let mut one = RabbitMq::start().await;
+    let other = RabbitMq::start().await;
+    for broker in [&one, &other] {
+        Amqp::connect(&broker.url()).await.queue("q").await;
+    }
+    assert!(one.ctl(&["list_queues", "-q"]).contains('q'), "rabbitmqctl reaches it");
+    one.freeze();
+    let url = one.url();
+    let connect = lapin::Connection::connect(&url, lapin::ConnectionProperties::default());
+    assert!(tokio::time::timeout(Duration::from_millis(300), connect).await.is_err(), "it answers nothing");
+    one.thaw();
+    let amqp = Amqp::connect(&one.url()).await;
+    let mut letters = amqp.listen("amq.topic", "#").await;
+    one.stop();
+    assert!(within("the farewell", letters.try_next()).await.is_none());
+    let homes = [one.home(), other.home()];
+    drop((one, other));
+    for home in homes {
+        assert!(!home.exists());
+        assert!(rabbitmq::running_in(&home).is_empty(), "nobody runs in {home:?}");
+    }
+}
