@@ -8,6 +8,7 @@
 //! says.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -24,7 +25,7 @@ use crate::base::reason::Reason;
 use crate::base::secret::Secret;
 use crate::cluster::revocations::{Channel, Revocation};
 use crate::store::changes::Changes;
-use crate::store::{ConsumerRow, KeyRow, Revoked};
+use crate::store::{ConsumerRow, KEPT_OF_ALL, KeyRow, Revoked};
 
 /// Longest leeway of a provider.
 pub const LEEWAY_MAX: Duration = Duration::from_secs(KEPT_AFTER_END.unsigned_abs());
@@ -42,6 +43,10 @@ pub struct Directory {
     index: ArcSwap<Index>,
     tokens: RevokedSet,
     subjects: RevokedSet,
+    /// Keys of stores by their visible beginning, with the end that other instances or the store told of: see [`ends`].
+    keys: RevokedSet,
+    /// Consumers of stores, with the moment up to which they are no more.
+    consumers: RevokedSet,
     known: Mutex<Known>,
     generation: watch::Sender<u64>,
     /// Tells other instances what was revoked.
@@ -72,7 +77,8 @@ struct Known {
     configured: Arc<Configured>,
     /// Whether there is a store that was never read.
     awaits_store: bool,
-    consumers: HashMap<String, Arc<Consumer>>,
+    /// Each with the moment since which it is there.
+    consumers: HashMap<String, (Arc<Consumer>, i64)>,
     subjects: HashMap<(String, String), String>,
     keys: HashMap<String, Arc<StoredKey>>,
 }
@@ -85,6 +91,13 @@ struct StoredKey {
     expires_at: Option<i64>,
     revoked_at: Option<i64>,
     used: Arc<Use>,
+}
+
+impl StoredKey {
+    /// When it ends, or ended.
+    fn end(&self) -> i64 {
+        self.expires_at.into_iter().chain(self.revoked_at).min().unwrap_or(i64::MAX)
+    }
 }
 
 /// When a key was last used, and what of that the store knows.
@@ -132,12 +145,48 @@ pub struct Facts {
     pub clashes: Vec<Arc<str>>,
 }
 
+/// What revoked a token; shown, it completes "the token was revoked …".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RevokedBy {
+    /// That it is the one with this `jti`.
+    Id(Box<str>),
+    /// That it is one of its subject's, issued no later than a moment.
+    Subject {
+        /// Whose.
+        subject: Box<str>,
+        /// The moment, in Unix seconds.
+        before: i64,
+        /// When it was issued, if it says so.
+        issued_at: Option<i64>,
+    },
+}
+
+impl fmt::Display for RevokedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "by its id (jti {id})"),
+            Self::Subject { subject, issued_at: Some(issued_at), before } => {
+                let earlier = before - issued_at;
+                write!(
+                    f,
+                    "with all of {subject} that were issued up to {before}: iat is {earlier} s before that"
+                )
+            }
+            Self::Subject { subject, issued_at: None, before } => {
+                write!(f, "with all of {subject} that were issued up to {before}, as it has no iat")
+            }
+        }
+    }
+}
+
 impl Default for Directory {
     fn default() -> Self {
         Self {
             index: ArcSwap::default(),
             tokens: RevokedSet::default(),
             subjects: RevokedSet::default(),
+            keys: RevokedSet::default(),
+            consumers: RevokedSet::default(),
             known: Mutex::default(),
             generation: watch::Sender::new(0),
             channel: OnceLock::new(),
@@ -166,6 +215,11 @@ impl Directory {
         if let Some(at) = entry.revoked_at {
             return Err(invalid(format!("the API key {} was revoked {} s ago", entry.id, unix_now - at)));
         }
+        if let Some(end) = self.told_end(entry).filter(|end| *end <= unix_now) {
+            let detail =
+                format!("the API key {} was ended {} s ago, another instance says", entry.id, unix_now - end);
+            return Err(invalid(detail));
+        }
         let Some(key) = &entry.key else {
             return Err(invalid(format!("the consumer of the API key {} is not there", entry.id)));
         };
@@ -185,9 +239,18 @@ impl Directory {
     pub fn end_of(&self, key: &ApiKey) -> Option<i64> {
         let index = self.index.load();
         let entries = index.keys.values().filter(|entry| entry.id == key.id && entry.revoked_at.is_none());
-        let known = entries.filter_map(|entry| entry.key.as_ref());
-        let known = known.filter(|known| known.consumer.name == key.consumer.name);
-        known.map(|known| known.expires_at.unwrap_or(i64::MAX)).max()
+        let ends = entries.filter_map(|entry| {
+            let known = entry.key.as_ref().filter(|known| known.consumer.name == key.consumer.name)?;
+            let told = self.told_end(entry).unwrap_or(i64::MAX);
+            Some(known.expires_at.unwrap_or(i64::MAX).min(told))
+        });
+        ends.max()
+    }
+
+    /// When the key of `entry` ends, if that was told: the store may not have been read since. Of the configuration's
+    /// nobody tells.
+    fn told_end(&self, entry: &Entry) -> Option<i64> {
+        entry.used.as_ref().and_then(|_| self.keys.before("", &entry.id)).map(ends)
     }
 
     /// The consumer called `name`.
@@ -203,16 +266,29 @@ impl Directory {
     /// Whether `token` was revoked: by its `jti`, or with all of its subject that were issued no later. One that does not
     /// say when it was issued counts as issued before.
     pub fn is_revoked(&self, token: &Token) -> bool {
+        self.revocation_of(token).is_some()
+    }
+
+    /// By what `token` was revoked, if it was: see [`Directory::is_revoked`].
+    pub fn revocation_of(&self, token: &Token) -> Option<RevokedBy> {
         if let Some(id) = &token.id
             && self.tokens.before(&token.provider, id).is_some()
         {
-            return true;
+            return Some(RevokedBy::Id(id.clone()));
         }
-        token
-            .subject
-            .as_ref()
-            .and_then(|subject| self.subjects.before(&token.provider, subject))
-            .is_some_and(|before| token.issued_at.is_none_or(|issued| issued <= before))
+        let subject = token.subject.as_deref()?;
+        let before = self.subject_revoked_before(&token.provider, subject)?;
+        let issued_at = token.issued_at;
+        issued_at.is_none_or(|issued| issued <= before).then(|| RevokedBy::Subject {
+            subject: subject.into(),
+            before,
+            issued_at,
+        })
+    }
+
+    /// Up to which moment the tokens of `subject` were revoked, if they were.
+    pub fn subject_revoked_before(&self, provider: &str, subject: &str) -> Option<i64> {
+        self.subjects.before(provider, subject)
     }
 
     /// Revokes in this process, at once, and tells other instances over `[cluster]`;
@@ -239,8 +315,11 @@ impl Directory {
 
     /// Another instance has revoked something.
     pub fn hear(&self, revocation: &Revocation) {
-        if self.add(revocation) {
-            self.changed();
+        match (self.add(revocation), revocation) {
+            (false, _) => {}
+            // What requests ask does not look for it each time.
+            (true, Revocation::Consumer { .. }) => self.publish(&self.known.lock()),
+            (true, _) => self.changed(),
         }
     }
 
@@ -252,14 +331,17 @@ impl Directory {
 
     /// Whether that was not known before.
     fn add(&self, revocation: &Revocation) -> bool {
+        let nobodys = String::new();
         let (set, provider, name, before) = match revocation {
             Revocation::Token { provider, id, .. } => (&self.tokens, provider, id, i64::MAX),
             Revocation::Subject { provider, subject, issued_before, .. } => {
                 (&self.subjects, provider, subject, *issued_before)
             }
+            Revocation::Key { id, ends_at, .. } => (&self.keys, &nobodys, id, ends(*ends_at)),
+            Revocation::Consumer { name, removed_at, .. } => (&self.consumers, &nobodys, name, *removed_at),
         };
         // As far as the set can tell moments apart.
-        let is_new = set.before(provider, name).is_none_or(|known| known < before.min(u32::MAX.into()));
+        let is_new = set.before(provider, name).is_none_or(|known| known < before.clamp(0, u32::MAX.into()));
         set.add(provider, name, before, revocation.until().saturating_add(KEPT_AFTER_END));
         is_new
     }
@@ -317,8 +399,16 @@ impl Directory {
                 self.tell(revocation);
             }
         }
+        let kept_until = unix_now.saturating_add(i64::try_from(KEPT_OF_ALL.as_secs()).unwrap_or(i64::MAX));
         let mut known = self.known.lock();
-        changes.consumers.into_iter().for_each(|row| known.consumer(row));
+        let mut ended = Vec::new();
+        for row in changes.consumers {
+            if row.removed {
+                let (name, removed_at) = (row.name.clone(), row.since);
+                ended.push(Revocation::Consumer { name, removed_at, until: kept_until });
+            }
+            known.consumer(row);
+        }
         for row in changes.subjects {
             let name = (row.provider, row.subject);
             match row.consumer {
@@ -326,7 +416,24 @@ impl Directory {
                 None => known.subjects.remove(&name),
             };
         }
-        changes.keys.into_iter().for_each(|row| known.key(row));
+        for row in changes.keys {
+            let id = row.id.clone();
+            let before = known.keys.get(&id).cloned();
+            known.key(row);
+            let Some(now) = known.keys.get(&id) else { continue };
+            let (was, is) = (before.as_ref().map_or(i64::MAX, |before| before.end()), now.end());
+            // A new key that ends some day has not had its end brought forward.
+            if is < was && (before.is_some() || now.revoked_at.is_some()) {
+                let until = before.as_ref().and_then(|before| before.expires_at).unwrap_or(kept_until);
+                ended.push(Revocation::Key { id, ends_at: is, until });
+            }
+        }
+        // Those who cannot reach the store hear of it as well. What was there when it was first read says it for itself.
+        for revocation in ended.into_iter().filter(|_| !is_first) {
+            if self.add(&revocation) {
+                self.tell(revocation);
+            }
+        }
         if is_all {
             known.awaits_store = false;
             self.publish(&known);
@@ -345,6 +452,8 @@ impl Directory {
     pub(super) fn forget(&self, unix_now: i64) {
         self.tokens.forget(unix_now);
         self.subjects.forget(unix_now);
+        self.keys.forget(unix_now);
+        self.consumers.forget(unix_now);
     }
 
     /// The keys of the store that were used since this was last asked, each with when.
@@ -374,13 +483,16 @@ impl Directory {
             keys: index.keys.len(),
             revoked_tokens: self.tokens.len(),
             revoked_subjects: self.subjects.len(),
-            revoked_bytes: self.tokens.bytes() + self.subjects.bytes(),
+            revoked_bytes: [&self.tokens, &self.subjects, &self.keys, &self.consumers]
+                .map(RevokedSet::bytes)
+                .iter()
+                .sum(),
             clashes: index.clashes.clone(),
         }
     }
 
     fn publish(&self, known: &Known) {
-        self.index.store(Arc::new(known.index()));
+        self.index.store(Arc::new(known.index(&self.consumers)));
         self.changed();
     }
 
@@ -400,7 +512,7 @@ impl Known {
             groups: row.groups.into_iter().map(String::into_boxed_str).collect(),
             plan: row.plan.map(String::into_boxed_str),
         };
-        self.consumers.insert(row.name, Arc::new(consumer));
+        self.consumers.insert(row.name, (Arc::new(consumer), row.since));
     }
 
     fn key(&mut self, row: KeyRow) {
@@ -421,9 +533,14 @@ impl Known {
         self.keys.insert(row.id, Arc::new(key));
     }
 
-    fn index(&self) -> Index {
+    /// Without consumers that are `gone`, whether or not the store was read since.
+    fn index(&self, gone: &RevokedSet) -> Index {
         let mut index = Index { awaits_store: self.awaits_store, ..Index::default() };
-        index.consumers = self.consumers.values().map(|one| (one.name.clone(), one.clone())).collect();
+        let there = self.consumers.values().filter(|(one, since)| {
+            let gone = if gone.is_empty() { None } else { gone.before("", &one.name) };
+            gone.is_none_or(|removed_at| removed_at < *since)
+        });
+        index.consumers = there.map(|(one, _)| (one.name.clone(), one.clone())).collect();
         for one in &self.configured.consumers {
             if index.consumers.insert(one.consumer.name.clone(), one.consumer.clone()).is_some() {
                 index.clashes.push(one.consumer.name.clone());
@@ -474,6 +591,11 @@ impl Index {
             }
         }
     }
+}
+
+/// The end of a key as a set holds it, and back: of two, a set keeps the later, and of a key the earlier end counts.
+fn ends(at: i64) -> i64 {
+    i64::from(u32::MAX) - at.clamp(0, i64::from(u32::MAX))
 }
 
 /// What is kept of an API key.

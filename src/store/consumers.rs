@@ -13,6 +13,8 @@ pub struct ConsumerRow {
     pub plan: Option<String>,
     /// Whether it is no more.
     pub removed: bool,
+    /// Since when it is there, in Unix seconds; of one that is no more, since when it is not.
+    pub since: i64,
     /// The number of the change.
     pub changed: i64,
 }
@@ -30,11 +32,11 @@ pub struct SubjectRow {
     pub changed: i64,
 }
 
-type Row = (String, String, Option<String>, bool, i64);
+type Row = (String, String, Option<String>, bool, i64, i64);
 type SubjectTuple = (String, String, Option<String>, i64);
 
-fn consumer((name, groups, plan, removed, changed): Row) -> ConsumerRow {
-    ConsumerRow { name, groups: names_from_text(&groups), plan, removed, changed }
+fn consumer((name, groups, plan, removed, since, changed): Row) -> ConsumerRow {
+    ConsumerRow { name, groups: names_from_text(&groups), plan, removed, since, changed }
 }
 
 fn subject((provider, subject, consumer, changed): SubjectTuple) -> SubjectRow {
@@ -44,7 +46,7 @@ fn subject((provider, subject, consumer, changed): SubjectTuple) -> SubjectRow {
 impl Store {
     /// The consumer called `name`, unless it was removed.
     pub async fn consumer(&self, name: &str) -> Result<Option<ConsumerRow>, StoreError> {
-        const SQL: &str = "SELECT name, group_names, plan_name, removed, changed FROM edgeward_consumers \
+        const SQL: &str = "SELECT name, group_names, plan_name, removed, created_at, changed FROM edgeward_consumers \
             WHERE name = $1 AND NOT removed";
         self.call(async {
             let row: Option<Row> =
@@ -56,7 +58,7 @@ impl Store {
 
     /// At most `limit` consumers by name, those after `after`.
     pub async fn consumers(&self, after: &str, limit: u32) -> Result<Vec<ConsumerRow>, StoreError> {
-        const SQL: &str = "SELECT name, group_names, plan_name, removed, changed FROM edgeward_consumers \
+        const SQL: &str = "SELECT name, group_names, plan_name, removed, created_at, changed FROM edgeward_consumers \
             WHERE name > $1 AND NOT removed ORDER BY name LIMIT $2";
         self.call(async {
             let rows: Vec<Row> = on!(self, pool =>
@@ -89,11 +91,14 @@ impl Store {
         plan: Option<&str>,
         now: i64,
     ) -> Result<(), StoreError> {
-        // One that was removed leaves its name behind, which may be given again.
+        // One that was removed leaves its name behind, which may be given again: to one that is younger than that, also
+        // within the second.
         const SQL: &str = "INSERT INTO edgeward_consumers \
             (name, group_names, plan_name, removed, created_at, changed) VALUES ($1, $2, $3, FALSE, $4, $5) \
             ON CONFLICT (name) DO UPDATE SET group_names = excluded.group_names, \
-            plan_name = excluded.plan_name, removed = FALSE, created_at = excluded.created_at, \
+            plan_name = excluded.plan_name, removed = FALSE, created_at = CASE WHEN \
+                excluded.created_at > edgeward_consumers.created_at \
+                THEN excluded.created_at ELSE edgeward_consumers.created_at + 1 END, \
             changed = excluded.changed WHERE edgeward_consumers.removed";
         let groups = names_to_text(groups);
         self.call(async {
@@ -151,8 +156,9 @@ impl Store {
     /// `now`, the last of which expires at `kept_until`. Keys and subjects also where the consumer itself stands in the
     /// configuration. False if there was nothing of the name.
     pub async fn remove_consumer(&self, name: &str, now: i64, kept_until: i64) -> Result<bool, StoreError> {
-        const REMOVE: &str =
-            "UPDATE edgeward_consumers SET removed = TRUE, changed = $2 WHERE name = $1 AND NOT removed";
+        // From then on the column says since when it is not there.
+        const REMOVE: &str = "UPDATE edgeward_consumers SET removed = TRUE, changed = $2, created_at = CASE WHEN \
+            created_at > $3 THEN created_at ELSE $3 END WHERE name = $1 AND NOT removed";
         // However many there are, each gets a number of its own.
         const KEYS: &str = "UPDATE edgeward_api_keys SET revoked_at = $2, changed = $3 + numbered.place FROM \
             (SELECT id AS key_id, ROW_NUMBER() OVER (ORDER BY id) AS place FROM edgeward_api_keys \
@@ -173,7 +179,7 @@ impl Store {
         self.call(async {
             Ok(change!(self, tx => {
                 let number = next!(tx);
-                let removed = sqlx::query(REMOVE).bind(name).bind(number).execute(&mut *tx).await?;
+                let removed = sqlx::query(REMOVE).bind(name).bind(number).bind(now).execute(&mut *tx).await?;
                 let keys =
                     sqlx::query(KEYS).bind(name).bind(now).bind(number).execute(&mut *tx).await?.rows_affected();
                 sqlx::query(REVOKE_ALL)
@@ -258,7 +264,7 @@ impl Store {
         since: i64,
         upto: i64,
     ) -> Result<Vec<ConsumerRow>, StoreError> {
-        const SQL: &str = "SELECT name, group_names, plan_name, removed, changed FROM edgeward_consumers \
+        const SQL: &str = "SELECT name, group_names, plan_name, removed, created_at, changed FROM edgeward_consumers \
             WHERE changed > $1 AND changed <= $2 ORDER BY changed LIMIT 5000";
         self.call_apart(async {
             let rows: Vec<Row> =

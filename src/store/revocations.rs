@@ -66,6 +66,25 @@ impl Store {
         self.revoke("subject", subject, provider, issued_before, until).await
     }
 
+    /// Up to which moment the tokens of `subject` of `provider` were revoked, if they were: those that were issued in that
+    /// second included.
+    pub async fn subject_revoked_before(
+        &self,
+        provider: &str,
+        subject: &str,
+    ) -> Result<Option<i64>, StoreError> {
+        const SQL: &str = "SELECT MAX(issued_before) FROM edgeward_revocations \
+            WHERE kind = 'subject' AND provider IN ('', $1) AND value = $2";
+        self.call(async {
+            Ok(on!(self, pool => sqlx::query_scalar::<_, Option<i64>>(SQL)
+                .bind(provider)
+                .bind(subject)
+                .fetch_one(pool)
+                .await?))
+        })
+        .await
+    }
+
     async fn revoke(
         &self,
         kind: &str,

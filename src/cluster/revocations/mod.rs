@@ -1,4 +1,4 @@
-//! Revocations, told to all instances at once and kept until the tokens have expired.
+//! Revocations of tokens, keys and consumers, told to all instances at once and kept for as long as they matter.
 //!
 //! Redis holds them twice: in a **stream**, which every instance follows and which is cut to a length, and in a **set** of
 //! all that still matter. An instance reads the set when it starts and follows the stream from where it was then. When it
@@ -44,7 +44,7 @@ const SEND_PAUSE: Duration = Duration::from_millis(100);
 /// Longest text of a revocation that is read.
 const TEXT_BYTES_MAX: usize = 16 << 10;
 
-/// Tokens that no longer hold although they have not expired.
+/// What no longer holds although it has not expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Revocation {
     /// One token, by its `jti`.
@@ -67,23 +67,48 @@ pub enum Revocation {
         /// When the last of them expires, in Unix seconds.
         until: i64,
     },
+    /// An API key of a store, from a moment on, which may be to come: one that was replaced holds a while yet.
+    Key {
+        /// Its visible beginning.
+        id: String,
+        /// The moment, in Unix seconds.
+        ends_at: i64,
+        /// When it would have ended by itself, in Unix seconds.
+        until: i64,
+    },
+    /// A consumer of a store, as it was up to a moment. One that is added under its name later is another.
+    Consumer {
+        /// Its name.
+        name: String,
+        /// The moment, in Unix seconds.
+        removed_at: i64,
+        /// How long that is kept, in Unix seconds.
+        until: i64,
+    },
 }
 
 impl Revocation {
     /// When it ceases to matter, in Unix seconds.
     pub fn until(&self) -> i64 {
         match self {
-            Self::Token { until, .. } | Self::Subject { until, .. } => *until,
+            Self::Token { until, .. }
+            | Self::Subject { until, .. }
+            | Self::Key { until, .. }
+            | Self::Consumer { until, .. } => *until,
         }
     }
 
-    /// What it says beside its end: the same text for the same tokens.
+    /// What it says beside its end: the same text for the same thing.
     fn text(&self) -> String {
         match self {
             Self::Token { provider, id, .. } => json!({ "token": id, "provider": provider }).to_string(),
             Self::Subject { provider, subject, issued_before, .. } => {
                 json!({ "subject": subject, "provider": provider, "issued_before": issued_before })
                     .to_string()
+            }
+            Self::Key { id, ends_at, .. } => json!({ "key": id, "ends_at": ends_at }).to_string(),
+            Self::Consumer { name, removed_at, .. } => {
+                json!({ "consumer": name, "removed_at": removed_at }).to_string()
             }
         }
     }
@@ -95,12 +120,16 @@ impl Revocation {
         }
         let value: Value = serde_json::from_slice(text).ok()?;
         let word = |name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
-        let provider = word("provider")?;
-        match (word("token"), word("subject")) {
-            (Some(id), None) => Some(Self::Token { provider, id, until }),
-            (None, Some(subject)) => {
-                let issued_before = value.get("issued_before").and_then(Value::as_i64)?;
+        let moment = |name: &str| value.get(name).and_then(Value::as_i64);
+        match (word("token"), word("subject"), word("key"), word("consumer")) {
+            (Some(id), None, None, None) => Some(Self::Token { provider: word("provider")?, id, until }),
+            (None, Some(subject), None, None) => {
+                let (provider, issued_before) = (word("provider")?, moment("issued_before")?);
                 Some(Self::Subject { provider, subject, issued_before, until })
+            }
+            (None, None, Some(id), None) => Some(Self::Key { id, ends_at: moment("ends_at")?, until }),
+            (None, None, None, Some(name)) => {
+                Some(Self::Consumer { name, removed_at: moment("removed_at")?, until })
             }
             _ => None,
         }

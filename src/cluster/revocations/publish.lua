@@ -1,4 +1,4 @@
--- Tells all instances of revocations, and keeps them until their tokens have expired.
+-- Tells all instances of revocations, and keeps them for as long as they matter.
 --
 -- KEYS: the stream that instances follow, the sorted set of all that still matter (scored by when they cease to). ARGV: how
 -- long the stream may be, seconds for which a revocation is kept beyond its end, then for each revocation its text and end.

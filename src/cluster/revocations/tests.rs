@@ -59,7 +59,10 @@ fn subject(name: &str) -> Revocation {
 
 #[test]
 fn texts_are_read_again() {
-    for revocation in [token("a"), token("\u{1f511} \" \\"), subject("alice"), subject("")] {
+    let key = Revocation::Key { id: "ew_a".to_owned(), ends_at: 1_800_000_000, until: 4_000_000_000 };
+    let (name, until) = ("a \"b\"".to_owned(), 4_000_000_000);
+    let consumer = Revocation::Consumer { name, removed_at: 1_800_000_000, until };
+    for revocation in [token("a"), token("\u{1f511} \" \\"), subject("alice"), subject(""), key, consumer] {
         let until = revocation.until();
         assert_eq!(Revocation::read(revocation.text().as_bytes(), until), Some(revocation));
     }
@@ -73,6 +76,11 @@ fn texts_are_read_again() {
         r#"{"token":"a","subject":"b","provider":""}"#,
         r#"{"subject":"b","provider":"","issued_before":"x"}"#,
         r#"{"subject":"b","provider":""}"#,
+        r#"{"key":"a"}"#,
+        r#"{"key":"a","ends_at":"1"}"#,
+        r#"{"key":"a","ends_at":1,"consumer":"b","removed_at":1}"#,
+        r#"{"consumer":"b"}"#,
+        r#"{"consumer":1,"removed_at":1}"#,
     ] {
         assert_eq!(Revocation::read(wrong.as_bytes(), 1), None, "{wrong}");
     }
@@ -167,7 +175,7 @@ fn what_the_stream_no_longer_has_is_in_the_set() {
             let heard = instance.heard.lock();
             let ids = heard.iter().map(|one| match one {
                 Revocation::Token { id, .. } => id.clone(),
-                Revocation::Subject { .. } => unreachable!(),
+                _ => unreachable!(),
             });
             ids.collect::<BTreeSet<_>>().len()
         };

@@ -250,3 +250,76 @@ fn instances_hear_of_each_others_revocations() {
         assert_eq!(server.ask::<usize>(&["XLEN", "test:revocations"]), 3);
     });
 }
+
+/// Keys and consumers that end in the store of one instance end at others, whose stores know nothing of that.
+#[test]
+fn keys_and_consumers_end_at_other_instances() {
+    let server = Server::start();
+    run(async {
+        let now = clock::unix_now();
+        let mut instances = Vec::new();
+        for _ in 0..2 {
+            let (scene, cluster) = (scene(), cluster(server.settings()));
+            for consumer in ["partner", "other"] {
+                scene.store.add_consumer(consumer, &[], None, now).await.unwrap();
+            }
+            for (id, consumer) in
+                [("ew_a", "partner"), ("ew_b", "partner"), ("ew_c", "other"), ("ew_d", "other")]
+            {
+                let hash = hash_key(&format!("{id}_key"));
+                let new = NewKey { id, consumer, hash: &hash, expires_at: None };
+                scene.store.add_key(&new, now).await.unwrap();
+            }
+            scene.follower.catch_up().await.unwrap();
+            scene.directory.share(cluster.revocations().clone());
+            let hearing = scene.directory.clone();
+            cluster.start(Arc::new(move |revocation| hearing.hear(revocation)));
+            eventually("it hears", || cluster.revocations().is_heard()).await;
+            instances.push((scene, cluster));
+        }
+        let [(one, _), (two, _)] = instances.as_slice() else { unreachable!() };
+        let mut changes = two.directory.subscribe();
+        let (held, going) =
+            (two.directory.key("ew_b_key", now).unwrap(), two.directory.key("ew_c_key", now).unwrap());
+
+        assert!(one.store.revoke_key("ew_a", now).await.unwrap());
+        one.follower.catch_up().await.unwrap();
+        eventually("the key is revoked", || two.directory.key("ew_a_key", now).is_err()).await;
+        assert!(refused(&two.directory, "ew_a_key", now).1.contains("another instance says"));
+        assert!(changes.has_changed().unwrap());
+
+        // One that was replaced holds for its overlap.
+        let hash = hash_key("ew_e_key");
+        let new = NewKey { id: "ew_e", consumer: "partner", hash: &hash, expires_at: None };
+        assert!(one.store.replace_key("ew_b", &new, now + 20, now).await.unwrap());
+        one.follower.catch_up().await.unwrap();
+        eventually("its end is brought forward", || two.directory.end_of(&held) == Some(now + 20)).await;
+        assert!(
+            two.directory.key("ew_b_key", now + 19).is_ok()
+                && two.directory.key("ew_b_key", now + 20).is_err()
+        );
+
+        changes.mark_unchanged();
+        assert!(one.store.remove_consumer("other", now, now + 600).await.unwrap());
+        one.follower.catch_up().await.unwrap();
+        eventually("the consumer is gone", || two.directory.consumer("other").is_none()).await;
+        eventually("and its keys", || two.directory.end_of(&going).is_none()).await;
+        assert!(two.directory.key("ew_d_key", now).is_err() && changes.has_changed().unwrap());
+        assert!(two.directory.consumer("partner").is_some());
+
+        // Two keys of the removed consumer, and one each. Hearing of it is no reason to tell it.
+        let told = || server.ask::<usize>(&["XLEN", "test:revocations"]);
+        assert_eq!(told(), 5);
+        assert!(two.store.revoke_key("ew_a", now + 5).await.unwrap());
+        assert!(two.store.remove_consumer("other", now, now + 600).await.unwrap());
+        two.follower.catch_up().await.unwrap();
+        assert_eq!(told(), 5);
+
+        // One that is added under its name, in the same second as well, is another.
+        for scene in [one, two] {
+            scene.store.add_consumer("other", &[], None, now).await.unwrap();
+            scene.follower.catch_up().await.unwrap();
+            assert!(scene.directory.consumer("other").is_some());
+        }
+    });
+}
