@@ -24,6 +24,8 @@ pub struct Problem {
     pub complete_length: Option<Box<u64>>,
     /// The limit that refuses, where one does.
     pub quota: Option<Box<Quota>>,
+    /// What exactly is wrong with what the client sent, in place of the reason's usual words. Says nothing of its values.
+    pub explanation: Option<Box<str>>,
     /// What an aggregate has to add.
     pub parts: Option<Box<Parts>>,
 }
@@ -65,7 +67,16 @@ impl Problem {
     /// The problem for `reason`.
     pub fn new(reason: Reason) -> Self {
         let (retry_after, allow, challenges) = (None, None, Vec::new());
-        Self { reason, retry_after, allow, challenges, complete_length: None, quota: None, parts: None }
+        Self {
+            reason,
+            retry_after,
+            allow,
+            challenges,
+            complete_length: None,
+            quota: None,
+            explanation: None,
+            parts: None,
+        }
     }
 
     /// Adds when to try again.
@@ -89,7 +100,7 @@ impl Problem {
     /// What the client is told in words.
     pub fn detail(&self) -> &str {
         let message = self.quota.as_ref().and_then(|quota| quota.message.as_deref());
-        message.unwrap_or_else(|| self.reason.detail())
+        message.or(self.explanation.as_deref()).unwrap_or_else(|| self.reason.detail())
     }
 
     /// The body in `form`; empty for gRPC, whose error stands in the header.

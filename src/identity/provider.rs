@@ -238,20 +238,7 @@ impl Provider {
         at: &Moment,
         unix_now: i64,
     ) -> Result<Arc<Token>, Outcome> {
-        // Before anything is computed or asked for.
-        if !self.algorithms.contains(jws.algorithm) {
-            let detail = format!("algorithm {} is not among those allowed", jws.algorithm.as_str());
-            return Err(Refusal::new(Reason::TokenInvalid, detail).into());
-        }
-        self.rules.check_type(jws.typ.as_deref())?;
-        let Some((keys, generation)) = self.keys_at(at.now) else {
-            return Err(self.without_key(&jws, Refusal::new(Reason::KeysUnavailable, "no keys"), at));
-        };
-        match keys.set().verify(&jws, self.algorithms) {
-            Ok(()) => {}
-            Err(Unverified::Refused(refusal)) => return Err(refusal.into()),
-            Err(Unverified::UnknownKey(refusal)) => return Err(self.without_key(&jws, refusal, at)),
-        }
+        let generation = self.verify_signed(&jws, at)?;
         let token = Arc::new(self.rules.check(&self.name, claims, jws.payload, unix_now)?);
         if self.cached.swap(generation, Relaxed) != generation {
             // Found by nobody any more: this only gives the memory back.
@@ -260,6 +247,24 @@ impl Provider {
         let until = token.expires_at.map_or(i64::MAX, |exp| exp.saturating_add(self.rules.leeway));
         self.cache.put(compact, &token, generation, until, unix_now);
         Ok(token)
+    }
+
+    /// Verifies the signature of `jws`, and what comes before it; gives the generation of the keys.
+    fn verify_signed(&self, jws: &Jws<'_>, at: &Moment) -> Result<u64, Outcome> {
+        // Before anything is computed or asked for.
+        if !self.algorithms.contains(jws.algorithm) {
+            let detail = format!("algorithm {} is not among those allowed", jws.algorithm.as_str());
+            return Err(Refusal::new(Reason::TokenInvalid, detail).into());
+        }
+        self.rules.check_type(jws.typ.as_deref())?;
+        let Some((keys, generation)) = self.keys_at(at.now) else {
+            return Err(self.without_key(jws, Refusal::new(Reason::KeysUnavailable, "no keys"), at));
+        };
+        match keys.set().verify(jws, self.algorithms) {
+            Ok(()) => Ok(generation),
+            Err(Unverified::Refused(refusal)) => Err(refusal.into()),
+            Err(Unverified::UnknownKey(refusal)) => Err(self.without_key(jws, refusal, at)),
+        }
     }
 
     fn without_key(&self, jws: &Jws<'_>, refusal: Refusal, at: &Moment) -> Outcome {
@@ -343,16 +348,8 @@ impl Providers {
                 return Verified::Ok(token);
             }
         }
-        let (jws, claims) = match Jws::parse(compact).and_then(|jws| {
-            let claims = json::object(&jws.payload)
-                .map_err(|why| Refusal::new(Reason::TokenMalformed, format!("payload: {why}")))?;
-            Ok((jws, claims))
-        }) {
+        let (jws, claims, provider) = match self.read(compact) {
             Ok(read) => read,
-            Err(refusal) => return Verified::Refused(refusal),
-        };
-        let provider = match self.choose(claims.get("iss")) {
-            Ok(provider) => provider,
             Err(refusal) => return Verified::Refused(refusal),
         };
         match provider.verify_cold(compact, jws, claims, at, unix_now) {
@@ -360,6 +357,33 @@ impl Providers {
             Err(Outcome::Refused(refusal)) => Verified::Refused(refusal.by(&provider.name)),
             Err(Outcome::Wait(wait)) => Verified::Wait(wait),
         }
+    }
+
+    /// Takes a token apart, and chooses who is to verify it.
+    fn read<'t>(
+        &self,
+        compact: &'t str,
+    ) -> Result<(Jws<'t>, serde_json::Map<String, serde_json::Value>, &Arc<Provider>), Refusal> {
+        let jws = Jws::parse(compact)?;
+        let claims = json::object(&jws.payload)
+            .map_err(|why| Refusal::new(Reason::TokenMalformed, format!("payload: {why}")))?;
+        let provider = self.choose(claims.get("iss"))?;
+        Ok((jws, claims, provider))
+    }
+
+    /// A token that was good until it ended, which may be long ago: for whoever wants to end what is left of it, and
+    /// nothing else. It is verified each time.
+    ///
+    /// # Errors
+    /// It is not well signed by a key of today, or was never good.
+    pub fn verify_ended(&self, compact: &str, at: &Moment) -> Result<Token, Refusal> {
+        let (jws, claims, provider) = self.read(compact)?;
+        match provider.verify_signed(&jws, at) {
+            Ok(_) => provider.rules.check_ended(&provider.name, claims, jws.payload, unix_seconds(at)),
+            Err(Outcome::Refused(refusal)) => Err(refusal),
+            Err(Outcome::Wait(wait)) => Err(wait.refusal()),
+        }
+        .map_err(|refusal| refusal.by(&provider.name))
     }
 
     /// Like [`Providers::verify`], and waits for keys that are on their way, no longer than to `until`.

@@ -8,16 +8,10 @@ pub(super) fn is_pending(table: &str, key: &str) -> bool {
     PENDING.iter().any(|(place, keys)| *place == table && keys.contains(&key))
 }
 
-const ROUTE: &[&str] = &["cache", "compress", "when", "split", "split_by", "mirror", "amqp", "grpc"];
-
-const AUTH: &[&str] = &["roles", "any_role", "scopes", "plan", "when"];
-
-const IDENTITY: &[&str] =
-    &["roles_header", "claims_header", "claims_encoding", "consumer_header", "keep_authorization", "api_key"];
+const ROUTE: &[&str] = &["cache", "compress", "split", "split_by", "mirror", "amqp", "grpc"];
 
 const PENDING: &[(&str, &[&str])] = &[
     ("", &["cache", "brokers", "plans"]),
-    ("server", &["watch"]),
     ("store", &["services"]),
     ("admin", &["token"]),
     ("log", &["bus"]),
@@ -26,7 +20,4 @@ const PENDING: &[(&str, &[&str])] = &[
     ("routes", ROUTE),
     ("defaults", ROUTE),
     ("routes.aggregate.legs", &["amqp", "grpc"]),
-    ("routes.auth", AUTH),
-    ("defaults.auth", AUTH),
-    ("identity", IDENTITY),
 ];

@@ -24,6 +24,9 @@ use crate::store::Store;
 
 /// Longest token that is read.
 const TOKEN_BYTES_MAX: u64 = 1 << 20;
+/// How long the end of a second is waited for: these together make 3 seconds, the rest of it and clocks that differ.
+const SETTLE_TRIES: usize = 150;
+const SETTLE_PAUSE: Duration = Duration::from_millis(20);
 /// How long keys may take to be fetched.
 const KEYS_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -41,7 +44,7 @@ pub(in crate::cli) fn run(config: Option<&Path>, command: Command, json: bool) -
         Command::Issue { provider, subject, roles, lifetime, claims } => {
             with_providers(config, async |setting| {
                 let wanted = Wanted { provider, subject, roles, lifetime, claims };
-                silent(issue(setting, wanted, json))
+                silent(issue(setting, wanted, json).await)
             })
         }
     }
@@ -167,7 +170,8 @@ async fn revoked(store: Option<Store>, token: &Token) -> Option<(String, String)
             format!("whether it was revoked is not known: {error}"),
         ));
     }
-    directory.is_revoked(token).then(|| ("auth.token_revoked".to_owned(), "it was revoked".to_owned()))
+    let by = directory.revocation_of(token)?;
+    Some(("auth.token_revoked".to_owned(), format!("it was revoked {by}")))
 }
 
 /// A token to be issued.
@@ -179,12 +183,12 @@ struct Wanted {
     claims: Vec<String>,
 }
 
-fn issue(setting: Setting, wanted: Wanted, json: bool) -> Result<String, Failure> {
+async fn issue(setting: Setting, wanted: Wanted, json: bool) -> Result<String, Failure> {
     let provider = issuing(&setting.providers, wanted.provider.as_deref())?;
     let issuer = provider.issuer().ok_or_else(|| {
         Failure(format!("the provider {} has neither a signing key nor a secret", quote(provider.name())))
     })?;
-    let now = clock::unix_now();
+    let now = settled(setting.store.as_ref(), provider.name(), &wanted.subject).await?;
     let lifetime = i64::try_from(wanted.lifetime.as_secs()).unwrap_or(i64::MAX);
     let id = crate::telemetry::request_id::RequestId::random().to_string();
     let mut claims = Map::new();
@@ -215,6 +219,25 @@ fn issue(setting: Setting, wanted: Wanted, json: bool) -> Result<String, Failure
     } else {
         format!("{token}\n")
     })
+}
+
+/// The moment to issue a token of `subject` at: in the second in which all of them were revoked, the next one. A store that
+/// does not answer keeps nobody from issuing.
+async fn settled(store: Option<&Store>, provider: &str, subject: &str) -> Result<i64, Failure> {
+    let Some(store) = store else { return Ok(clock::unix_now()) };
+    let before = store.subject_revoked_before(provider, subject).await.ok().flatten();
+    for _ in 0..SETTLE_TRIES {
+        if before.is_none_or(|before| before < clock::unix_now()) {
+            return Ok(clock::unix_now());
+        }
+        tokio::time::sleep(SETTLE_PAUSE).await;
+    }
+    let before = before.unwrap_or_default();
+    Err(Failure(format!(
+        "the tokens of {} are revoked up to {}: one that is issued now would not hold",
+        quote(subject),
+        moment(before)
+    )))
 }
 
 /// The provider called `name`, or the only one that can issue.

@@ -97,6 +97,21 @@ impl Rules {
         })
     }
 
+    /// The same of a token that may have ended before `now`: all else has to hold at its end.
+    ///
+    /// # Errors
+    /// As of [`Rules::check`].
+    pub fn check_ended(
+        &self,
+        provider: &Arc<str>,
+        claims: Map<String, Value>,
+        payload: Vec<u8>,
+        now: i64,
+    ) -> Result<Token, Refusal> {
+        let end = time_of(&claims, "exp", f64::floor)?;
+        self.check(provider, claims, payload, end.map_or(now, |end| now.min(end.saturating_sub(1))))
+    }
+
     fn check_audience(&self, claims: &Map<String, Value>) -> Result<(), Refusal> {
         let audience: Vec<&str> = match claims.get("aud") {
             None => Vec::new(),

@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use serde::de::{Deserializer, Error, MapAccess, Visitor};
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::de::SliceRead;
 
 use crate::identity::password::PASSWORD_BYTES_MAX;
@@ -46,13 +46,13 @@ pub fn is_json(content_type: Option<&[u8]>) -> bool {
 /// Reads `{"username": "…", "password": "…"}`, or says what is wrong with it.
 pub fn credentials(body: &[u8]) -> Result<Credentials, String> {
     let [username, password] = members(body, ["username", "password"])?;
-    let username = username.ok_or("there is no username")?;
-    let password = password.ok_or("there is no password")?;
+    let username = username.ok_or("`username` is missing")?;
+    let password = password.ok_or("`password` is missing")?;
     if username.is_empty() || username.len() > USERNAME_BYTES_MAX || username.chars().any(char::is_control) {
-        return Err("the username is empty, too long, or holds control characters".to_owned());
+        return Err("`username` is empty, too long, or holds control characters".to_owned());
     }
     if password.is_empty() || password.len() > PASSWORD_BYTES_MAX {
-        return Err("the password is empty or too long".to_owned());
+        return Err("`password` is empty or too long".to_owned());
     }
     Ok(Credentials { username, password })
 }
@@ -60,7 +60,7 @@ pub fn credentials(body: &[u8]) -> Result<Credentials, String> {
 /// Reads `{"refresh_token": "…"}`, or says what is wrong with it.
 pub fn refresh_token(body: &[u8]) -> Result<String, String> {
     let [token] = members(body, ["refresh_token"])?;
-    token.filter(|token| !token.is_empty()).ok_or_else(|| "there is no refresh_token".to_owned())
+    token.filter(|token| !token.is_empty()).ok_or_else(|| "`refresh_token` is missing or empty".to_owned())
 }
 
 /// The members called `names` of the JSON object in `body`, which has no others.
@@ -90,45 +90,74 @@ impl<'de, const N: usize> Visitor<'de> for Members<N> {
         while let Some(name) = map.next_key::<String>()? {
             let place = self.names.iter().position(|known| *known == name);
             let Some(place) = place.and_then(|place| found.get_mut(place)) else {
-                return Err(A::Error::custom("it has a member that does not belong there"));
+                let names = self.names.map(|name| format!("`{name}`")).join(" and ");
+                return Err(A::Error::custom(format!("it has another member than {names}")));
             };
+            let known = self.names.iter().find(|known| **known == name).copied().unwrap_or_default();
             // A value of another kind is told by its kind: serde's own message shows it, and it may be a password.
-            let value = map.next_value::<Text>()?;
-            if place.replace(value.0).is_some() {
-                return Err(A::Error::custom("a member stands there twice"));
+            match map.next_value::<Member>()? {
+                Member::Text(text) if place.is_none() => *place = Some(text),
+                Member::Text(_) => {
+                    return Err(A::Error::custom(format!("`{known}` stands there twice")));
+                }
+                Member::Other(kind) => {
+                    let message = format!("`{known}` is {kind}, and has to be a string");
+                    return Err(A::Error::custom(message));
+                }
             }
         }
         Ok(found)
     }
 }
 
-/// A string, and nothing told of what is none.
-struct Text(String);
+/// A string; of anything else, what kind of thing it is.
+enum Member {
+    Text(String),
+    Other(&'static str),
+}
 
-impl<'de> serde::Deserialize<'de> for Text {
+impl<'de> serde::Deserialize<'de> for Member {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Quiet;
-        impl Visitor<'_> for Quiet {
-            type Value = Text;
+        impl<'de> Visitor<'de> for Quiet {
+            type Value = Member;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a string")
             }
 
-            fn visit_str<E: Error>(self, text: &str) -> Result<Text, E> {
-                Ok(Text(text.to_owned()))
+            fn visit_str<E: Error>(self, text: &str) -> Result<Member, E> {
+                Ok(Member::Text(text.to_owned()))
             }
 
-            fn visit_i64<E: Error>(self, _: i64) -> Result<Text, E> {
-                Err(E::custom("a number where a string is due"))
+            fn visit_i64<E: Error>(self, _: i64) -> Result<Member, E> {
+                Ok(Member::Other("a number"))
             }
 
-            fn visit_u64<E: Error>(self, _: u64) -> Result<Text, E> {
-                Err(E::custom("a number where a string is due"))
+            fn visit_u64<E: Error>(self, _: u64) -> Result<Member, E> {
+                Ok(Member::Other("a number"))
             }
 
-            fn visit_f64<E: Error>(self, _: f64) -> Result<Text, E> {
-                Err(E::custom("a number where a string is due"))
+            fn visit_f64<E: Error>(self, _: f64) -> Result<Member, E> {
+                Ok(Member::Other("a number"))
+            }
+
+            fn visit_bool<E: Error>(self, _: bool) -> Result<Member, E> {
+                Ok(Member::Other("true or false"))
+            }
+
+            fn visit_unit<E: Error>(self) -> Result<Member, E> {
+                Ok(Member::Other("null"))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Member, A::Error> {
+                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Member::Other("a list"))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Member, A::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Member::Other("an object"))
             }
         }
         deserializer.deserialize_any(Quiet)
@@ -196,6 +225,22 @@ mod tests {
             assert!(!why.contains("1234") && !why.contains("12.5"), "{why}");
         }
         assert!(credentials(b"{\"username\":\"\xff\",\"password\":\"b\"}").is_err());
+        for (body, wanted) in [
+            ("{}", "`username` is missing"),
+            (r#"{"username":"a"}"#, "`password` is missing"),
+            (r#"{"username":"a","password":12345}"#, "`password` is a number, and has to be a string"),
+            (r#"{"username":"a","password":{"s3cret":[1]}}"#, "`password` is an object, and"),
+            (r#"{"username":["s3cret"],"password":"b"}"#, "`username` is a list, and has to be a string"),
+            (r#"{"username":"a","password":null}"#, "`password` is null, and has to be a string"),
+            (r#"{"username":"a","s3cret":"b"}"#, "it has another member than `username` and `password`"),
+            (r#"{"username":"a","username":"s3cret"}"#, "`username` stands there twice"),
+        ] {
+            let why = credentials(body.as_bytes()).unwrap_err();
+            assert!(
+                why.contains(wanted) && !why.contains("s3cret") && !why.contains("12345"),
+                "{body}: {why}"
+            );
+        }
         assert!(refresh_token(br#"{"refresh_token":""}"#).is_err());
         assert!(refresh_token(br#"{"username":"a","password":"b"}"#).is_err());
     }

@@ -1,5 +1,8 @@
 //! Sessions: begun by a password, carried on by refresh tokens, ended by a logout or by a refresh token used twice.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use bytes::Bytes;
 use http::Response;
 use serde_json::{Map, Value};
@@ -9,14 +12,19 @@ use super::body;
 use super::secrets::{self, RefreshToken};
 use super::throttle::Attempt;
 use super::{Login, Refused, Request};
-use crate::base::clock;
+use crate::base::clock::{self, Moment};
 use crate::base::reason::Reason;
 use crate::identity::password::{Check, CheckError};
 use crate::identity::token::Token;
 use crate::store::{KEPT_OF_ALL, Rotation, StoreError, User};
 
 /// How soon a store that is down may be back.
-const STORE_RETRY: std::time::Duration = std::time::Duration::from_secs(5);
+const STORE_RETRY: Duration = Duration::from_secs(5);
+/// How long a login waits at most until a token holds although all of its user's were just revoked: the rest of the
+/// second, and as much as clocks may be apart.
+const SETTLE_MAX: Duration = Duration::from_secs(3);
+/// Between two looks at the clock.
+const SETTLE_PAUSE: Duration = Duration::from_millis(20);
 
 impl Login {
     pub(super) async fn login(&self, request: &Request, body: &[u8]) -> Result<Response<Bytes>, Refused> {
@@ -29,9 +37,14 @@ impl Login {
         })?;
         // Nothing that a token says may be older than the moment it is issued at: whatever is revoked while the password
         // is checked is revoked of it, too.
-        let at = clock::unix_now();
-        let user = self.prove(attempt, &username, password.clone()).await?;
+        let mut at = clock::unix_now();
+        let mut user = self.prove(attempt, &username, password.clone()).await?;
         self.live.throttle.succeeded(attempt, clock::now());
+        let until = clock::now() + SETTLE_MAX;
+        while let Some(later) = self.settled(&user, at, until).await? {
+            at = later;
+            user = self.again(&user, password.clone()).await?.ok_or_else(changed)?;
+        }
         let refresh_lifetime = self.settings.refresh_lifetime.filter(|_| !request.prefers_text);
         let Some(lifetime) = refresh_lifetime else {
             return Ok(answer::tokens(self.issue(&user, None, at)?, request.prefers_text));
@@ -43,25 +56,47 @@ impl Login {
             .begin_family(&family, &user.name, provider, &refresh.digest, until, at)
             .await
             .map_err(unavailable)?;
-        if !self.still_holds(&user, password).await? {
+        if self.again(&user, password).await?.is_none() {
             self.store.end_family_of(&refresh.digest, at).await.map_err(unavailable)?;
-            return Err(Refused::new(Reason::LoginFailed, "the user was changed during the login"));
+            return Err(changed());
         }
         tokens.refresh = Some(refresh.text);
         Ok(answer::tokens(tokens, false))
     }
 
-    /// Whether `user` may still log in by `password`, now that a family began: who was given another one meanwhile, or
-    /// disabled, must not keep what began with the old one.
-    async fn still_holds(&self, user: &User, password: String) -> Result<bool, Refused> {
-        let Some(now) = self.store.user(&user.name).await.map_err(unavailable)? else { return Ok(false) };
-        if now.disabled || now.password == user.password {
-            return Ok(!now.disabled);
+    /// `user` as he is by now, if he may still log in by `password`: who was given another one meanwhile, or disabled, must
+    /// not keep what began with the old one.
+    async fn again(&self, user: &User, password: String) -> Result<Option<User>, Refused> {
+        let now = self.store.user(&user.name).await.map_err(unavailable)?;
+        let Some(now) = now.filter(|now| !now.disabled) else { return Ok(None) };
+        if now.password == user.password {
+            return Ok(Some(now));
         }
         // Another hash, which may be a better one of the same password: a login beside this one made it.
         let (cost, bounds) = (self.settings.cost, self.settings.bounds);
-        let check = self.live.hashers.check(password, Some(now.password), cost, bounds).await;
-        Ok(matches!(check, Ok(Check::Right { .. })))
+        let check = self.live.hashers.check(password, Some(now.password.clone()), cost, bounds).await;
+        Ok(matches!(check, Ok(Check::Right { .. })).then_some(now))
+    }
+
+    /// Nothing, if a token of `user` that says it was issued `at` would hold. Otherwise all up to then were revoked: tokens
+    /// count in seconds, and that one goes with them. Then this waits for the next second, and says which it is; `user` has
+    /// to be read again, since more may have happened meanwhile.
+    async fn settled(&self, user: &User, at: i64, until: Instant) -> Result<Option<i64>, Refused> {
+        let provider = self.provider.name();
+        let known = self.directory.subject_revoked_before(provider, &user.name);
+        let stored = self.store.subject_revoked_before(provider, &user.name).await.map_err(unavailable)?;
+        let Some(before) = known.max(stored).filter(|before| *before >= at) else { return Ok(None) };
+        while clock::unix_now() <= before {
+            let ahead = before.saturating_sub(clock::unix_now());
+            if ahead > SETTLE_MAX.as_secs().cast_signed() || clock::now() >= until {
+                let detail =
+                    format!("tokens of {} were revoked up to a moment {ahead} s from now", user.name);
+                let wait = Duration::from_secs(ahead.clamp(1, 3600).unsigned_abs());
+                return Err(Refused::new(Reason::LoginBusy, detail).after(wait));
+            }
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+        Ok(Some(clock::unix_now()))
     }
 
     /// The user whose `password` it is; `attempt` stays counted if it is nobody's.
@@ -121,7 +156,7 @@ impl Login {
         let Some(lifetime) = self.settings.refresh_lifetime else {
             return Err(invalid("there are no refresh tokens any more"));
         };
-        let (next, at) = (refresh_token()?, clock::unix_now());
+        let (next, mut at) = (refresh_token()?, clock::unix_now());
         let until = after(at, lifetime);
         let rotation = self.store.rotate(self.provider.name(), &digest, &next.digest, until, at).await;
         if !matches!(rotation, Ok(Rotation::Unknown)) {
@@ -135,11 +170,18 @@ impl Login {
             }
             Rotation::Reused { user, ends } => return Err(self.reused(&user, ends, at).await),
         };
-        let user = match self.store.user(&user).await.map_err(unavailable)? {
-            Some(user) if !user.disabled => user,
-            _ => {
-                self.store.end_family_of(&next.digest, at).await.map_err(unavailable)?;
-                return Err(invalid("its user is disabled, or there is none any more"));
+        let until = clock::now() + SETTLE_MAX;
+        let user = loop {
+            let user = match self.store.user(&user).await.map_err(unavailable)? {
+                Some(user) if !user.disabled => user,
+                _ => {
+                    self.store.end_family_of(&next.digest, at).await.map_err(unavailable)?;
+                    return Err(invalid("its user is disabled, or there is none any more"));
+                }
+            };
+            match self.settled(&user, at, until).await? {
+                Some(later) => at = later,
+                None => break user,
             }
         };
         let mut tokens = self.issue(&user, Some(&family), at)?;
@@ -169,15 +211,21 @@ impl Login {
             Some(compact) => Some(self.verifier.verify_within(compact, None).await),
             None => None,
         };
-        let token = match verified {
-            Some(Ok(token)) => Some(token),
+        let mut has_ended = false;
+        let token = match (verified, &compact) {
+            (Some(Ok(token)), _) => Some(token),
+            // Its session may go on by a refresh token: ending it takes that it was the user's, not that it still holds.
+            (Some(Err(refusal)), Some(compact)) if refusal.reason == Reason::TokenExpired => {
+                has_ended = true;
+                Some(Arc::new(self.verifier.verify_ended(compact, &Moment::now())?))
+            }
             // With the refresh token it can be ended all the same.
-            Some(Err(_)) if shown.is_some() => None,
-            Some(Err(refusal)) => return Err(refusal.into()),
-            None => None,
+            (Some(Err(_)), _) if shown.is_some() => None,
+            (Some(Err(refusal)), _) => return Err(refusal.into()),
+            (None, _) => None,
         };
         // Who shows a token that still holds may end it, this once. All else may be made up, or be the same again and again.
-        let is_proven = token.as_ref().is_some_and(|token| !self.directory.is_revoked(token));
+        let is_proven = token.as_ref().is_some_and(|token| !has_ended && !self.directory.is_revoked(token));
         let attempt = if is_proven { None } else { Some(self.admit(request)?) };
         let ended = self.end(token.as_deref(), shown.as_deref()).await;
         if let Some(attempt) = attempt
@@ -205,8 +253,11 @@ impl Login {
                 return Err(Refused::new(Reason::TokenInvalid, "a token without jti cannot be revoked"));
             };
             let provider = self.provider.name();
-            self.directory.revoke_token(provider, id, expires_at);
-            any |= self.store.revoke_token(id, provider, expires_at).await.map_err(unavailable)?;
+            // What has expired needs no revoking.
+            if expires_at.saturating_add(self.provider.leeway()) >= clock::unix_now() {
+                self.directory.revoke_token(provider, id, expires_at);
+                any |= self.store.revoke_token(id, provider, expires_at).await.map_err(unavailable)?;
+            }
             if let Some(family) = token.claims.get(SESSION_CLAIM).and_then(Value::as_str) {
                 any |= self.store.end_family(family, clock::unix_now()).await.map_err(unavailable)?;
             }
@@ -262,9 +313,20 @@ fn read<T>(
     read: impl FnOnce(&[u8]) -> Result<T, String>,
 ) -> Result<T, Refused> {
     if !request.is_json {
-        return Err(Refused::new(Reason::LoginMalformed, "the content type is not application/json"));
+        return Err(malformed("the content type is not application/json".to_owned()));
     }
-    read(body).map_err(|why| Refused::new(Reason::LoginMalformed, why))
+    read(body).map_err(malformed)
+}
+
+/// What cannot be read, and why: what the client sent is the client's to mend. `why` says nothing of its values.
+fn malformed(why: String) -> Refused {
+    let mut refused = Refused::new(Reason::LoginMalformed, why);
+    refused.problem.explanation = Some(format!("The request cannot be read: {}.", refused.detail).into());
+    refused
+}
+
+fn changed() -> Refused {
+    Refused::new(Reason::LoginFailed, "the user was changed during the login")
 }
 
 fn refresh_token() -> Result<RefreshToken, Refused> {
@@ -279,6 +341,6 @@ fn unavailable(error: StoreError) -> Refused {
     Refused::new(Reason::StoreUnavailable, error.to_string()).after(STORE_RETRY)
 }
 
-fn after(at: i64, lifetime: std::time::Duration) -> i64 {
+fn after(at: i64, lifetime: Duration) -> i64 {
     at.saturating_add(i64::try_from(lifetime.as_secs()).unwrap_or(i64::MAX))
 }

@@ -231,14 +231,9 @@ async fn a_refresh_token_used_twice_ends_its_session() {
     let [revocation] = &changes.revocations[..] else { panic!("{changes:?}") };
     let kept = revocation.kept_until - revocation.issued_before;
     assert_eq!(u64::try_from(kept).unwrap(), crate::store::KEPT_OF_ALL.as_secs());
-    // The user's other session goes on, from the next second on: until then nobody can tell its tokens from the thief's.
-    let (_, again) = pair(&case.refresh(&other_refresh).await.unwrap());
-    // And an old one shown again does no more harm.
-    let at = clock::unix_now() + 1;
-    while clock::unix_now() < at {
-        tokio::task::yield_now().await;
-    }
-    let (later, _) = pair(&case.refresh(&again).await.unwrap());
+    // The user's other session goes on, and what it gets in this very second holds. An old one shown again does no harm.
+    let (later, _) = pair(&case.refresh(&other_refresh).await.unwrap());
+    assert!(case.holds(&later).is_some());
     assert_eq!(case.refresh(&refresh).await.unwrap_err().0, Reason::RefreshInvalid);
     assert!(case.holds(&later).is_some());
 }
@@ -408,4 +403,82 @@ fn one_bearer_token_is_read() {
     assert_eq!(read(&["Bearer a", "Bearer b"]), Err(Reason::CredentialsAmbiguous));
     assert_eq!(read(&["Basic a"]), Err(Reason::TokenMalformed));
     assert_eq!(read(&["Bearer"]), Err(Reason::TokenMalformed));
+}
+
+/// Tokens count in seconds: one of the second in which all of the user's were revoked would go with them.
+#[tokio::test]
+async fn what_is_issued_right_after_a_revocation_holds() {
+    let case = case(settings()).await;
+    let (old, refresh) = case.session().await;
+    let until = clock::unix_now() + 3600;
+    let revoke = async |before: i64| {
+        case.store.revoke_subject("local", "alice", before, until).await.unwrap();
+        case.directory.revoke_subject("local", "alice", before, until);
+    };
+    revoke(clock::unix_now()).await;
+    let (access, _) = case.session().await;
+    let token = case.holds(&access).unwrap();
+    assert!(token.issued_at.unwrap() <= clock::unix_now(), "it is not from the future");
+    assert!(case.holds(&old).is_none());
+    revoke(clock::unix_now()).await;
+    assert!(case.holds(&access).is_none());
+    let (newer, next) = pair(&case.refresh(&refresh).await.unwrap());
+    assert!(case.holds(&newer).is_some());
+    // Whoever is told by another process' clock, which is far ahead, does not wait for it.
+    let began = clock::now();
+    revoke(clock::unix_now() + 600).await;
+    assert_eq!(case.log_in("alice", "wonderland").await.unwrap_err().0, Reason::LoginBusy);
+    assert_eq!(case.refresh(&next).await.unwrap_err().0, Reason::LoginBusy);
+    assert!(clock::now() - began < Duration::from_secs(2));
+}
+
+#[tokio::test]
+async fn a_password_changed_while_a_login_waits_ends_it() {
+    let case = case(settings()).await;
+    let now = clock::unix_now();
+    case.store.revoke_subject("local", "alice", now + 1, now + 3600).await.unwrap();
+    let change = async {
+        // The login is past its password by then: it waits for a whole second at least.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        case.change(UserChange::Password(password::hash("other", CHEAP).unwrap())).await;
+    };
+    let (outcome, ()) = tokio::join!(case.log_in("alice", "wonderland"), change);
+    let (reason, detail) = outcome.unwrap_err();
+    assert_eq!((reason, &*detail), (Reason::LoginFailed, "the user was changed during the login"));
+}
+
+/// A session outlives its access tokens: one that has ended still ends it, and revokes nothing else.
+#[tokio::test]
+async fn a_logout_takes_a_token_that_has_expired() {
+    let case = case(settings()).await;
+    let (access, refresh) = case.session().await;
+    let provider = &case.verifier.all()[0];
+    let mut claims = case.holds(&access).unwrap().claims.clone();
+    let now = clock::unix_now();
+    claims.insert("iat".to_owned(), (now - 90_000).into());
+    claims.insert("exp".to_owned(), (now - 86_400).into());
+    let expired = provider.issuer().unwrap().issue(&claims).unwrap();
+    let logout =
+        async |token: &str| case.ask(Step::Logout, &[(AUTHORIZATION, &format!("Bearer {token}"))], "").await;
+    // Badly signed, of another audience, or from the future at its end: never.
+    let last = expired.len() - 10;
+    let other = if expired.as_bytes()[last] == b'A' { 'B' } else { 'A' };
+    let forged = format!("{}{other}{}", &expired[..last], &expired[last + 1..]);
+    assert_eq!(logout(&forged).await.unwrap_err().0, Reason::TokenInvalid);
+    for (name, value) in [("aud", Value::from("another")), ("nbf", (now - 1000).into())] {
+        let mut wrong = claims.clone();
+        wrong.insert(name.to_owned(), value);
+        let wrong = provider.issuer().unwrap().issue(&wrong).unwrap();
+        assert_eq!(logout(&wrong).await.unwrap_err().0.status(), 401, "{name}");
+    }
+    assert!(case.holds(&access).is_some());
+    let written = case.directory.facts().revoked_tokens;
+    assert_eq!(logout(&expired).await, Ok(String::new()));
+    assert_eq!(case.directory.facts().revoked_tokens, written, "what has expired is not revoked");
+    assert_eq!(case.refresh(&refresh).await.unwrap_err().0, Reason::RefreshInvalid);
+    // It opens nothing.
+    let verified = case.verifier.verify(&expired, &crate::base::clock::Moment::now());
+    assert!(
+        matches!(verified, provider::Verified::Refused(refusal) if refusal.reason == Reason::TokenExpired)
+    );
 }

@@ -2,6 +2,7 @@
 //! (RFC 6750 section 2).
 
 use std::borrow::Cow;
+use std::fmt;
 
 use http::header::{AUTHORIZATION, HeaderMap, HeaderName};
 
@@ -41,6 +42,26 @@ pub struct Ambiguous;
 pub struct Authorization<'a> {
     scheme: &'a [u8],
     credentials: &'a [u8],
+}
+
+/// Completes "Authorization …" where it is of no use, and shows nothing of what may be secret in it.
+impl fmt::Display for Authorization<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        /// Longest scheme that is shown: those that are registered have less.
+        const SCHEME_BYTES_MAX: usize = 24;
+        let is_name = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'-';
+        let name = std::str::from_utf8(self.scheme).ok().filter(|name| {
+            name.len() <= SCHEME_BYTES_MAX && !name.is_empty() && name.bytes().all(|byte| is_name(&byte))
+        });
+        match name {
+            // Without a space it may be the credential itself.
+            _ if self.credentials.is_empty() => {
+                f.write_str("is a single word, where a scheme such as \"Bearer\" and a space come first")
+            }
+            Some(name) => write!(f, "is of the scheme \"{name}\""),
+            None => f.write_str("is of a scheme that is no name"),
+        }
+    }
 }
 
 /// The one `Authorization` of a request.

@@ -172,7 +172,11 @@ impl Auth {
                 Err(refusal) => self.refuse(*kind, refusal),
             };
         }
-        Identified::Refused(Box::new(self.nothing_shown()))
+        let mut denied = self.nothing_shown();
+        if let Some(authorization) = authorization {
+            denied.detail.push_str(&format!("; Authorization {authorization}"));
+        }
+        Identified::Refused(Box::new(denied))
     }
 
     /// Whether that is enough. `when` says whether an expression holds for the request and who it is from; it is asked
@@ -222,9 +226,8 @@ impl Auth {
             Verified::Wait(wait) => return Ok(Err(wait)),
         };
         // Each time: it may have been good a moment ago.
-        if self.directory.is_revoked(&token) {
-            let id = token.id.as_deref().unwrap_or("none");
-            let detail = format!("provider {}: the token was revoked (jti {id})", token.provider);
+        if let Some(by) = self.directory.revocation_of(&token) {
+            let detail = format!("provider {}: the token was revoked {by}", token.provider);
             return Err(Refusal::new(Reason::TokenRevoked, detail));
         }
         let (consumer, leeway) = self.owner(&token)?;
