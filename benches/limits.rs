@@ -18,7 +18,8 @@ use edgeward::identity::principal::{Principal, Proof};
 use edgeward::identity::token::Token;
 use edgeward::policy::networks::Networks;
 use edgeward::policy::rate_limit::{
-    BucketRule, Facts, Key, Live, Modes, OnStoreFailure, Part, RateLimit, Rules, Settings, Skip, WindowRule,
+    BucketRule, Cost, Facts, Key, Live, Modes, OnStoreFailure, Part, RateLimit, Rules, Settings, Skip,
+    WindowRule,
 };
 use edgeward::telemetry::metrics::Metrics;
 
@@ -41,7 +42,7 @@ fn limit(part: Part, longer: &[(u64, u64)]) -> Arc<RateLimit> {
         origin: Origin::Default,
         key: Key::new([part], 56),
         rules,
-        cost: 1,
+        cost: Cost::Fixed(1),
         skip: Skip::default(),
         allow: Networks::default(),
         allow_consumers: Box::default(),
@@ -72,7 +73,7 @@ fn principal(number: u32) -> Principal {
 
 fn facts<'a>(number: u32, principal: Option<&'a Principal>) -> Facts<'a> {
     let client = IpAddr::V4(Ipv4Addr::from(number));
-    Facts { client, route: "route", headers: None, principal, account: None }
+    Facts { route: "route", principal, ..Facts::of(client) }
 }
 
 /// Keys in an order that no cache guesses.

@@ -20,9 +20,10 @@ use super::lifecycle::{self, Command, Order};
 use super::user::Account;
 use crate::base::task;
 use crate::ingress::listen::SocketFile;
+use crate::policy::rate_limit::Question;
 
-/// Longest command line.
-const LINE_BYTES_MAX: u64 = 4096;
+/// Longest command line: a question about limits holds what they count by, such as a header.
+const LINE_BYTES_MAX: u64 = 256 * 1024;
 /// Longest answer: a configuration may have a thousand problems.
 const ANSWER_BYTES_MAX: u64 = 16 << 20;
 /// Time a peer has to say its command, and later to take the answer.
@@ -43,6 +44,9 @@ pub type Status = Arc<dyn Fn() -> serde_json::Value + Send + Sync>;
 /// Brings what the process knows of the store up to date, and says whether that worked.
 pub type Synchronise = Arc<dyn Fn() -> BoxFuture<'static, serde_json::Value> + Send + Sync>;
 
+/// Says what is left of rate limits, to questions in JSON.
+pub type Limits = Arc<dyn Fn(String) -> BoxFuture<'static, serde_json::Value> + Send + Sync>;
+
 /// What is answered without an order.
 #[derive(Clone)]
 pub struct Answers {
@@ -50,6 +54,8 @@ pub struct Answers {
     pub status: Status,
     /// `sync`: a command changed the store.
     pub sync: Synchronise,
+    /// `limits`, and a list of [`Question`]s.
+    pub limits: Limits,
 }
 
 impl std::fmt::Debug for Answers {
@@ -187,6 +193,9 @@ async fn answer(mut stream: UnixStream, orders: &mpsc::Sender<Order>, answers: &
         "reopen" => carry_out(Command::Reopen, orders).await,
         "reload" => carry_out(Command::Reload, orders).await,
         "upgrade" => carry_out(Command::Upgrade, orders).await,
+        other if other.starts_with(LIMITS) => {
+            (answers.limits)(other.trim_start_matches(LIMITS).to_owned()).await
+        }
         other => serde_json::json!({ "ok": false, "error": format!("there is no command {other:?}") }),
     };
     tokio::time::timeout(PEER_TIMEOUT, async {
@@ -227,6 +236,21 @@ pub fn synchronise(path: &Path) -> bool {
     ask_within(PEER_TIMEOUT, path, "sync").is_ok_and(|answer| answer.get("ok") == Some(&true.into()))
 }
 
+/// What the command for questions about limits begins with.
+const LIMITS: &str = "limits ";
+
+/// What is left, as the process behind `path` says to `questions`: `{"left": {NAME: TEXT}, "unknown": {NAME: WHY}}`.
+///
+/// # Errors
+/// Nobody answers there, or not with JSON.
+pub fn limits(path: &Path, questions: &[Question]) -> io::Result<serde_json::Value> {
+    let command = format!("{LIMITS}{}", serde_json::to_string(questions)?);
+    if command.len() as u64 >= LINE_BYTES_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the request is too long to be asked about"));
+    }
+    ask_within(PEER_TIMEOUT, path, &command)
+}
+
 /// The process that answers at `path`.
 pub(super) fn running(path: &Path) -> Option<u64> {
     ask_within(PEER_TIMEOUT, path, "status").ok()?.pointer("/status/pid")?.as_u64()
@@ -263,6 +287,7 @@ mod tests {
         let answers = Answers {
             status: Arc::new(|| serde_json::json!({ "routes": 3 })),
             sync: Arc::new(|| Box::pin(std::future::ready(serde_json::json!({ "ok": true })))),
+            limits: Arc::new(|asked| Box::pin(std::future::ready(serde_json::json!({ "left": asked })))),
         };
         let serving = control.serve(sender, answers, stop);
         let carrying_out = async {
@@ -273,6 +298,11 @@ mod tests {
         };
         let asking = tokio::task::spawn_blocking(move || {
             assert!(synchronise(&path) && !synchronise(&path.with_extension("not")));
+            let question = Question { limit: "l".into(), kind: "ip".into(), values: "00".repeat(40_000) };
+            let left = limits(&path, std::slice::from_ref(&question)).unwrap()["left"].to_string();
+            assert!(left.len() > 80_000 && left.contains("ip"), "{} bytes", left.len());
+            let longer = Question { values: "00".repeat(200_000), ..question };
+            assert_eq!(limits(&path, &[longer]).unwrap_err().kind(), io::ErrorKind::InvalidInput);
             (ask(&path, "status").unwrap(), ask(&path, "fly").unwrap(), ask(&path, "quit").unwrap())
         });
         tokio::select! {

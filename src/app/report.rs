@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use super::control::Status;
+use super::control::{self, Status};
 use super::reload::Reloader;
 use crate::admin::{Check, Health};
 use crate::base::{clock, units};
@@ -12,8 +12,33 @@ use crate::config::snapshot::Current;
 use crate::identity::directory::{Directory, Facts};
 use crate::identity::provider::Provider;
 use crate::ingress::connection::Connections;
+use crate::policy::rate_limit::Question;
 use crate::store::{self, Store};
 use crate::upstream::Upstream;
+
+/// What is left of rate limits: [`control::limits`].
+pub(super) fn limits(current: Arc<Current>) -> control::Limits {
+    Arc::new(move |questions| {
+        let snapshot = current.load();
+        Box::pin(async move {
+            let (mut left, mut unknown) = (serde_json::Map::new(), serde_json::Map::new());
+            let Ok(questions) = serde_json::from_str::<Vec<Question>>(&questions) else {
+                return serde_json::json!({ "ok": false, "error": "the question cannot be read" });
+            };
+            for question in questions {
+                let answer = match snapshot.rate_limits.get(&question.limit) {
+                    Some(limit) => limit.answer(&question, clock::now()).await,
+                    None => Err("the running process has no such limit".to_owned()),
+                };
+                match answer {
+                    Ok(told) => left.insert(question.limit, told.into()),
+                    Err(why) => unknown.insert(question.limit, why.into()),
+                };
+            }
+            serde_json::json!({ "ok": true, "left": left, "unknown": unknown })
+        })
+    })
+}
 
 /// What `/readyz` is made of.
 pub(super) fn health(current: &Arc<Current>, reloader: &Arc<Reloader>, directory: &Arc<Directory>) -> Health {

@@ -307,7 +307,8 @@ impl Server {
             }
             if let Some(control) = self.bindings.control {
                 let status = report::status(current.clone(), connections.clone(), reloader.clone());
-                let answers = Answers { status, sync: synchronise(follower.clone()) };
+                let limits = report::limits(current.clone());
+                let answers = Answers { status, sync: synchronise(follower.clone()), limits };
                 let serving = control.serve(lifecycle.sender(), answers, handed_over);
                 drop(task::spawn("control socket", async move {
                     if let Err(error) = serving.await {

@@ -137,12 +137,16 @@ pub(super) enum Command {
 
     /// Say which route takes a request, why the others do not, and what becomes of it
     ///
-    /// Answers from the table that requests are routed by. Nothing is sent.
+    /// Answers from the table that requests are routed by. Nothing is sent, and nothing counted: what is left of rate limits
+    /// the running process is asked over its control socket.
     #[command(after_help = EXPLAIN_NOTES)]
     Explain {
         /// A header of the request, `Name: value`; may be repeated
         #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
         headers: Vec<String>,
+        /// The address that it comes from, after trusted proxies
+        #[arg(long, value_name = "ADDRESS")]
+        client: Option<std::net::IpAddr>,
         /// The method
         method: String,
         /// The URL, or just a path
@@ -307,7 +311,8 @@ Examples:
 const EXPLAIN_NOTES: &str = "\
 Examples:
   edgeward explain GET /api/users/7
-  edgeward explain -H 'X-Api-Version: 2' GET https://api.example.com/api/products";
+  edgeward explain -H 'X-Api-Version: 2' GET https://api.example.com/api/products
+  edgeward explain --client 192.0.2.7 GET /api/users/7      what is left of the limits of that client";
 
 const SCHEMA_NOTES: &str = "\
 Examples:

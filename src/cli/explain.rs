@@ -2,12 +2,14 @@
 //! the same table that requests are routed by.
 
 use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::{PROBLEMS, USAGE, print, run};
+use crate::app::control;
 use crate::base::clock::Moment;
 use crate::base::names;
 use crate::base::origin::Origin;
@@ -19,15 +21,22 @@ use crate::files::{self, Site};
 use crate::identity::principal::Principal;
 use crate::policy::auth::{Auth, Denied, Identified, Shown};
 use crate::policy::cors;
+use crate::policy::rate_limit::{Facts, Question, RateLimit, Work};
 use crate::policy::transform::{Action, Rules, Step};
 use crate::routing::explain::{Candidate, Difference, Verdict};
 use crate::routing::template::{Values, Who};
-use crate::routing::{Around, Outcome, RequestView, host, path};
+use crate::routing::{Around, Expression, Outcome, RequestView, host, path};
 
-/// Explains `method url` with `headers` (`Name: value` each) against the configuration.
-pub(super) fn run(config: Option<&Path>, headers: &[String], method: &str, url: &str) -> u8 {
+/// Explains `method url` with `headers` (`Name: value` each) from `client` against the configuration.
+pub(super) fn run(
+    config: Option<&Path>,
+    headers: &[String],
+    client: Option<IpAddr>,
+    method: &str,
+    url: &str,
+) -> u8 {
     let request = match Request::parse(method, url, headers) {
-        Ok(request) => request,
+        Ok(request) => Request { client, ..request },
         Err(message) => {
             out::complain(&format!("edgeward: {message}\n"));
             return USAGE;
@@ -73,6 +82,7 @@ struct Request {
     method: Method,
     uri: Uri,
     headers: HeaderMap,
+    client: Option<IpAddr>,
 }
 
 impl Request {
@@ -88,7 +98,7 @@ impl Request {
             let value = HeaderValue::from_str(value.trim()).map_err(|_| wrong())?;
             headers.append(name, value);
         }
-        Ok(Self { method, uri, headers })
+        Ok(Self { method, uri, headers, client: None })
     }
 
     fn host(&self) -> &[u8] {
@@ -144,7 +154,7 @@ fn explain(snapshot: &Snapshot, request: &Request, secured: &[String]) -> Result
     text.push('\n');
     let announced = cors::announced(view.method, view.headers);
     let scheme = request.uri.scheme_str().unwrap_or("http");
-    let around = Around { scheme, id: REQUEST_ID, client: None, client_cert: None };
+    let around = Around { scheme, id: REQUEST_ID, client: request.client, client_cert: None };
     let outcome = snapshot.table.find_for(&view, &around, announced.as_ref());
     let named = matches!(&outcome, Outcome::Found { route, .. } if snapshot.route(*route).names_listeners);
     let elsewhere = listener.filter(|_| !named).and_then(|(_, listener)| listener.https_location(&view));
@@ -169,7 +179,7 @@ fn explain(snapshot: &Snapshot, request: &Request, secured: &[String]) -> Result
                 captures: &captures,
                 scheme,
                 id: REQUEST_ID,
-                client: None,
+                client: request.client,
                 client_cert: None,
                 who: Who::default(),
             };
@@ -184,7 +194,15 @@ fn explain(snapshot: &Snapshot, request: &Request, secured: &[String]) -> Result
             if let Some(judged) = &judged {
                 line(&mut text, "auth", &judged.story);
             }
-            policies(&mut text, snapshot, route);
+            let work = |expression: &Expression| expression.number(&values);
+            let facts = Facts {
+                route: &route.name,
+                headers: Some(&request.headers),
+                principal,
+                work: Some(Work(&work)),
+                ..Facts::of(request.client.unwrap_or(SOMEBODY))
+            };
+            policies(&mut text, snapshot, route, &facts);
         }
         Outcome::Undecided { route, failed, .. } => {
             let route = snapshot.route(route);
@@ -249,6 +267,9 @@ fn judge(auth: &Auth, values: &Values<'_>, has_store: bool) -> Judged {
     };
     Judged { story, principal }
 }
+
+/// Stands for the client, where none is named.
+const SOMEBODY: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Stands for the request's own.
 const REQUEST_ID: &str = "0123456789abcdef0123456789abcdef";
@@ -375,10 +396,11 @@ fn headers(text: &mut String, word: &str, rules: &Rules, values: &Values<'_>) {
 }
 
 /// The policies in the order they run, then every effective setting, each with where it was written.
-fn policies(text: &mut String, snapshot: &Snapshot, route: &Route) {
+fn policies(text: &mut String, snapshot: &Snapshot, route: &Route, facts: &Facts<'_>) {
     let rules = [route.request.as_ref().map(|_| "request"), route.response.as_ref().map(|_| "response")];
     let names: Vec<_> = route.guard.names().chain(rules.into_iter().flatten()).collect();
     text.push_str("\npolicies, in the order they run\n");
+    let left = Left::ask(snapshot, route, facts);
     // Limits stand in two places of the order: each where it is asked.
     let mut limits = [&route.guard.address_limits, &route.guard.limits].into_iter();
     for name in &names {
@@ -387,6 +409,7 @@ fn policies(text: &mut String, snapshot: &Snapshot, route: &Route) {
             for limit in asked_here.iter().flat_map(|limits| &limits.0) {
                 let place = snapshot.sources.describe(&limit.settings().origin);
                 line(text, name, &format!("{}: {}  ({place})", limit.name(), limit.describe()));
+                left.tell(text, limit, facts);
             }
             continue;
         }
@@ -417,6 +440,74 @@ fn policies(text: &mut String, snapshot: &Snapshot, route: &Route) {
         let place = snapshot.sources.describe(&setting.origin);
         writeln!(text, "  {} = {}  ({place})", setting.key, setting.value).unwrap_or_default();
     }
+}
+
+/// What is left of the limits of a route, as the running process says.
+enum Left {
+    /// Nobody can be asked: no control socket is configured.
+    NoWay,
+    /// Nobody answers, or not as expected.
+    Nobody(String),
+    /// What it says of each, by name.
+    Told(serde_json::Value),
+}
+
+impl Left {
+    fn ask(snapshot: &Snapshot, route: &Route, facts: &Facts<'_>) -> Self {
+        let Some(socket) = &snapshot.server.control_socket else { return Self::NoWay };
+        let limits = route.guard.address_limits.0.iter().chain(&route.guard.limits.0);
+        let questions: Vec<Question> = limits.map(|limit| limit.question(facts)).collect();
+        if questions.is_empty() {
+            return Self::NoWay;
+        }
+        let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
+        match control::limits(&socket, &questions) {
+            Ok(answer) => Self::Told(answer),
+            Err(error) => Self::Nobody(format!("no process answers on {}: {error}", socket.display())),
+        }
+    }
+
+    /// Whom `limit` counts, for how much, together with whom, and what is left.
+    fn tell(&self, text: &mut String, limit: &RateLimit, facts: &Facts<'_>) {
+        if limit.exempts(facts) {
+            return line(text, "", "does not count this one");
+        }
+        let who = limit.told(facts);
+        line(
+            text,
+            "",
+            &match limit.cost_of(facts) {
+                Ok(1) => format!("counts {who}"),
+                Ok(0) => format!("counts {who}, and this request for nothing"),
+                Ok(cost) => format!("counts {who}, and this request for {cost}"),
+                Err((most, why)) => {
+                    format!("counts {who}, and this request for {most}: its cost is not known: {why}")
+                }
+            },
+        );
+        if let Some(sharing) = limit.sharing() {
+            line(text, "", &sharing);
+        }
+        let left = match self {
+            Self::NoWay => return,
+            Self::Nobody(why) => format!("what is left is not known: {why}"),
+            Self::Told(answer) => {
+                let of = |key: &str| answer.pointer(&format!("/{key}/{}", pointed(limit.name())))?.as_str();
+                match (of("left"), of("unknown")) {
+                    (Some(left), _) => format!("left: {left}"),
+                    (None, why) => {
+                        format!("what is left is not known: {}", why.unwrap_or("the process does not say"))
+                    }
+                }
+            }
+        };
+        line(text, "", &left);
+    }
+}
+
+/// As a step of a JSON pointer.
+fn pointed(name: &str) -> String {
+    name.replace('~', "~0").replace('/', "~1")
 }
 
 fn others(text: &mut String, snapshot: &Snapshot, candidates: &[Candidate]) {

@@ -87,8 +87,8 @@ fn dispatch(mut cli: Cli) -> u8 {
         }
         Some(Command::Check { file, format }) => check::run(file.or(cli.config).as_deref(), format),
         Some(Command::Schema) => check::schema(),
-        Some(Command::Explain { headers, method, url }) => {
-            explain::run(cli.config.as_deref(), &headers, &method, &url)
+        Some(Command::Explain { headers, client, method, url }) => {
+            explain::run(cli.config.as_deref(), &headers, client, &method, &url)
         }
         Some(Command::User { command, output }) => store::user(cli.config.as_deref(), command, output.json),
         Some(Command::Consumer { command, output }) => {

@@ -63,13 +63,17 @@ pub struct RequestFacts<'a> {
     pub preflight: bool,
     /// The moment.
     pub now: Instant,
+    /// By when it must have gone on.
+    pub deadline: Option<Instant>,
+    /// Works out what it costs, where a limit has an expression for that.
+    pub work: Option<rate_limit::Work<'a>>,
 }
 
 impl<'a> RequestFacts<'a> {
     /// What limits may know of it.
     fn of_limits(&self) -> rate_limit::Facts<'a> {
-        let Self { client, route, headers, principal, .. } = *self;
-        rate_limit::Facts { client, route, headers, principal, account: None }
+        let Self { client, route, headers, principal, deadline, work, .. } = *self;
+        rate_limit::Facts { client, route, headers, principal, account: None, work, deadline }
     }
 }
 
@@ -177,6 +181,8 @@ mod tests {
             headers: None,
             preflight: false,
             now: clock::now(),
+            deadline: None,
+            work: None,
         }
     }
 
@@ -211,7 +217,7 @@ mod tests {
             origin: Origin::Default,
             key: Key::new([key], 56),
             rules: Rules { generation: 1, bucket: Some(bucket), ..Rules::default() },
-            cost: 1,
+            cost: rate_limit::Cost::Fixed(1),
             skip: Skip::default(),
             allow: Networks::default(),
             allow_consumers: Box::default(),

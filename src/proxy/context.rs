@@ -346,17 +346,22 @@ impl Context {
 
     /// Sets the deadlines of `route` and has the connection cut the request off at the first of them.
     pub(super) fn set_deadlines(&mut self, route: &Route) {
+        self.deadlines = self.deadlines_of(route);
+        if let Some(exchange) = &self.exchange {
+            exchange.cut_off_at(self.deadlines.first_byte.and_then(|at| at.checked_add(CUT_OFF_GRACE)));
+        }
+    }
+
+    /// By when the parts of it must be over on `route`.
+    pub(super) fn deadlines_of(&self, route: &Route) -> Deadlines {
         let after = |time| self.began.checked_add(time);
-        self.deadlines = match route.timeout {
+        match route.timeout {
             _ if route.stream => Deadlines::default(),
             RouteTimeout::Unlimited => Deadlines::default(),
             RouteTimeout::Whole(time) => Deadlines { first_byte: after(time), whole: after(time) },
             RouteTimeout::Default => {
                 Deadlines { first_byte: after(self.snapshot.limits.request_timeout), whole: None }
             }
-        };
-        if let Some(exchange) = &self.exchange {
-            exchange.cut_off_at(self.deadlines.first_byte.and_then(|at| at.checked_add(CUT_OFF_GRACE)));
         }
     }
 

@@ -184,6 +184,12 @@ impl Leases {
         Ok(held.spend(ask.cost, counters))
     }
 
+    /// Permits that are held for `key`.
+    pub(super) fn held(&self, key: SharedKey) -> u64 {
+        let batch = self.shard(key).and_then(|shard| shard.lock().get(&key).cloned());
+        batch.map_or(0, |batch| batch.held.lock().permits)
+    }
+
     /// A request that has just had permits does not count after all.
     pub(super) fn put_back(&self, ask: &Ask<'_>) {
         let batch = self.shard(ask.key).and_then(|shard| shard.lock().get(&ask.key).cloned());

@@ -244,6 +244,24 @@ impl Counters {
         }
     }
 
+    /// How a limit stands for `key`, with what this instance holds for it; nothing is counted.
+    ///
+    /// # Errors
+    /// Nobody can say.
+    pub async fn look(&self, limit: &Arc<SharedLimit>, key: SharedKey) -> Result<Standing, Failure> {
+        let deadline = clock::now() + self.redis.timeout();
+        // More than ever passes: refused, and so not counted.
+        let ask = Ask { limit, key, cost: REFUSED };
+        let wanted = [Wanted { ask, least: REFUSED, most: REFUSED }];
+        let (_, told) = self.ask(&wanted, deadline).await?;
+        let mut standing = told.into_iter().next().map(|told| told.standing).ok_or(Failure::Slow)?;
+        let held = limit.leases.as_ref().map_or(0, |leases| leases.held(key));
+        for room in &mut standing.rooms {
+            room.left = room.left.saturating_add(held);
+        }
+        Ok(standing)
+    }
+
     /// Gives back what was counted for a request that does not count after all. In the background; what gets lost on the
     /// way stays counted.
     pub fn give_back(self: &Arc<Self>, ask: &Ask<'_>, receipt: Receipt) {

@@ -158,7 +158,8 @@ for index, key in ipairs(KEYS) do
             window.left = math.max(math.floor((window.burst * window.parts - state.level) / window.parts), 0)
             window.wait = over > 0 and drained_in(window, state, over) or 0
             window.empty = drained_in(window, state, state.level)
-            if window.wait > window.queue then
+            -- What is more than there ever is room for does not wait for it either.
+            if window.wait > window.queue or limit.least > window.burst then
                 limit.admitted = 0
             else
                 limit.delay = window.wait

@@ -42,6 +42,9 @@ impl BucketRule {
 
     /// The highest level there can be: a burst, and those who wait.
     fn level_max(&self) -> u64 {
+        if self.queue == 0 {
+            return self.burst_level();
+        }
         self.burst_level().saturating_add(self.drained_in(self.queue))
     }
 }
@@ -53,6 +56,24 @@ pub(super) struct Bucket {
     level: u64,
     /// The moment of the level, in nanoseconds.
     at: u64,
+}
+
+/// What a smaller burst has forgiven a key: a larger one that comes after it asks for it again, so that no number of reloads
+/// lets more through than the largest of the bursts would have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Forgiven {
+    /// What is above the level, and drains after it.
+    pub(super) parts: u64,
+    /// The highest level there could be when it was forgiven.
+    pub(super) under: u64,
+}
+
+impl Forgiven {
+    /// What of it has drained by `now`, after all of `bucket`.
+    pub(super) fn drain(&mut self, rule: &BucketRule, bucket: &Bucket, now: u64) {
+        let drained = rule.drained_in(now.saturating_sub(bucket.at)).saturating_sub(bucket.level);
+        self.parts = self.parts.saturating_sub(drained);
+    }
 }
 
 /// What a window says to a request.
@@ -92,9 +113,25 @@ impl Bucket {
         self.at = self.at.max(now);
     }
 
-    /// Takes away what is above the highest level that `rule` knows: an earlier rule may have known a higher one.
-    pub(super) fn clamp(&mut self, rule: &BucketRule) {
-        self.level = self.level.min(rule.level_max());
+    /// Whether it is above the highest level that `rule` knows: an earlier rule may have known a higher one.
+    pub(super) fn is_above(&self, rule: &BucketRule) -> bool {
+        // Hardly ever: the level that those who wait make is not worked out for it.
+        self.level > rule.burst_level() && self.level > rule.level_max()
+    }
+
+    /// Takes away what is above the highest level that `rule` knows, or puts back what an earlier one has forgiven.
+    pub(super) fn clamp(&mut self, rule: &BucketRule, forgiven: &mut Forgiven) {
+        let most = rule.level_max();
+        if self.level > most {
+            forgiven.parts = forgiven.parts.saturating_add(self.level - most);
+            forgiven.under = most;
+            self.level = most;
+        } else if most > forgiven.under {
+            let back = forgiven.parts.min(most - forgiven.under);
+            self.level = self.level.saturating_add(back);
+            forgiven.parts -= back;
+            forgiven.under = most;
+        }
     }
 
     /// Whether it is as good as a new one.
@@ -159,10 +196,19 @@ mod tests {
     fn a_smaller_burst_takes_over() {
         let mut bucket = Bucket::default();
         bucket.add(&BucketRule { burst: 1000, ..RULE }, 1000, 0);
-        bucket.clamp(&RULE);
+        let mut forgiven = Forgiven::default();
+        bucket.clamp(&RULE, &mut forgiven);
         assert_eq!(
             bucket.room(&RULE, 0, 1, 0),
             Room { left: 0, wait: SECOND / 10, empty_in: 3 * SECOND / 10 }
         );
+        // Under the larger one again it is as if it had never been forgiven, but for what has drained.
+        let rule = BucketRule { burst: 1000, ..RULE };
+        let now = 10 * SECOND;
+        forgiven.drain(&RULE, &bucket, now);
+        bucket.add(&RULE, 0, now);
+        bucket.clamp(&rule, &mut forgiven);
+        assert_eq!(bucket.room(&rule, 0, 1, now).left, 99);
+        assert_eq!(forgiven.parts, 0);
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 use smallvec::SmallVec;
 
+use super::cost::{Cost, CostRaw};
 use super::{
     BucketRule, COUNT_MAX, Key, LONGER_WINDOWS_MAX, Modes, OnStoreFailure, Part, Rules, Settings, Skip,
     WindowRule,
@@ -15,6 +16,8 @@ use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::{At, Origin};
 use crate::keys;
 use crate::policy::networks::Networks;
+use crate::routing::Expression;
+use crate::routing::expression::Stage;
 
 keys! {
     /// How many requests pass, counted by what. One counter a name and value, shared by all routes that name it.
@@ -29,8 +32,9 @@ keys! {
         burst: optional u64,
         /// How many requests may be under way at once; absent = any number.
         concurrent: optional u32,
-        /// What one request counts for.
-        cost: u64 = 1,
+        /// What one request counts for: a number, or a CEL expression such as
+        /// `"request.path.startsWith('/export') ? 10 : 1"`.
+        cost: CostRaw = CostRaw::Number(1),
         /// How long a request may wait for its place in the shortest window before it is refused.
         queue: Duration = Duration::ZERO,
         /// How answers tell of it: `"draft"` (RateLimit, RateLimit-Policy), `"draft-7"`, `"draft-6"`, `"legacy"`
@@ -93,6 +97,7 @@ impl RateLimitRaw {
             problem.hint("add `limits`, such as [\"100/min\"], or `concurrent`");
         }
         self.check_values(path, out);
+        let cost = self.cost(bucket.map_or(COUNT_MAX, |bucket| bucket.burst), path, out);
         let holds = self.concurrent.is_some();
         let skip = Skip { failed: *self.skip_failed, successful: *self.skip_successful };
         if skip.failed && skip.successful {
@@ -117,7 +122,7 @@ impl RateLimitRaw {
             origin: origin.clone(),
             key: Key::new(self.key.0.iter().cloned(), *self.ipv6_prefix),
             rules,
-            cost: *self.cost,
+            cost,
             skip,
             allow: Networks::new(self.allow.iter().flat_map(|list| list.iter().copied())),
             allow_consumers: self.allow_consumers.iter().map(|name| name.value.as_str().into()).collect(),
@@ -127,6 +132,31 @@ impl RateLimitRaw {
             keys_max: self.max_keys.clamp(KEYS_MIN, KEYS_MAX),
             on_store_failure: *self.on_store_failure,
         })
+    }
+
+    /// What a request counts for, of which `most` can pass at once.
+    fn cost(&self, most: u64, path: &str, out: &mut Diagnostics) -> Cost {
+        let path = format!("{path}.cost");
+        match &self.cost.value {
+            CostRaw::Number(0) => {
+                let message = "a request that counts for nothing is not limited";
+                out.error("invalid-value", &self.cost.origin, path, message);
+                Cost::Fixed(1)
+            }
+            CostRaw::Number(number) => Cost::Fixed(*number),
+            CostRaw::Expression(written) => {
+                // Of a login nobody is known at all, and before authentication nobody is yet.
+                let knows_who =
+                    !matches!(self.key.0.as_slice(), [Part::Ip]) && !self.key.0.contains(&Part::Account);
+                match Expression::parse_number(written.text(), Stage::Counting { knows_who }, most) {
+                    Ok(expression) => Cost::Worked(Box::new(expression)),
+                    Err(mistake) => {
+                        written.report(&self.cost.origin, &path, mistake, out);
+                        Cost::Fixed(1)
+                    }
+                }
+            }
+        }
     }
 
     /// The shortest window and the others; what contradicts is reported.
@@ -162,6 +192,7 @@ impl RateLimitRaw {
             for (key, at) in [
                 ("burst", self.burst.as_ref().map(|at| &at.origin)),
                 ("queue", (!self.queue.is_zero()).then_some(&self.queue.origin)),
+                ("cost", (self.cost.origin != Origin::Default).then_some(&self.cost.origin)),
             ] {
                 if let Some(origin) = at {
                     let message = format!("\"{key}\" does nothing without `limits`");
@@ -199,9 +230,10 @@ impl RateLimitRaw {
         });
         let windows = windows.collect();
         let fits = bucket.burst;
-        if *self.cost > fits {
-            let message =
-                format!("a request that counts for {} never fits into a burst of {fits}", *self.cost);
+        if let CostRaw::Number(cost) = self.cost.value
+            && cost > fits
+        {
+            let message = format!("a request that counts for {cost} never fits into a burst of {fits}");
             out.error("invalid-value", &self.cost.origin, format!("{path}.cost"), message);
         }
         (Some(bucket), windows)
@@ -211,9 +243,6 @@ impl RateLimitRaw {
         let mut wrong = |key: &str, origin: &Origin, message: String| {
             out.error("invalid-value", origin, format!("{path}.{key}"), message);
         };
-        if *self.cost == 0 {
-            wrong("cost", &self.cost.origin, "a request that counts for nothing is not limited".to_owned());
-        }
         if let Some(concurrent) = self.concurrent.as_ref().filter(|at| at.value == 0) {
             wrong("concurrent", &concurrent.origin, "0 requests at once lets nothing pass".to_owned());
         }

@@ -3,11 +3,13 @@
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
 use std::sync::LazyLock;
+use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
 use serde_json::Value;
 use smallvec::SmallVec;
 
+use super::cost::Work;
 use crate::base::client_cert::ClientCert;
 use crate::identity::principal::{Principal, Proof};
 
@@ -24,6 +26,17 @@ pub struct Facts<'a> {
     pub principal: Option<&'a Principal>,
     /// The account that a login tries, in the form in which accounts are compared.
     pub account: Option<&'a str>,
+    /// Works out what it costs, where an expression says that.
+    pub work: Option<Work<'a>>,
+    /// By when it must have gone on: it waits for no place that comes later.
+    pub deadline: Option<Instant>,
+}
+
+impl Facts<'static> {
+    /// Facts of which only the address is known.
+    pub fn of(client: IpAddr) -> Self {
+        Self { client, route: "", headers: None, principal: None, account: None, work: None, deadline: None }
+    }
 }
 
 /// One thing that requests are counted by.
@@ -93,6 +106,38 @@ impl Key {
     pub fn words(&self) -> String {
         let words: Vec<String> = self.parts.iter().map(Part::word).collect();
         words.join(" + ")
+    }
+
+    /// The values of a request, in words that give away no secret: what clients send is told by its name alone.
+    pub fn told(&self, facts: &Facts<'_>) -> String {
+        let mut bytes = Bytes::new();
+        let words = self.parts.iter().map(|part| {
+            let is_there = self.push(part, facts, &mut bytes);
+            let principal = facts.principal;
+            let shown = match part {
+                Part::Ip => Some(facts.client.to_string()),
+                Part::Subject => {
+                    principal.and_then(|principal| Some(format!("subject {}", principal.subject()?)))
+                }
+                Part::Consumer => {
+                    let consumer = principal.and_then(|principal| principal.consumer.as_ref());
+                    consumer.map(|consumer| format!("consumer {}", consumer.name))
+                }
+                Part::ApiKey => match principal.map(|principal| &principal.proof) {
+                    Some(Proof::ApiKey(key)) => Some(format!("API key {}", key.id)),
+                    _ => None,
+                },
+                Part::Route => Some(format!("route {}", facts.route)),
+                Part::Global => Some("all".to_owned()),
+                Part::Header(_) | Part::Claim(_) | Part::Account => None,
+            };
+            match shown {
+                Some(shown) if is_there => shown,
+                _ if is_there => format!("its {}", part.word()),
+                _ => format!("{}, having no {}", facts.client, part.word()),
+            }
+        });
+        words.collect::<Vec<_>>().join(" + ")
     }
 
     /// The values of a request. What it has not got counts by its address: never by nothing, and never together with
@@ -205,7 +250,7 @@ fn claim<'a>(principal: &'a Principal, name: &str) -> Option<&'a Value> {
 static SECRETS: LazyLock<(RandomState, RandomState)> =
     LazyLock::new(|| (RandomState::new(), RandomState::new()));
 
-fn hash(bytes: &[u8]) -> KeyHash {
+pub(super) fn hash(bytes: &[u8]) -> KeyHash {
     let one = |secret: &RandomState| {
         let mut hasher = secret.build_hasher();
         hasher.write(bytes);
@@ -226,7 +271,7 @@ mod tests {
     use crate::identity::token::Token;
 
     fn facts(client: &str) -> Facts<'static> {
-        Facts { client: client.parse().unwrap(), route: "r", headers: None, principal: None, account: None }
+        Facts { route: "r", ..Facts::of(client.parse().unwrap()) }
     }
 
     fn token(provider: &str, subject: &str) -> Principal {

@@ -15,9 +15,11 @@
 mod answer;
 mod bucket;
 mod config;
+mod cost;
 mod index;
 mod key;
 mod live;
+mod look;
 mod ring;
 mod rules;
 mod shared;
@@ -26,7 +28,6 @@ mod table;
 #[cfg(test)]
 mod tests;
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -36,8 +37,10 @@ use smallvec::SmallVec;
 
 pub use answer::Modes;
 pub use config::RateLimitRaw;
+pub use cost::{Cost, CostRaw, Work};
 pub use key::{Facts, Key, KeyHash, Part};
 pub use live::Live;
+pub use look::Question;
 pub use rules::{BucketRule, COUNT_MAX, LONGER_WINDOWS_MAX, Rules, WindowRule};
 pub use shared::{OnStoreFailure, is_pending, settle};
 
@@ -67,7 +70,7 @@ pub struct Settings {
     /// How many pass.
     pub rules: Rules,
     /// What one request counts for.
-    pub cost: u64,
+    pub cost: Cost,
     /// Which requests do not count once they have ended.
     pub skip: Skip,
     /// Addresses that are not counted.
@@ -152,6 +155,11 @@ impl RateLimit {
         if let Some(rule) = bucket.filter(|rule| rule.burst != rule.count) {
             text.push_str(&format!(", {} after a rest", rule.burst));
         }
+        match &self.settings.cost {
+            Cost::Fixed(1) => {}
+            Cost::Fixed(cost) => text.push_str(&format!(", each counts for {cost}")),
+            Cost::Worked(expression) => text.push_str(&format!(", each counts for {}", expression.text())),
+        }
         text
     }
 
@@ -165,17 +173,23 @@ impl RateLimit {
     /// A request that passes is counted whatever comes of it, unless the limit skips what ends so: keep the result until
     /// it has ended, and tell it how ([`Met::ended`]).
     pub fn check(self: &Arc<Self>, facts: &Facts<'_>, now: Instant) -> Option<Met> {
-        self.check_for(facts, self.settings.cost, now)
-    }
-
-    /// The same for a request that counts for `cost`.
-    pub fn check_for(self: &Arc<Self>, facts: &Facts<'_>, cost: u64, now: Instant) -> Option<Met> {
         if self.is_exempt(facts) {
             return None;
         }
-        let may_wait = || self.may_wait();
+        let cost = self.cost(facts);
+        if cost == 0 && self.rules.concurrent.is_none() {
+            return None;
+        }
+        let in_time = |delay| {
+            let left = facts.deadline.map(|deadline| deadline.saturating_duration_since(now));
+            left.is_none_or(|left| left > Duration::from_nanos(delay))
+        };
+        let may_wait = |delay| in_time(delay) && self.may_wait();
         let Taken { standing, admitted, newer, wait, key, .. } =
             self.store().take(&self.rules, self.settings.key.of(facts), cost, now, &may_wait);
+        if store::is_overflow(key) {
+            self.metrics.overflowed();
+        }
         // Of what it was admitted by: a newer configuration may hold what this one does not.
         let rules = newer.as_ref().unwrap_or(&self.rules);
         // Those under way are this instance's own in any case.
@@ -192,7 +206,7 @@ impl RateLimit {
                 counts: rules.counted_at_end,
             },
         });
-        let asked = self.shared.as_ref().filter(|_| admitted);
+        let asked = self.shared.as_ref().filter(|_| admitted && cost > 0);
         let asked = asked.map(|shared| Asked::Pending(shared.key(&self.settings.key, facts)));
         let wait = Duration::from_nanos(wait);
         let verdict = match (admitted, wait) {
@@ -207,7 +221,21 @@ impl RateLimit {
         };
         // Nobody is asked about who is refused here.
         let asked = asked.filter(|_| !matches!(verdict, Passage::Refused(_)));
+        if asked.is_none() && matches!(verdict, Passage::Free) {
+            self.metrics.passed();
+        }
         Some(Met { limit: self.clone(), standing, cost, verdict, held, asked })
+    }
+
+    /// What the request counts for.
+    fn cost(&self, facts: &Facts<'_>) -> u64 {
+        self.settings.cost.of(facts.work).unwrap_or_else(|failed| {
+            if let Some(failed) = failed {
+                tracing::debug!(limit = %self.settings.name, "the cost of a request: {failed}");
+            }
+            self.metrics.cost_failed();
+            self.rules.bucket.map_or(1, |bucket| bucket.burst)
+        })
     }
 
     fn is_exempt(&self, facts: &Facts<'_>) -> bool {
@@ -271,6 +299,7 @@ impl Met {
     /// The request has waited.
     pub fn waited(&mut self) {
         if matches!(self.verdict, Passage::After(..)) {
+            self.limit.metrics.delayed();
             self.verdict = Passage::Free;
         }
     }
@@ -385,9 +414,4 @@ impl Limits {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
-}
-
-/// Facts of which only the address is known.
-pub fn facts_of(client: IpAddr) -> Facts<'static> {
-    Facts { client, route: "", headers: None, principal: None, account: None }
 }

@@ -65,6 +65,18 @@ impl Shared {
         self.on_failure == OnStoreFailure::Allow && !self.counters.is_up()
     }
 
+    /// How all instances together stand for `key`; `None` if there is nobody to ask.
+    pub(super) async fn look(&self, key: SharedKey) -> Option<SmallVec<[Room; 3]>> {
+        let told = self.counters.look(&self.limit, key).await.ok()?;
+        let room = |room: &counters::Room| Room { left: room.left, wait: room.wait, empty_in: room.empty_in };
+        Some(told.rooms.iter().map(room).collect())
+    }
+
+    /// Permits that this instance may hold at once; 0 = each request is asked for.
+    pub(super) fn batch_max(&self) -> u64 {
+        self.limit.batch_max()
+    }
+
     /// What the request is counted by on all instances.
     pub(super) fn key(&self, key: &Key, facts: &Facts<'_>) -> SharedKey {
         SharedKey::new(&self.kind, &key.values(facts))
@@ -170,6 +182,7 @@ impl Met {
                 self.forget();
             } else {
                 self.count();
+                self.note_passed();
             }
             return;
         }
@@ -192,6 +205,7 @@ impl Met {
     /// There was nobody to ask.
     fn unanswered(&mut self) {
         self.asked = None;
+        self.limit.metrics.store_failed();
         match self.limit.shared.as_ref().map(|shared| shared.on_failure) {
             Some(OnStoreFailure::Deny) => {
                 self.forget();
@@ -204,6 +218,13 @@ impl Met {
             }
             // As the local counters said.
             Some(OnStoreFailure::Local) | None => self.count(),
+        }
+        self.note_passed();
+    }
+
+    fn note_passed(&self) {
+        if matches!(self.verdict, Passage::Free) {
+            self.limit.metrics.passed();
         }
     }
 

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::bucket::Bucket;
+use super::bucket::{Bucket, Forgiven};
 use super::key::KeyHash;
 use super::ring::Ring;
 use super::rules::{Layout, Rules};
@@ -31,6 +31,11 @@ const LOOKS_WHEN_FULL: u32 = 16;
 
 /// The key of the overflow entry; no request has it.
 const OVERFLOW: KeyHash = KeyHash { place: 0, check: 2 };
+
+/// Whether a request counts together with others for which there was no room.
+pub(super) fn is_overflow(key: KeyHash) -> bool {
+    key == OVERFLOW
+}
 
 /// The counters of one limit.
 #[derive(Debug)]
@@ -143,14 +148,14 @@ impl Store {
     }
 
     /// Looks at all windows of `key` for a request of `cost`, and counts it if all of them admit it: one step. One that
-    /// would have to wait asks for a place by `may_wait`, and is not admitted without.
+    /// would have to wait asks for a place by `may_wait`, with the nanoseconds, and is not admitted without.
     pub(super) fn take(
         self: &Arc<Self>,
         rules: &Arc<Rules>,
         key: KeyHash,
         cost: u64,
         now: Instant,
-        may_wait: &dyn Fn() -> bool,
+        may_wait: &dyn Fn(u64) -> bool,
     ) -> Taken {
         let now = nanos(now);
         self.note_generation(rules);
@@ -201,6 +206,37 @@ impl Store {
         }
     }
 
+    /// How `key` stands, and whether that is a counter it shares with others: nothing is counted.
+    pub(super) fn look(
+        self: &Arc<Self>,
+        rules: &Arc<Rules>,
+        key: KeyHash,
+        now: Instant,
+    ) -> Option<(Standing, bool)> {
+        let at = nanos(now);
+        let mut shard = self.shard(key).lock();
+        self.adopt(&mut shard, Some(key));
+        if let Some(moved) = shard.moved.clone() {
+            drop(shard);
+            return moved.look(rules, key, now);
+        }
+        let at = at.max(shard.latest);
+        if let Some(slot) = shard.table.find(key) {
+            return Some((shard.table.standing(rules, slot, 0, at), false));
+        }
+        let overflow = self.overflow.lock();
+        let shared = overflow.table.find(OVERFLOW);
+        if let Some(slot) = shared.filter(|_| self.keys() >= self.keys_max) {
+            return Some((overflow.table.standing(rules, slot, 0, at.max(overflow.latest)), true));
+        }
+        drop(overflow);
+        // It would begin with what was used under the shared one.
+        let begins = self.from_overflow(&mut shard, rules).ok()?;
+        let mut alone = Table::new(&self.layout);
+        let slot = alone.insert(key, &begins)?;
+        Some((alone.standing(rules, slot, 0, at), false))
+    }
+
     /// The same by the newest rules, for a request of a configuration that they replaced. It is told nothing of windows
     /// that it does not know.
     fn take_for_older(
@@ -208,7 +244,7 @@ impl Store {
         key: KeyHash,
         cost: u64,
         now: u64,
-        may_wait: &dyn Fn() -> bool,
+        may_wait: &dyn Fn(u64) -> bool,
     ) -> Taken {
         let rules = self.newest_rules();
         let taken = self.take(&rules, key, cost, instant(now), may_wait);
@@ -222,14 +258,14 @@ impl Store {
         slot: u32,
         (key, cost): (KeyHash, u64),
         now: u64,
-        may_wait: &dyn Fn() -> bool,
+        may_wait: &dyn Fn(u64) -> bool,
     ) -> Taken {
         if self.is_current(rules) {
             shard.table.clamp(rules, slot);
         }
         let mut standing = shard.table.standing(rules, slot, cost, now);
         // Before anything is counted: there is nothing to give back.
-        standing.admitted &= standing.delay == 0 || !standing.admitted || may_wait();
+        standing.admitted &= standing.delay == 0 || !standing.admitted || may_wait(standing.delay);
         let (admitted, mut wait) = (standing.admitted, standing.delay);
         if admitted {
             shard.table.admit(rules, slot, cost, now, standing.delay);
@@ -439,11 +475,13 @@ impl Store {
             let at = before.layout.rings.iter().position(|old| *old == per)?;
             Some((before.rules.windows.get(at)?, counters.rings.get(at)?))
         };
-        let bucket = match (self.layout.bucket, before.layout.bucket) {
-            (Some(per), Some(old)) if per == old => counters.bucket,
-            (Some(per), _) => old_ring(per)
-                .map_or(Bucket::default(), |(rule, ring)| Bucket::holding(ring.held(rule, now), now)),
-            (None, _) => Bucket::default(),
+        let (bucket, forgiven) = match (self.layout.bucket, before.layout.bucket) {
+            (Some(per), Some(old)) if per == old => (counters.bucket, counters.forgiven),
+            (Some(per), _) => {
+                let held = old_ring(per).map(|(rule, ring)| Bucket::holding(ring.held(rule, now), now));
+                (held.unwrap_or_default(), Forgiven::default())
+            }
+            (None, _) => Default::default(),
         };
         let rings = self.rules.windows.iter().map(|rule| match old_ring(rule.per) {
             Some((_, ring)) => *ring,
@@ -453,7 +491,7 @@ impl Store {
             None => Ring::default(),
         });
         let rings: SmallVec<[Ring; 2]> = rings.collect();
-        Counters { bucket, rings, under_way: counters.under_way }
+        Counters { bucket, rings, under_way: counters.under_way, forgiven }
     }
 }
 

@@ -1,12 +1,14 @@
 //! The counters of some keys, in a few bytes each: one shard of a [`super::store::Store`].
 
+use std::collections::HashMap;
+
 use smallvec::SmallVec;
 
-use super::bucket::{Bucket, Room};
+use super::bucket::{Bucket, Forgiven, Room};
 use super::index::{Index, SLOTS_MAX};
 use super::key::KeyHash;
 use super::ring::Ring;
-use super::rules::{Layout, Rules};
+use super::rules::{BucketRule, Layout, Rules};
 
 /// Entries whose memory is taken at once.
 const CHUNK: usize = 64;
@@ -64,6 +66,7 @@ pub(super) struct Counters {
     pub(super) bucket: Bucket,
     pub(super) rings: SmallVec<[Ring; 2]>,
     pub(super) under_way: UnderWay,
+    pub(super) forgiven: Forgiven,
 }
 
 /// How all windows of one key stand for a request.
@@ -86,6 +89,8 @@ pub(super) struct Table {
     entries: Column<Entry>,
     rings: SmallVec<[Column<Ring>; 2]>,
     under_way: Option<Column<UnderWay>>,
+    /// What a smaller burst has forgiven: of a few keys for a while after a reload, else empty.
+    forgiven: HashMap<u32, Forgiven>,
     /// Slots that were in use; those in `free` are not any more.
     slots: u32,
     free: Vec<u32>,
@@ -100,6 +105,7 @@ impl Table {
             entries: Column::new(),
             rings: layout.rings.iter().map(|_| Column::new()).collect(),
             under_way: layout.held.then(Column::new),
+            forgiven: HashMap::new(),
             slots: 0,
             free: Vec::new(),
             sweep: 0,
@@ -127,6 +133,9 @@ impl Table {
         if let Some(column) = &mut self.under_way {
             column.set(slot, counters.under_way);
         }
+        if counters.forgiven.parts > 0 {
+            self.forgiven.insert(slot, counters.forgiven);
+        }
         let entries = &self.entries;
         self.index.insert(key.place, slot, |slot| place_of(entries, slot));
         Some(slot)
@@ -138,6 +147,7 @@ impl Table {
             bucket: self.entries.get(slot).map(|entry| entry.bucket).unwrap_or_default(),
             rings: self.rings.iter().filter_map(|column| column.get(slot).copied()).collect(),
             under_way: self.under_way(slot),
+            forgiven: self.forgiven.get(&slot).copied().unwrap_or_default(),
         }
     }
 
@@ -153,7 +163,8 @@ impl Table {
         let (mut delay, mut admitted) = (0, true);
         if let (Some(rule), Some(entry)) = (&rules.bucket, self.entries.get(slot)) {
             let room = entry.bucket.room(rule, reserved, cost, now);
-            admitted = room.wait <= rule.queue;
+            // What is more than there ever is room for does not wait for it either.
+            admitted = room.wait <= rule.queue && cost <= rule.burst;
             delay = if admitted { room.wait } else { 0 };
             rooms.push(room);
         }
@@ -188,6 +199,11 @@ impl Table {
     /// Counts in all windows.
     pub(super) fn count(&mut self, rules: &Rules, slot: u32, cost: u64, now: u64, delay: u64) {
         if let (Some(rule), Some(entry)) = (&rules.bucket, self.entries.get_mut(slot)) {
+            if !self.forgiven.is_empty()
+                && let Some(forgiven) = self.forgiven.get_mut(&slot)
+            {
+                forgiven.drain(rule, &entry.bucket, now);
+            }
             entry.bucket.add(rule, cost, now);
         }
         for (rule, column) in rules.windows.iter().zip(&mut self.rings) {
@@ -205,11 +221,27 @@ impl Table {
         }
     }
 
-    /// Lowers what an earlier rule allowed and `rules` do not.
+    /// Lowers what an earlier rule allowed and `rules` do not, and keeps in mind what they forgive by that.
     pub(super) fn clamp(&mut self, rules: &Rules, slot: u32) {
-        if let (Some(rule), Some(entry)) = (&rules.bucket, self.entries.get_mut(slot)) {
-            entry.bucket.clamp(rule);
+        let (Some(rule), Some(entry)) = (&rules.bucket, self.entries.get_mut(slot)) else { return };
+        if self.forgiven.is_empty() && !entry.bucket.is_above(rule) {
+            return;
         }
+        let mut forgiven = self.forgiven.remove(&slot).unwrap_or_default();
+        entry.bucket.clamp(rule, &mut forgiven);
+        if forgiven.parts > 0 {
+            self.forgiven.insert(slot, forgiven);
+        }
+    }
+
+    /// Whether nothing of what was forgiven the key in `slot` counts any more.
+    fn is_forgotten(&self, rule: &BucketRule, slot: u32, bucket: &Bucket, now: u64) -> bool {
+        self.forgiven.is_empty()
+            || self.forgiven.get(&slot).is_none_or(|forgiven| {
+                let mut forgiven = *forgiven;
+                forgiven.drain(rule, bucket, now);
+                forgiven.parts == 0
+            })
     }
 
     /// Looks at some entries, in turn, and lets those go that are as good as new ones; says how many went.
@@ -221,7 +253,9 @@ impl Table {
             let Some(Entry { key, bucket }) = self.entries.get(slot).copied() else { continue };
             // A free slot has no key in the index.
             if key != KeyHash::default()
-                && rules.bucket.as_ref().is_none_or(|rule| bucket.is_empty(rule, now))
+                && rules.bucket.as_ref().is_none_or(|rule| {
+                    bucket.is_empty(rule, now) && self.is_forgotten(rule, slot, &bucket, now)
+                })
                 && self.under_way(slot) == UnderWay::default()
                 && rules
                     .windows
@@ -232,6 +266,7 @@ impl Table {
                 let entries = &self.entries;
                 self.index.remove(key.place, slot, |slot| place_of(entries, slot));
                 self.entries.set(slot, Entry::default());
+                self.forgiven.remove(&slot);
                 self.free.push(slot);
                 gone += 1;
             }
@@ -255,6 +290,7 @@ impl Table {
             + self.rings.iter().map(Column::bytes).sum::<usize>()
             + self.under_way.as_ref().map_or(0, Column::bytes)
             + self.free.capacity() * size_of::<u32>()
+            + self.forgiven.capacity() * size_of::<(u32, Forgiven)>()
     }
 }
 

@@ -13,10 +13,12 @@ use crate::base::problem::Problem;
 use crate::identity::forms::Form;
 use crate::identity::jwks::KeyWait;
 use crate::policy::auth::{Auth, Denied, Identified, Kind, Shown};
-use crate::policy::rate_limit::Met;
+use crate::policy::rate_limit::{Met, Work};
 use crate::policy::{RequestFacts, Verdict};
 use crate::proxy::Context;
 use crate::proxy::context::Stripped;
+use crate::routing::Expression;
+use crate::routing::expression::Failed;
 
 /// What becomes of a request that is not refused.
 pub(in crate::proxy) enum Guarded {
@@ -44,7 +46,8 @@ fn check_all(view: &View<'_>, ctx: &mut Context, met: &mut Vec<Met>) -> Result<G
     let now = if ctx.route.guard.has_limits() { clock::now() } else { ctx.began };
     if !ctx.has_waited {
         // Once a request: what is counted there must not be counted twice.
-        match ctx.route.guard.before_auth(&facts(view, ctx, now), met) {
+        let work = |expression: &Expression| view.with_values(ctx, |values| expression.number(values));
+        match ctx.route.guard.before_auth(&facts(view, ctx, now, &work), met) {
             Verdict::Pass => {}
             Verdict::Preflight => return Ok(Guarded::Answered(Answer::Preflight)),
             Verdict::Refuse(problem) => return Err(problem),
@@ -61,13 +64,19 @@ fn check_all(view: &View<'_>, ctx: &mut Context, met: &mut Vec<Met>) -> Result<G
         // Nobody is asked; who has proved a certificate on this connection is told all the same.
         introduce_certificate(ctx);
     }
-    match ctx.route.guard.after_auth(&facts(view, ctx, now), met) {
+    let work = |expression: &Expression| view.with_values(ctx, |values| expression.number(values));
+    match ctx.route.guard.after_auth(&facts(view, ctx, now, &work), met) {
         Verdict::Refuse(problem) => Err(problem),
         Verdict::Pass | Verdict::Preflight => Ok(Guarded::Passed),
     }
 }
 
-fn facts<'a>(view: &'a View<'_>, ctx: &'a Context, now: Instant) -> RequestFacts<'a> {
+fn facts<'a>(
+    view: &'a View<'_>,
+    ctx: &'a Context,
+    now: Instant,
+    work: &'a dyn Fn(&Expression) -> Result<u64, Failed>,
+) -> RequestFacts<'a> {
     RequestFacts {
         client: ctx.client.address,
         content_length: ctx.head.content_length,
@@ -76,6 +85,8 @@ fn facts<'a>(view: &'a View<'_>, ctx: &'a Context, now: Instant) -> RequestFacts
         headers: Some(view.headers()),
         preflight: ctx.preflight,
         now,
+        deadline: ctx.deadlines_of(&ctx.route).first_byte,
+        work: Some(Work(work)),
     }
 }
 

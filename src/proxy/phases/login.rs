@@ -6,16 +6,19 @@ use bytes::{Bytes, BytesMut};
 use pingora::Result;
 use pingora_proxy::Session;
 
-use super::{guard, respond};
+use super::{guard, respond, route};
 use crate::base::clock;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::config::snapshot::LoginTarget;
 use crate::identity::login::body::BODY_BYTES_MAX;
 use crate::identity::login::{Refused, Request};
-use crate::policy::rate_limit::{self, Facts, Met};
+use crate::policy::rate_limit::{self, Facts, Met, Work};
 use crate::proxy::Context;
+use crate::proxy::asked::Asked;
 use crate::proxy::phases::dispatch::Answer;
+use crate::proxy::received::Received;
+use crate::routing::Expression;
 
 /// Answers one of the paths of `[identity.login]` within the request's time.
 pub(in crate::proxy) async fn answer(
@@ -27,7 +30,7 @@ pub(in crate::proxy) async fn answer(
     let first_byte = ctx.deadlines.first_byte;
     let work = async {
         let Some(body) = body(session, ctx).await? else { return Ok(Err(Refused::too_large())) };
-        if let Some(problem) = limit(session, ctx, &target, &request, &body).await {
+        if let Err(problem) = limit(session, ctx, &target, &request, &body).await {
             return Ok(Err(Refused::limited(problem)));
         }
         if let Some(delay) = guard::delay(ctx) {
@@ -77,29 +80,51 @@ async fn body(session: &mut Session, ctx: &mut Context) -> Result<Option<Bytes>>
 }
 
 /// Asks the limits that count by the account: before the password is worked on.
+///
+/// # Errors
+/// Why it is refused.
 async fn limit(
     session: &Session,
     ctx: &mut Context,
     target: &LoginTarget,
     request: &Request,
     body: &[u8],
-) -> Option<Problem> {
+) -> Result<(), Problem> {
     if target.limits.is_empty() {
-        return None;
+        return Ok(());
     }
+    let refused = ask(session, ctx, target, request, body)?;
+    match refused {
+        Some(problem) => Err(problem),
+        None => rate_limit::settle(&mut ctx.met).await.map_or(Ok(()), Err),
+    }
+}
+
+/// Asks those of this process.
+fn ask(
+    session: &Session,
+    ctx: &mut Context,
+    target: &LoginTarget,
+    request: &Request,
+    body: &[u8],
+) -> Result<Option<Problem>, Problem> {
     let account = request.account(target.step, body);
     let route = ctx.route.clone();
+    let received = Received::read(&session.req_header().headers);
+    let view = route::View::read(Asked::of(session.req_header()), &received, ctx.listener)?;
+    let mut met = std::mem::take(&mut ctx.met);
+    let work = |expression: &Expression| view.with_values(ctx, |values| expression.number(values));
     let facts = Facts {
-        client: ctx.client.address,
         route: &route.name,
         headers: Some(&session.req_header().headers),
-        principal: None,
         account: account.as_deref(),
+        work: Some(Work(&work)),
+        deadline: ctx.deadlines.first_byte,
+        ..Facts::of(ctx.client.address)
     };
-    match target.limits.check(&facts, clock::now(), &mut ctx.met) {
-        Some(problem) => Some(problem),
-        None => rate_limit::settle(&mut ctx.met).await,
-    }
+    let refused = target.limits.check(&facts, clock::now(), &mut met);
+    ctx.met = met;
+    Ok(refused)
 }
 
 /// Does `work` for as long as the client is there: for one that has left no password is worked on.

@@ -18,8 +18,8 @@ use cel::{Context, Env, IdedExpr};
 
 use self::facts::Budget;
 use self::survey::{Regexes, Survey, Use};
-use super::Mistake;
 use super::template::{Scope, Values};
+use super::{Mistake, PathPattern};
 
 /// Longest expression.
 const TEXT_BYTES_MAX: usize = 2048;
@@ -38,9 +38,24 @@ pub enum Stage {
     Routing,
     /// To judge who it is.
     Authorization,
+    /// To count it under a limit, which is no one route's; `knows_who` where that is after it is known who it is.
+    Counting {
+        /// Whether that is known.
+        knows_who: bool,
+    },
 }
 
-/// An expression that is true or false, compiled.
+impl Stage {
+    fn knows_who(self) -> bool {
+        match self {
+            Self::Routing => false,
+            Self::Authorization => true,
+            Self::Counting { knows_who } => knows_who,
+        }
+    }
+}
+
+/// An expression that is true or false, or a number, compiled.
 #[derive(Debug, Clone)]
 pub struct Expression {
     text: Box<str>,
@@ -51,13 +66,13 @@ pub struct Expression {
     regexes: Regexes,
 }
 
-/// Why an expression is neither true nor false for a request: for the log.
+/// Why an expression has no value for a request: for the log.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Failed(String);
 
 impl Failed {
-    fn new(story: impl Into<String>) -> Self {
+    pub(crate) fn new(story: impl Into<String>) -> Self {
         let mut story = story.into();
         if story.len() > STORY_BYTES_MAX {
             let end = (0..=STORY_BYTES_MAX).rev().find(|end| story.is_char_boundary(*end)).unwrap_or(0);
@@ -71,6 +86,16 @@ impl Failed {
 impl Expression {
     /// Reads an expression; `scope` says what `path` has.
     pub fn parse(text: &str, scope: Scope<'_>, stage: Stage) -> Result<Self, Mistake> {
+        Self::parse_as(text, scope, stage, None)
+    }
+
+    /// Reads an expression for a number: from 0 to `most`, as far as that can be told beforehand.
+    pub fn parse_number(text: &str, stage: Stage, most: u64) -> Result<Self, Mistake> {
+        let none = PathPattern::parse("/")?;
+        Self::parse_as(text, Scope { pattern: &none, groups: None }, stage, Some(most))
+    }
+
+    fn parse_as(text: &str, scope: Scope<'_>, stage: Stage, most: Option<u64>) -> Result<Self, Mistake> {
         let whole = 0..text.len();
         if text.len() > TEXT_BYTES_MAX {
             let message =
@@ -84,6 +109,9 @@ impl Expression {
         let (mut tree, info) =
             parser.parse_with_source_info(text).map_err(|errors| not_cel(text, &errors))?;
         let mut survey = Survey::new(text, &info, scope, stage);
+        if let Some(most) = most {
+            survey.check_number(&tree, most)?;
+        }
         survey.visit(&mut tree)?;
         let (uses, regexes) = survey.done()?;
         Ok(Self { text: text.into(), tree, uses, regexes })
@@ -99,6 +127,27 @@ impl Expression {
     /// # Errors
     /// If it has no value: something it refers to is missing, types do not fit, or there is more than it may look at.
     pub fn holds(&self, values: &Values<'_>) -> Result<bool, Failed> {
+        match self.value(values)? {
+            cel::Value::Bool(holds) => Ok(holds),
+            other => Err(Failed::new(format!("it is neither true nor false but a {:?}", other.type_of()))),
+        }
+    }
+
+    /// The number that it is for a request.
+    ///
+    /// # Errors
+    /// If it has no value, as [`Expression::holds`], or that is no whole number from 0 on.
+    pub fn number(&self, values: &Values<'_>) -> Result<u64, Failed> {
+        match self.value(values)? {
+            cel::Value::Int(number) => {
+                u64::try_from(number).map_err(|_| Failed::new(format!("{number} is less than 0")))
+            }
+            cel::Value::UInt(number) => Ok(number),
+            other => Err(Failed::new(format!("it is no whole number but a {:?}", other.type_of()))),
+        }
+    }
+
+    fn value(&self, values: &Values<'_>) -> Result<cel::Value, Failed> {
         let mut context = Context::with_env(ENV.clone());
         let mut budget = Budget::default();
         for used in &self.uses {
@@ -109,13 +158,7 @@ impl Expression {
             let matches = move |text: Arc<String>| regex.is_match(text.as_bytes());
             context.add_function(name, matches).map_err(|error| Failed::new(error.to_string()))?;
         }
-        match cel::Value::resolve(&self.tree, &context) {
-            Ok(cel::Value::Bool(holds)) => Ok(holds),
-            Ok(other) => {
-                Err(Failed::new(format!("it is neither true nor false but a {:?}", other.type_of())))
-            }
-            Err(error) => Err(Failed::new(error.to_string())),
-        }
+        cel::Value::resolve(&self.tree, &context).map_err(|error| Failed::new(error.to_string()))
     }
 }
 

@@ -40,6 +40,24 @@ const FUNCTIONS: [&str; 13] = [
 const TYPES: [&str; 10] =
     ["bool", "int", "uint", "double", "string", "bytes", "list", "map", "null_type", "type"];
 
+/// What is true or false, whatever it is called with.
+const TRUTHS: [&str; 14] = [
+    operators::LOGICAL_AND,
+    operators::LOGICAL_OR,
+    operators::LOGICAL_NOT,
+    operators::EQUALS,
+    operators::NOT_EQUALS,
+    operators::GREATER_EQUALS,
+    operators::LESS_EQUALS,
+    operators::GREATER,
+    operators::LESS,
+    operators::IN,
+    "contains",
+    "startsWith",
+    "endsWith",
+    "matches",
+];
+
 /// Where values come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Root {
@@ -178,6 +196,42 @@ impl<'s> Survey<'s> {
         }
     }
 
+    /// Whether `node` can be a number, and one from 0 to `most` where it is written.
+    pub(super) fn check_number(&self, node: &IdedExpr, most: u64) -> Result<(), Mistake> {
+        let wrong = |what: &str| {
+            let hint = "a number, such as request.method == \"POST\" ? 10 : 1";
+            Err(self.mistake(node.id, format!("this is {what}, and no whole number")).hint(hint))
+        };
+        let number = match &node.expr {
+            Expr::Literal(LiteralValue::Int(number)) => i128::from(*number.inner()),
+            Expr::Literal(LiteralValue::UInt(number)) => i128::from(*number.inner()),
+            Expr::Literal(LiteralValue::Boolean(_)) => return wrong("true or false"),
+            Expr::Literal(LiteralValue::String(_)) => return wrong("a text"),
+            Expr::Literal(LiteralValue::Double(_)) => return wrong("a fraction"),
+            Expr::Literal(_) | Expr::List(_) | Expr::Map(_) => return wrong("something else"),
+            Expr::Call(call) => match (call.func_name.as_str(), call.args.as_slice()) {
+                (operators::CONDITIONAL, [_, one, other]) => {
+                    self.check_number(one, most)?;
+                    return self.check_number(other, most);
+                }
+                (operators::NEGATE, [inner]) => match &inner.expr {
+                    Expr::Literal(LiteralValue::Int(number)) => -i128::from(*number.inner()),
+                    _ => return Ok(()),
+                },
+                (name, _) if TRUTHS.contains(&name) => return wrong("true or false"),
+                _ => return Ok(()),
+            },
+            _ => return Ok(()),
+        };
+        if number < 0 {
+            return Err(self.mistake(node.id, format!("{number} is less than 0")));
+        }
+        if number > i128::from(most) {
+            return Err(self.mistake(node.id, format!("{number} is more than the {most} that can ever pass")));
+        }
+        Ok(())
+    }
+
     fn call(&mut self, call: &mut CallExpr, id: u64) -> Result<(), Mistake> {
         let name = call.func_name.as_str();
         match (name, call.target.is_some(), call.args.as_slice()) {
@@ -252,12 +306,22 @@ impl<'s> Survey<'s> {
             return Ok(None);
         }
         match Root::named(name) {
-            Some(Root::Jwt | Root::Consumer) if self.stage == Stage::Routing => {
-                let message = format!("`{name}` is not known yet when a route is looked for");
-                Err(self
-                    .mistake(id, message)
-                    .hint("write it in `auth.when`: that is asked once it is known who it is"))
+            Some(Root::Jwt | Root::Consumer) if !self.stage.knows_who() => {
+                let (when, hint) = match self.stage {
+                    Stage::Counting { .. } => (
+                        "before it is known who it is",
+                        "limits by `ip` alone or by `account` are: with another key, such as \"subject\", it is known",
+                    ),
+                    _ => (
+                        "when a route is looked for",
+                        "write it in `auth.when`: that is asked once it is known who it is",
+                    ),
+                };
+                Err(self.mistake(id, format!("`{name}` is not known yet {when}")).hint(hint))
             }
+            Some(Root::Path) if matches!(self.stage, Stage::Counting { .. }) => Err(self
+                .mistake(id, "`path` is what the path of one route captures, and a limit is no one route's")
+                .hint("write `request.path`, as in request.path.startsWith(\"/export\")")),
             Some(root) => Ok(Some(root)),
             None if TYPES.contains(&name) => Ok(None),
             None => Err(suggest(

@@ -34,6 +34,14 @@ fn claims() -> Map<String, Value> {
 /// Asks a request for `/a/7%2F8/b?q=x+y&q=2&n=1` by a client at 192.0.2.1.
 fn ask(text: &str, claims: Option<&Map<String, Value>>, headers: &HeaderMap) -> Result<bool, Failed> {
     let expression = parse(text).unwrap_or_else(|wrong| panic!("{text}: {wrong}"));
+    of_request(claims, headers, |values| expression.holds(values))
+}
+
+fn of_request<T>(
+    claims: Option<&Map<String, Value>>,
+    headers: &HeaderMap,
+    ask: impl FnOnce(&Values<'_>) -> T,
+) -> T {
     let groups = ["gold".into(), "beta".into()];
     let path = "/a/7%2F8/b";
     let request = RequestView {
@@ -45,7 +53,7 @@ fn ask(text: &str, claims: Option<&Map<String, Value>>, headers: &HeaderMap) -> 
         headers,
     };
     let consumer = claims.map(|_| ConsumerView { name: "mobile", groups: &groups, plan: None });
-    expression.holds(&Values {
+    ask(&Values {
         request: &request,
         captures: &pattern().captures(path).unwrap(),
         scheme: "https",
@@ -217,4 +225,44 @@ proptest! {
         let claims = json!({ "tenant": text }).as_object().unwrap().clone();
         prop_assert_eq!(ask("jwt.tenant == 'acme'", Some(&claims), &HeaderMap::new()), Ok(text == "acme"));
     }
+}
+
+fn number(text: &str) -> Result<u64, Failed> {
+    let stage = Stage::Counting { knows_who: true };
+    let expression =
+        Expression::parse_number(text, stage, 100).unwrap_or_else(|wrong| panic!("{text}: {wrong}"));
+    of_request(Some(&claims()), &HeaderMap::new(), |values| expression.number(values))
+}
+
+#[test]
+fn numbers_are_whole_and_not_negative() {
+    assert_eq!(number("request.path.startsWith(\"/a/\") ? 10 : 1"), Ok(10));
+    assert_eq!(number("request.method == \"GET\" ? 10 : jwt.level"), Ok(3));
+    assert_eq!(number("int(query.n) + 1"), Ok(2));
+    assert_eq!(number("jwt.huge"), Ok(u64::MAX));
+    assert_eq!(number("0"), Ok(0));
+    for text in
+        ["0 - jwt.level", "jwt.ratio", "jwt.sub", "jwt.absent", "int(header.absent)", "1 / 0", "jwt.none"]
+    {
+        assert!(number(text).is_err(), "{text}");
+    }
+}
+
+#[test]
+fn what_cannot_be_a_number_is_said_beforehand() {
+    let parse = |text, knows_who| Expression::parse_number(text, Stage::Counting { knows_who }, 100);
+    for (text, part) in [
+        ("request.path == \"/\"", "true or false"),
+        ("request.path.startsWith(\"/\") ? 1 : \"2\"", "a text"),
+        ("1.5", "a fraction"),
+        ("true ? 1 : 101", "101 is more than the 100"),
+        ("-1", "-1 is less than 0"),
+        ("path.id == \"1\" ? 1 : 2", "no one route's"),
+        ("jwt.level", "is not known yet"),
+        ("consumer.name == \"a\" ? 1 : 2", "is not known yet"),
+    ] {
+        let wrong = parse(text, false).unwrap_err();
+        assert!(wrong.message.contains(part), "{text}: {wrong}");
+    }
+    assert!(parse("jwt.level", true).is_ok());
 }

@@ -254,6 +254,36 @@ impl Metrics {
         for limit in &limits {
             counter(&mut family, &[("policy", &limit.name)], limit.refused.get())?;
         }
+        let mut family = out
+            .counter("edgeward_rate_limit_requests", "Requests that met a rate limit, by what came of it")?;
+        for limit in &limits {
+            let outcomes =
+                [("passed", &limit.passed), ("delayed", &limit.delayed), ("limited", &limit.refused)];
+            for (outcome, count) in outcomes {
+                counter(&mut family, &[("policy", &limit.name), ("outcome", outcome)], count.get())?;
+            }
+        }
+        let mut family = out.counter(
+            "edgeward_rate_limit_overflow",
+            "Requests that counted together with others, there being no room for another key",
+        )?;
+        for limit in &limits {
+            counter(&mut family, &[("policy", &limit.name)], limit.overflowed.get())?;
+        }
+        let mut family = out.counter(
+            "edgeward_rate_limit_store_failures",
+            "Requests about which the counters that instances share could not be asked",
+        )?;
+        for limit in &limits {
+            counter(&mut family, &[("policy", &limit.name)], limit.store_failures.get())?;
+        }
+        let mut family = out.counter(
+            "edgeward_rate_limit_cost_failures",
+            "Requests whose cost could not be worked out, and which counted for a whole burst",
+        )?;
+        for limit in &limits {
+            counter(&mut family, &[("policy", &limit.name)], limit.cost_failures.get())?;
+        }
         Ok(())
     }
 

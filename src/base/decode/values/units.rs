@@ -113,6 +113,39 @@ impl Rate {
     }
 }
 
+/// Other words for the periods, as other programs and people write them.
+const WORDS: &[(&str, &[&str])] = &[
+    ("s", &["sec", "secs", "second", "seconds"]),
+    ("min", &["m", "mins", "minute", "minutes"]),
+    ("h", &["hr", "hrs", "hour", "hours"]),
+    ("day", &["d", "days"]),
+    ("week", &["w", "weeks"]),
+    ("month", &["mo", "months"]),
+];
+
+impl Rate {
+    /// What whoever wrote `text` will have meant: `100 per minute`, `100/minute`, `100r/m`.
+    fn meant(text: &str) -> Option<String> {
+        let text = text.trim().to_ascii_lowercase();
+        let end = text.find(|c: char| !c.is_ascii_digit())?;
+        let (count, rest) = text.split_at(end);
+        let rest = rest.trim_start();
+        let rest = ["requests", "request", "req", "r"]
+            .iter()
+            .find_map(|word| rest.strip_prefix(word))
+            .unwrap_or(rest);
+        let rest = rest.trim_start();
+        let rest =
+            ["/", "per ", "an ", "a ", "every ", "in "].iter().find_map(|word| rest.strip_prefix(word))?;
+        let rest = rest.trim();
+        let (number, unit) = rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count());
+        let unit = unit.trim();
+        let (unit, _) = WORDS.iter().find(|(unit_, words)| *unit_ == unit || words.contains(&unit))?;
+        let near = format!("{count}/{number}{unit}");
+        Self::parse(&near).is_ok().then_some(near)
+    }
+}
+
 fn digits(text: &str) -> Option<u64> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) { text.parse().ok() } else { None }
 }
@@ -126,7 +159,18 @@ impl Value for Rate {
     }
 
     fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
-        text_value(node, cx, "a rate such as \"10/s\"", Self::parse)
+        let expected = "a rate such as \"10/s\"";
+        let Some(text) = node.as_str() else { return cx.expected(node, expected) };
+        match Self::parse(text) {
+            Ok(rate) => Some(rate),
+            Err(why) => {
+                let problem = cx.error("invalid-value", &node.origin, format!("{} {why}", quote(text)));
+                if let Some(near) = Self::meant(text) {
+                    problem.suggest(Some(&near));
+                }
+                None
+            }
+        }
     }
 
     fn render(&self) -> String {

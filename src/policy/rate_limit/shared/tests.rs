@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::super::{
-    BucketRule, Key, Limits, Live, Met, Modes, Networks, OnStoreFailure, Part, RateLimit, Rules, Settings,
-    Skip, WindowRule, facts_of, is_pending, settle,
+    BucketRule, Cost, Facts, Key, Limits, Live, Met, Modes, Networks, OnStoreFailure, Part, RateLimit, Rules,
+    Settings, Skip, WindowRule, is_pending, settle,
 };
 use crate::base::clock;
 use crate::base::origin::Origin;
@@ -25,7 +25,7 @@ fn settings(count: u64, per: u64, burst: u64) -> Settings {
         origin: Origin::Default,
         key: Key::new([Part::Ip], 56),
         rules: Rules { generation: 1, bucket, ..Rules::default() },
-        cost: 1,
+        cost: Cost::Fixed(1),
         skip: Skip::default(),
         allow: Networks::default(),
         allow_consumers: Box::default(),
@@ -47,8 +47,7 @@ fn at(cluster: &Arc<Cluster>, settings: Settings) -> Arc<RateLimit> {
 async fn request(limits: &[&Arc<RateLimit>], client: u32) -> (Vec<Met>, Option<Reason>) {
     let limits = Limits(limits.iter().map(|limit| (*limit).clone()).collect());
     let mut met = Vec::new();
-    let facts = facts_of(IpAddr::V4(client.into()));
-    let refused = limits.check(&facts, clock::now(), &mut met);
+    let refused = limits.check(&Facts::of(IpAddr::V4(client.into())), clock::now(), &mut met);
     if let Some(refused) = refused {
         return (met, Some(refused.reason));
     }
