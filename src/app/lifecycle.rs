@@ -24,6 +24,8 @@ pub enum Command {
     Reopen,
     /// Reload the configuration (HUP).
     Reload,
+    /// Serve the services of the store as they were last read.
+    Services,
     /// Start a new process, hand it the listeners, finish what is open, exit (USR2).
     Upgrade,
 }
@@ -137,7 +139,8 @@ impl Lifecycle {
         let (mut upgrading, mut upgrade_due): (Option<Order>, Option<Order>) = (None, None);
         // Whom the reload under way, and the one after it, are told to.
         let (mut told, mut waiting) = (Vec::new(), Vec::new());
-        let mut reload_due = false;
+        let (mut reload_due, mut services_due) = (false, false);
+        let mut waiting_for_services = Vec::new();
         loop {
             if work.is_none()
                 && let Some(order) = upgrade_due.take()
@@ -148,6 +151,10 @@ impl Lifecycle {
                 reload_due = false;
                 told = std::mem::take(&mut waiting);
                 work = Some(Box::pin(async { Finished::Reload(house.reloader.reload().await) }));
+            } else if work.is_none() && services_due {
+                services_due = false;
+                told = std::mem::take(&mut waiting_for_services);
+                work = Some(Box::pin(async { Finished::Reload(house.reloader.apply_services().await) }));
             }
             let order = tokio::select! {
                 biased;
@@ -164,7 +171,8 @@ impl Lifecycle {
                                 successor.reload();
                             }
                             let moved = refusal("the process was replaced, and the new one told to reload");
-                            waiting.into_iter().for_each(|answer| tell(answer, moved.clone()));
+                            let all = waiting.into_iter().chain(waiting_for_services);
+                            all.for_each(|answer| tell(answer, moved.clone()));
                             return self.hand_over(house, successor, upgrading).await;
                         }
                         Finished::Upgrade(Err(why)) => {
@@ -192,6 +200,12 @@ impl Lifecycle {
                         waiting.push(order.answer);
                     }
                 }
+                Command::Services => {
+                    services_due = true;
+                    if waiting_for_services.len() < WAITING_MAX {
+                        waiting_for_services.push(order.answer);
+                    }
+                }
                 Command::Upgrade if upgrading.is_some() || upgrade_due.is_some() => {
                     tracing::warn!("an upgrade is under way already");
                     order.done(refusal("an upgrade is under way already"));
@@ -200,7 +214,7 @@ impl Lifecycle {
                 Command::Quit => {
                     // A new process that does not serve yet is not going to.
                     drop(work);
-                    let others = told.into_iter().chain(waiting);
+                    let others = told.into_iter().chain(waiting).chain(waiting_for_services);
                     let upgrades = [upgrading, upgrade_due].into_iter().flatten().map(|order| order.answer);
                     others.chain(upgrades).for_each(|answer| tell(answer, refusal("the process is ending")));
                     order.done(house.quitting());

@@ -21,6 +21,7 @@ mod reload;
 mod report;
 mod server;
 mod service_manager;
+mod services;
 #[cfg(test)]
 mod swap_tests;
 mod upgrade;

@@ -15,11 +15,13 @@ use crate::base::diagnostic::{Diagnostics, Severity};
 use crate::base::{clock, task};
 use crate::cluster::Slot;
 use crate::config::diff::{self, Changes};
+use crate::config::services::{LeftOut, Problem, Report};
 use crate::config::snapshot::{Current, Snapshot};
 use crate::config::tls::Sessions;
-use crate::config::{Compiled, Loaded, Runtime, render};
+use crate::config::{self, Compiled, Loaded, Runtime, render};
 use crate::identity::live::Live as Identity;
 use crate::policy::rate_limit;
+use crate::store::Services;
 use crate::telemetry::access::Queue;
 use crate::telemetry::log::ProcessLog;
 use crate::telemetry::metrics::Metrics;
@@ -89,6 +91,13 @@ pub struct Reloader {
     current: Arc<Current>,
     last: Mutex<Option<Last>>,
     watched: watch::Sender<Watched>,
+    /// The files of the configuration in force as they were read, where services of the store stand beside them: a change
+    /// of services must not bring with it what somebody is just writing.
+    loaded: Mutex<Option<Arc<Loaded>>>,
+    /// The services as they were last read.
+    services: Mutex<Option<Arc<Services>>>,
+    /// Why services were last not applied.
+    refused: Mutex<Option<String>>,
 }
 
 /// What a watch over the files of the configuration has to know.
@@ -111,6 +120,28 @@ pub struct Last {
     pub outcome: Result<String, String>,
 }
 
+/// What is compiled anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// The files, read anew.
+    Files,
+    /// The services, beside the files as they were read last.
+    Services,
+}
+
+/// A configuration that can be put in force.
+struct Ready {
+    snapshot: Snapshot,
+    changes: Changes,
+    /// As text.
+    warnings: String,
+    /// Its files, where services stand beside them.
+    loaded: Option<Arc<Loaded>>,
+}
+
+/// Services that one line each tells of, when they are left out.
+const TOLD_MAX: usize = 20;
+
 /// A configuration that was not taken: all that is wrong with it.
 struct Refused {
     /// Number of errors.
@@ -123,11 +154,57 @@ struct Refused {
 
 impl Reloader {
     /// Reloads what `origins` read, in place of what is `current`.
-    pub fn new(origins: Origins, current: Arc<Current>) -> Self {
-        let loaded = current.load();
+    pub fn new(origins: Origins, current: Arc<Current>, loaded: Option<Arc<Loaded>>) -> Self {
+        let snapshot = current.load();
         let watched =
-            Watched { wanted: loaded.server.watch, files: loaded.files.clone(), read: clock::wall() };
-        Self { origins, current, last: Mutex::default(), watched: watch::Sender::new(watched) }
+            Watched { wanted: snapshot.server.watch, files: snapshot.files.clone(), read: clock::wall() };
+        Self {
+            origins,
+            current,
+            last: Mutex::default(),
+            watched: watch::Sender::new(watched),
+            loaded: Mutex::new(loaded),
+            services: Mutex::default(),
+            refused: Mutex::default(),
+        }
+    }
+
+    /// The files of the configuration in force, where services of the store stand beside them.
+    pub(super) fn loaded(&self) -> Option<Arc<Loaded>> {
+        self.loaded.lock().clone()
+    }
+
+    /// The services as they were last read; `None` if they never were.
+    pub(super) fn services(&self) -> Option<Arc<Services>> {
+        self.services.lock().clone()
+    }
+
+    /// Remembers services for the next time that a configuration is compiled.
+    pub(super) fn know_services(&self, services: Services) {
+        *self.services.lock() = Some(Arc::new(services));
+    }
+
+    /// Puts the services as they were last read in place of those that are served. What the files say does not change. The
+    /// outcome as [`Self::reload`] tells it.
+    pub async fn apply_services(&self) -> serde_json::Value {
+        let began = clock::now();
+        match self.take(&mut Arc::default(), Of::Services).await {
+            Ok((generation, changes, _)) => {
+                let ms = clock::now().saturating_duration_since(began).as_millis();
+                let report = self.current.load().services.clone();
+                tracing::info!(generation, ms, changes = changes.summary(), "services: {}", report.summary());
+                *self.refused.lock() = None;
+                serde_json::json!({ "ok": true, "generation": generation })
+            }
+            Err(Refused { first, .. }) => {
+                let last = self.refused.lock().replace(first.clone());
+                // It is tried again, and says the same.
+                if last.as_ref() != Some(&first) {
+                    tracing::error!("services not applied, those before go on: {first}");
+                }
+                serde_json::json!({ "ok": false, "error": format!("the services could not be applied: {first}") })
+            }
+        }
     }
 
     /// How the last reload went; `None` before the first.
@@ -145,7 +222,7 @@ impl Reloader {
     pub async fn reload(&self) -> serde_json::Value {
         let (began, read) = (clock::now(), clock::wall());
         let mut attempted = Arc::default();
-        let taken = self.take(&mut attempted).await;
+        let taken = self.take(&mut attempted, Of::Files).await;
         self.watch(taken.is_ok(), &attempted, read);
         let at = clock::wall();
         let ms = u64::try_from(clock::now().saturating_duration_since(began).as_millis()).unwrap_or(u64::MAX);
@@ -196,17 +273,23 @@ impl Reloader {
         self.watched.send_replace(Watched { wanted: current.server.watch, files, read });
     }
 
-    async fn take(&self, attempted: &mut Arc<[PathBuf]>) -> Result<(u64, Changes, String), Refused> {
+    async fn take(&self, attempted: &mut Arc<[PathBuf]>, of: Of) -> Result<(u64, Changes, String), Refused> {
         let old = self.current.load();
-        let (files, compiled) = self.compile(old.clone()).await;
+        let (files, compiled) = self.compile(old.clone(), of).await;
         *attempted = files;
-        let (snapshot, changes, warnings) = compiled?;
+        let Ready { snapshot, changes, warnings, loaded } = *compiled?;
         warm(&snapshot).await;
+        self.tell_of_services(&old.services, &snapshot.services);
         let (snapshot, generation) = (Arc::new(snapshot), old.generation + 1);
         self.origins.log.set_level(snapshot.log.level);
         self.origins.metrics.set_certificates(snapshot.certificates());
         self.current.swap(snapshot.clone());
         self.origins.identity.directory().configure(snapshot.consumers.clone());
+        if of == Of::Services {
+            drop(task::blocking(move || drop(old)));
+            return Ok((generation, changes, warnings));
+        }
+        *self.loaded.lock() = loaded;
         // Files of the configuration before are closed, this one's opened: what is wrong with them shows now.
         if let Some(log) = &snapshot.log.access {
             log.open();
@@ -217,16 +300,37 @@ impl Reloader {
         Ok((generation, changes, warnings))
     }
 
+    /// Says which services are newly left out, once; the status goes on saying it.
+    fn tell_of_services(&self, before: &Report, after: &Report) {
+        let is_new = |left: &&LeftOut| !before.left_out.contains(left);
+        let new: Vec<_> = after.left_out.iter().filter(is_new).collect();
+        for left in new.iter().take(TOLD_MAX) {
+            let problem = left.problems.first().map(Problem::line).unwrap_or_default();
+            tracing::error!(service = ?left.name, "service left out: {problem}");
+        }
+        if let Some(more) = new.len().checked_sub(TOLD_MAX).filter(|more| *more > 0) {
+            tracing::error!("{more} more services left out");
+        }
+        self.origins.metrics.services(after.applied.len(), after.left_out.len(), after.disabled.len());
+    }
+
     /// Beside the runtime: ten thousand routes take a fraction of a second.
-    async fn compile(
-        &self,
-        old: Arc<Snapshot>,
-    ) -> (Arc<[PathBuf]>, Result<(Snapshot, Changes, String), Refused>) {
+    async fn compile(&self, old: Arc<Snapshot>, of: Of) -> (Arc<[PathBuf]>, Result<Box<Ready>, Refused>) {
         let bound = old.listeners.iter().map(|listener| listener.name.clone()).collect();
         let runtime = self.origins.runtime(old.generation + 1, bound);
         let read = self.origins.read.clone();
+        let (loaded, services) = (self.loaded(), self.services());
         let compiled = task::blocking(move || {
-            let Compiled { sources, mut diagnostics, files, snapshot } = read().compile(&runtime);
+            let loaded = match (of, loaded) {
+                (Of::Services, Some(loaded)) => loaded,
+                _ => Arc::new(read()),
+            };
+            let Compiled { sources, mut diagnostics, files, snapshot, .. } = match &services {
+                Some(services) if loaded.serves_services() => {
+                    loaded.compile_with(services, config::surroundings(), &runtime)
+                }
+                _ => Loaded::clone(&loaded).compile(&runtime),
+            };
             if let Some(new) = &snapshot {
                 diff::needs_upgrade(&old, new, &mut diagnostics);
             }
@@ -238,8 +342,9 @@ impl Reloader {
             let compiled = match snapshot.filter(|_| !diagnostics.has_errors()) {
                 Some(new) => {
                     let changes = Changes::between(&old, &new);
+                    let loaded = Some(loaded).filter(|loaded| loaded.serves_services());
                     match keep_generated(&new, |_| Ok(())) {
-                        Ok(()) => Ok((new, changes, text)),
+                        Ok(()) => Ok(Box::new(Ready { snapshot: new, changes, warnings: text, loaded })),
                         Err(first) => Err(Refused { errors: 1, text: format!("error: {first}\n"), first }),
                     }
                 }

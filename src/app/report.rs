@@ -5,9 +5,11 @@ use std::time::{Duration, SystemTime};
 
 use super::control::{self, Status};
 use super::reload::Reloader;
+use super::services::Follower;
 use crate::admin::{Check, Health};
 use crate::base::{clock, units};
 use crate::cluster::Cluster;
+use crate::config::services::{Problem, Report};
 use crate::config::snapshot::Current;
 use crate::identity::directory::{Directory, Facts};
 use crate::identity::provider::Provider;
@@ -41,7 +43,12 @@ pub(super) fn limits(current: Arc<Current>) -> control::Limits {
 }
 
 /// What `/readyz` is made of.
-pub(super) fn health(current: &Arc<Current>, reloader: &Arc<Reloader>, directory: &Arc<Directory>) -> Health {
+pub(super) fn health(
+    current: &Arc<Current>,
+    reloader: &Arc<Reloader>,
+    directory: &Arc<Directory>,
+    services: Option<&Arc<Follower>>,
+) -> Health {
     let (loaded, reloader) = (current.clone(), reloader.clone());
     let configuration: Check = Box::new(move || {
         let snapshot = loaded.load();
@@ -66,7 +73,14 @@ pub(super) fn health(current: &Arc<Current>, reloader: &Arc<Reloader>, directory
         Box::new(move || (true, "listeners".to_owned(), format!("{} bound", bound.load().listeners.len())));
     let (upstreams, providers, clusters) = (current.clone(), current.clone(), current.clone());
     let (stores, directory) = (current.clone(), directory.clone());
-    Health::new(vec![configuration, listeners])
+    let mut checks = vec![configuration, listeners];
+    if let Some(follower) = services {
+        let (loaded, follower) = (current.clone(), follower.clone());
+        checks.push(Box::new(move || service_check(&loaded.load().services, &follower)));
+    }
+    let left_out = current.clone();
+    Health::new(checks)
+        .detail(move || service_lines(&left_out.load().services))
         .detail(move || known(stores.load().store.as_ref(), &directory.facts()))
         .detail(move || clusters.load().cluster.as_ref().map(|cluster| shared(cluster)).unwrap_or_default())
         .detail(move || upstreams.load().upstreams.values().map(|upstream| report(upstream)).collect())
@@ -109,6 +123,35 @@ fn known(store: Option<&Store>, facts: &Facts) -> String {
     }
     text
 }
+
+/// Whether the services of the store are known. Until they are the process is not ready: it would answer 404 where others
+/// answer. Afterwards the last ones go on, whatever becomes of the store.
+fn service_check(report: &Report, follower: &Follower) -> (bool, String, String) {
+    let failure = follower.failure();
+    let line = match (report.number, &failure) {
+        (None, None) => "not read yet".to_owned(),
+        (None, Some(failure)) => format!("never read: {failure}"),
+        (Some(_), None) => report.summary(),
+        (Some(_), Some(failure)) => format!("{}; as they were: {failure}", report.summary()),
+    };
+    (report.number.is_some(), "services".to_owned(), line)
+}
+
+/// The services that are left out, and why.
+fn service_lines(report: &Report) -> String {
+    let mut text = String::new();
+    for left in report.left_out.iter().take(SERVICES_SHOWN_MAX) {
+        let problem = left.problems.first().map(Problem::line).unwrap_or_default();
+        text.push_str(&format!("  service {:?}: left out: {problem}\n", left.name));
+    }
+    if let Some(more) = report.left_out.len().checked_sub(SERVICES_SHOWN_MAX).filter(|more| *more > 0) {
+        text.push_str(&format!("  {more} more services are left out\n"));
+    }
+    text
+}
+
+/// Services of which `/readyz?verbose` says why they are left out.
+const SERVICES_SHOWN_MAX: usize = 50;
 
 /// What `/readyz?verbose` says of what instances share. Without Redis limits do as they say, so the process is ready.
 fn shared(cluster: &Cluster) -> String {

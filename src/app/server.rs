@@ -19,12 +19,13 @@ use super::pid_file::PidFile;
 use super::reload::{self, Origins, Reloader};
 use super::upgrade::{Invocation, Upgrader};
 use super::user::{self, Account};
-use super::{Lifecycle, descriptors, report, service_manager, watch};
+use super::{Lifecycle, descriptors, report, service_manager, services, watch};
 use crate::admin::Admin;
 use crate::base::origin::Origin;
 use crate::base::service::PlainService;
 use crate::base::{clock, task};
 use crate::cluster::Cluster;
+use crate::config::Loaded;
 use crate::config::snapshot::{BindAddress, Current, Limits, Listener, Snapshot};
 use crate::identity::directory::Directory;
 use crate::identity::sync::Follower;
@@ -85,6 +86,8 @@ pub enum StartError {
 pub struct Process {
     /// What outlives configurations, and reads them.
     pub origins: Origins,
+    /// The files of the configuration as they were read, where services of the store stand beside them.
+    pub loaded: Option<Arc<Loaded>>,
     /// How the next process is started; or why there can be none.
     pub invocation: Result<Invocation, &'static str>,
     /// The process that this one replaces.
@@ -254,9 +257,13 @@ impl Server {
         directory.configure(self.snapshot.consumers.clone());
         let follower = self.snapshot.store.clone().map(|store| Follower::new(store, directory.clone()));
         let follower = follower.map(Arc::new);
-        let reloader = Arc::new(Reloader::new(self.process.origins, current.clone()));
+        let loaded = self.process.loaded;
+        let services = self.snapshot.store.clone().filter(|_| loaded.is_some());
+        let reloader = Arc::new(Reloader::new(self.process.origins, current.clone(), loaded));
+        let services = services
+            .map(|store| Arc::new(services::Follower::new(store, reloader.clone(), lifecycle.sender())));
         let upgrader = Upgrader::new(self.process.invocation, self.bindings.sockets);
-        let health = Arc::new(report::health(&current, &reloader, &directory));
+        let health = Arc::new(report::health(&current, &reloader, &directory, services.as_ref()));
 
         let tunnels = Tunnels::new(directory.clone());
         let gateway = Gateway::new(current.clone(), metrics.clone(), lifecycle.draining(), tunnels.clone());
@@ -289,6 +296,10 @@ impl Server {
                 learn(follower).await;
                 drop(task::spawn("store", follower.clone().run()));
             }
+            if let Some(services) = &services {
+                learn_services(services, predecessor.is_some()).await?;
+                drop(task::spawn("services", services.clone().run()));
+            }
             for (index, bound) in (0_u16..).zip(self.bindings.listeners) {
                 let (edge, stop) = (edge.clone(), lifecycle.stop_accepting());
                 drop(task::spawn_on(data.handle(), "listener", async move {
@@ -308,7 +319,8 @@ impl Server {
             if let Some(control) = self.bindings.control {
                 let status = report::status(current.clone(), connections.clone(), reloader.clone());
                 let limits = report::limits(current.clone());
-                let answers = Answers { status, sync: synchronise(follower.clone()), limits };
+                let sync = synchronise(follower.clone(), services.clone());
+                let answers = Answers { status, sync, limits };
                 let serving = control.serve(lifecycle.sender(), answers, handed_over);
                 drop(task::spawn("control socket", async move {
                     if let Err(error) = serving.await {
@@ -376,19 +388,39 @@ async fn learn(follower: &Follower) {
 }
 
 /// How a command has this process take what it changed in the store.
-fn synchronise(follower: Option<Arc<Follower>>) -> Synchronise {
+fn synchronise(follower: Option<Arc<Follower>>, services: Option<Arc<services::Follower>>) -> Synchronise {
     Arc::new(move || {
-        let follower = follower.clone();
+        let (follower, services) = (follower.clone(), services.clone());
         Box::pin(async move {
-            match &follower {
-                None => serde_json::json!({ "ok": false, "error": "there is no store" }),
-                Some(follower) => match follower.catch_up().await {
-                    Ok(()) => serde_json::json!({ "ok": true }),
-                    Err(error) => serde_json::json!({ "ok": false, "error": error.to_string() }),
-                },
+            let Some(follower) = &follower else {
+                return serde_json::json!({ "ok": false, "error": "there is no store" });
+            };
+            let mut done = follower.catch_up().await.map_err(|error| error.to_string());
+            if let (Ok(()), Some(services)) = (&done, &services) {
+                done = services.catch_up().await;
+            }
+            match done {
+                Ok(()) => serde_json::json!({ "ok": true }),
+                Err(error) => serde_json::json!({ "ok": false, "error": error }),
             }
         })
     })
+}
+
+/// Waits a while for the services of the store. Without them what the files say is served, and `/readyz` tells; but a
+/// process is not replaced by one that serves less.
+async fn learn_services(services: &services::Follower, replaces: bool) -> io::Result<()> {
+    let error = match tokio::time::timeout(LEARN_TIMEOUT, services.learn()).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error,
+        Err(_) => "they are still being read".to_owned(),
+    };
+    if replaces {
+        let message = format!("the services of the store are not known, and would be lost: {error}");
+        return Err(io::Error::other(message));
+    }
+    tracing::warn!("starting without the services of the store: {error}");
+    Ok(())
 }
 
 /// Begins to share with other instances. On the threads that serve: requests wait for what comes over its connection.

@@ -154,6 +154,13 @@ impl Diagnostics {
         }
     }
 
+    /// Takes out those that are `meant`. What is left has errors only if one of them is.
+    pub fn take(&mut self, meant: impl Fn(&Diagnostic) -> bool) -> Vec<Diagnostic> {
+        let taken = self.items.extract_if(.., |item| meant(item)).collect();
+        self.has_errors = self.items.iter().any(|item| item.severity == Severity::Error);
+        taken
+    }
+
     /// Sorts by place: files in the order read, then position; errors and warnings together.
     pub fn sort(&mut self) {
         self.items.sort_by_key(|item| match &item.origin {
@@ -169,7 +176,7 @@ impl Diagnostic {
         self.origin == other.origin
             && self.code == other.code
             && self.message == other.message
-            && (matches!(self.origin, Origin::File { .. }) || self.path == other.path)
+            && (matches!(self.origin, Origin::File { .. } | Origin::Row { .. }) || self.path == other.path)
     }
 
     /// Adds what to do about it.

@@ -21,6 +21,13 @@ pub enum Origin {
     },
     /// On the command line, under this name.
     CommandLine(&'static str),
+    /// In the database: the service of this name, and where in its row, such as `endpoints[0].url`; empty is all of it.
+    Row {
+        /// The service.
+        name: Arc<str>,
+        /// The place in its row.
+        column: Arc<str>,
+    },
 }
 
 impl Origin {
@@ -96,6 +103,8 @@ impl Sources {
         match origin {
             Origin::Default => "default".to_owned(),
             Origin::CommandLine(flag) => format!("command line {flag}"),
+            Origin::Row { name, column } if column.is_empty() => format!("service {name:?}"),
+            Origin::Row { name, column } => format!("service {name:?}, {column}"),
             Origin::File { file, span } => match self.get(*file) {
                 Some(source) => format!("{}:{}", source.path.display(), source.position(span.start).line),
                 None => "?".to_owned(),

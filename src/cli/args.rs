@@ -209,6 +209,15 @@ pub(super) enum Command {
         output: store::Output,
     },
 
+    /// Services of the store: routes that are added and taken away while it runs
+    #[command(after_help = store::SERVICE_NOTES)]
+    Service {
+        #[command(subcommand)]
+        command: store::Service,
+        #[command(flatten)]
+        output: store::Output,
+    },
+
     /// API keys of consumers
     #[command(after_help = store::KEY_NOTES)]
     Key {

@@ -96,6 +96,9 @@ fn dispatch(mut cli: Cli) -> u8 {
         }
         Some(Command::Key { command, output }) => store::key(cli.config.as_deref(), command, output.json),
         Some(Command::Token { command, output }) => store::token(cli.config.as_deref(), command, output.json),
+        Some(Command::Service { command, output }) => {
+            store::service(cli.config.as_deref(), command, output.json)
+        }
         Some(Command::Quit) => process::run(cli.config.as_deref(), Order::Quit),
         Some(Command::Stop) => process::run(cli.config.as_deref(), Order::Stop),
         Some(Command::Reload) => process::run(cli.config.as_deref(), Order::Reload),

@@ -7,7 +7,7 @@ use super::{DEFAULT_CONFIGS, OK, PROBLEMS, USAGE, fail};
 use crate::app::{Fetcher, Invocation, Origins, Predecessor, Process, Read, Server, StartError};
 use crate::base::out;
 use crate::config::snapshot::Snapshot;
-use crate::config::{self, Compiled, render};
+use crate::config::{self, Compiled, Loaded, render};
 use crate::identity::live::Live as Identity;
 use crate::telemetry::access::Queue;
 use crate::telemetry::log::ProcessLog;
@@ -65,6 +65,8 @@ pub(super) fn find(given: Option<&Path>) -> Result<PathBuf, u8> {
 pub(super) struct Prepared {
     pub(super) snapshot: Arc<Snapshot>,
     origins: Origins,
+    /// The files as they were read, where services of the store stand beside them.
+    loaded: Option<Arc<Loaded>>,
 }
 
 impl Prepared {
@@ -83,13 +85,15 @@ impl Prepared {
         let (limits, cluster, sessions) = (Arc::default(), Arc::default(), Arc::default());
         let origins = Origins { read, live, identity, limits, cluster, sessions, metrics, access, log };
         let runtime = origins.runtime(1, Vec::new());
-        let Compiled { sources, diagnostics, snapshot, .. } = (origins.read)().compile(&runtime);
+        let loaded = (origins.read)();
+        let kept = loaded.serves_services().then(|| Arc::new(loaded.clone()));
+        let Compiled { sources, diagnostics, snapshot, .. } = loaded.compile(&runtime);
         let text =
             if diagnostics.is_empty() { String::new() } else { render::text(&diagnostics, &sources, colour) };
         let Some(snapshot) = snapshot else { return Err(text) };
         out::complain(&text);
         origins.log.set_level(snapshot.log.level);
-        Ok(Self { snapshot: Arc::new(snapshot), origins })
+        Ok(Self { snapshot: Arc::new(snapshot), origins, loaded: kept })
     }
 
     /// Binds and serves to the end. `invocation` is how the next process is started, or why there is none; `beside` adds
@@ -101,7 +105,7 @@ impl Prepared {
         beside: impl FnOnce(&mut Server) -> Result<(), StartError>,
         say: impl FnOnce(&str) -> String,
     ) -> u8 {
-        let process = Process { origins: self.origins, invocation, predecessor };
+        let process = Process { origins: self.origins, loaded: self.loaded, invocation, predecessor };
         let server = Server::bind(self.snapshot, process).and_then(|mut server| {
             beside(&mut server)?;
             Ok(server)

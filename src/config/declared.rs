@@ -9,7 +9,7 @@ use crate::base::decode::Node;
 use crate::base::origin::{At, Origin};
 
 /// Names and places of what stands in the files.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Declared {
     pub(super) upstreams: IndexSet<String>,
     /// Of `[identity.providers]`.

@@ -18,11 +18,31 @@ use crate::upstream::config::UpstreamRaw;
 const INCLUDABLE: &[&str] =
     &["upstreams", "brokers", "rate_limits", "plans", "consumers", "identity", "routes", "defaults"];
 
+/// What lies under the routes and upstreams of the main file: under those that stand in no file as well.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Under {
+    /// `[defaults]`.
+    pub(super) routes: Option<Table>,
+    /// `[upstream_defaults]`.
+    pub(super) upstreams: Option<Table>,
+}
+
+impl Under {
+    /// Lays the defaults under a route and under upstreams.
+    pub(super) fn lay(&self, route: &mut Node, upstreams: &mut [(String, Node)]) {
+        lay_under(route, self.routes.as_ref(), &RouteRaw::shape());
+        let shape = UpstreamRaw::shape();
+        upstreams.iter_mut().for_each(|(_, node)| lay_under(node, self.upstreams.as_ref(), &shape));
+    }
+}
+
 /// One root table of all files, with defaults applied; problems are reported to `cx`.
-pub(super) fn merge(files: Files, cx: &mut Decoder<'_>) -> Node {
+pub(super) fn merge(files: Files, cx: &mut Decoder<'_>) -> (Node, Under) {
     let Files { main, included } = files;
     let origin = main.origin.clone();
-    let Kind::Table(mut root) = main.kind else { return Node { origin, kind: Kind::Table(Table::new()) } };
+    let Kind::Table(mut root) = main.kind else {
+        return (Node { origin, kind: Kind::Table(Table::new()) }, Under::default());
+    };
 
     let (route_shape, upstream_shape) = (RouteRaw::shape(), UpstreamRaw::shape());
     let defaults = checked_defaults(&root, "defaults", &ROUTE_DEFAULT_KEYS, cx);
@@ -69,7 +89,7 @@ pub(super) fn merge(files: Files, cx: &mut Decoder<'_>) -> Node {
         }
         None => drop(root.shift_remove("defaults")),
     }
-    Node { origin, kind: Kind::Table(root) }
+    (Node { origin, kind: Kind::Table(root) }, Under { routes: defaults, upstreams: upstream_defaults })
 }
 
 /// Reports a `request` of the route's own where nothing is sent on; an inherited one simply does nothing there. Said

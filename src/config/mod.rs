@@ -19,6 +19,7 @@ pub mod raw;
 pub mod render;
 pub mod route;
 pub mod schema;
+pub mod services;
 pub mod settings;
 pub mod snapshot;
 pub mod tls;
@@ -39,10 +40,11 @@ use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::Sources;
 use declared::Declared;
 use files::Files;
+use merge::Under;
 use process::ServerRaw;
 
 /// A configuration that was read: what it says, and all that is wrong with it so far.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Loaded {
     /// Its files.
     pub sources: Sources,
@@ -53,6 +55,8 @@ pub struct Loaded {
     /// Every file it depends on, and the directories in which files are looked for.
     files: Vec<PathBuf>,
     declared: Declared,
+    /// What lies under routes that stand in no file.
+    under: Under,
 }
 
 /// Reads the configuration at `path` with all it includes.
@@ -90,7 +94,7 @@ fn finish(
 ) -> Loaded {
     let places = tables(&ConfigRaw::shape());
     let mut cx = Decoder::new(&sources, surroundings, &places, &mut diagnostics);
-    let root = files.map(|files| merge::merge(files, &mut cx));
+    let (root, under) = files.map(|files| merge::merge(files, &mut cx)).unzip();
     let raw = root.as_ref().and_then(|root| ConfigRaw::decode(root, &mut cx));
     let mut files = cx.into_files();
     let declared = root.as_ref().map(Declared::of).unwrap_or_default();
@@ -105,7 +109,7 @@ fn finish(
         files.extend(included_directories(raw, &sources));
     }
     files.extend(sources.iter().map(|(_, source)| source.path.clone()));
-    Loaded { sources, diagnostics, raw, files, declared }
+    Loaded { sources, diagnostics, raw, files, declared, under: under.unwrap_or_default() }
 }
 
 /// Where a file may come that `include` is to read.

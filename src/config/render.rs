@@ -181,6 +181,10 @@ fn one(out: &mut String, item: &Diagnostic, sources: &Sources, style: Style) {
 
     match &place {
         Some(place) => gutter.excerpt(out, "-->", place, '^', colour, ""),
+        None if matches!(item.origin, Origin::Row { .. }) => {
+            let place = sources.describe(&item.origin);
+            line(out, format_args!("{}{} {}", gutter.blank(), style.paint(BLUE, "-->"), printable(&place)));
+        }
         None if !item.path.is_empty() => {
             line(
                 out,
@@ -191,7 +195,12 @@ fn one(out: &mut String, item: &Diagnostic, sources: &Sources, style: Style) {
     }
     match related {
         Some((Some(place), note)) => gutter.excerpt(out, ":::", &place, '-', BLUE, note),
-        Some((None, note)) => gutter.note(out, "note", note),
+        Some((None, note)) => match &item.related {
+            Some((origin @ Origin::Row { .. }, _)) => {
+                gutter.note(out, "note", &format!("{note}: {}", sources.describe(origin)));
+            }
+            _ => gutter.note(out, "note", note),
+        },
         None => {}
     }
     if let Some(hint) = &item.hint {

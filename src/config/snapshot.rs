@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 pub use super::diff::Outline;
 pub use super::identity::{IDENTITY_HEADERS, IdentitySettings};
+pub use super::services::Report;
 pub use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
 pub use super::tls::{CertificateFacts, ListenerTls, PolicyId};
 pub use crate::base::decode::Setting;
@@ -77,6 +78,8 @@ pub struct Snapshot {
     pub files: Arc<[PathBuf]>,
     /// What it consists of, for comparison with the next one.
     pub outline: Outline,
+    /// What became of the services of the store.
+    pub services: Arc<Report>,
     /// See [`Snapshot::remnant`].
     pub(super) remnant: OnceLock<Arc<Snapshot>>,
 }
@@ -107,6 +110,7 @@ impl Snapshot {
                 sources: Sources::default(),
                 files: Arc::default(),
                 outline: Outline::default(),
+                services: Arc::default(),
                 remnant: OnceLock::new(),
             })
         };

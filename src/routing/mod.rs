@@ -10,6 +10,7 @@ pub mod expression;
 pub mod host;
 mod index;
 pub mod method;
+pub mod overlap;
 pub mod path;
 pub mod pattern;
 pub mod predicate;

@@ -17,6 +17,9 @@ use crate::base::units;
 /// What PostgreSQL calls out after a change.
 pub(super) const CHANNEL: &str = "edgeward_changes";
 
+/// What PostgreSQL calls out after a change of services, by whomever: a trigger does.
+const SERVICES_CHANNEL: &str = "edgeward_services";
+
 pub(super) const NEXT: &str =
     "UPDATE edgeward_state SET value = value + 1 WHERE name = 'changes' RETURNING value";
 
@@ -51,6 +54,16 @@ pub struct Changes {
 pub struct Watch {
     store: Store,
     listener: Option<PgListener>,
+    of: Of,
+}
+
+/// What is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Of {
+    /// Who is known, and what was revoked.
+    Identity,
+    /// Services.
+    Services,
 }
 
 impl Store {
@@ -124,7 +137,12 @@ impl Store {
 
     /// Says when to look for changes.
     pub fn watch(&self) -> Watch {
-        Watch { store: self.clone(), listener: None }
+        Watch { store: self.clone(), listener: None, of: Of::Identity }
+    }
+
+    /// Says when to look for changes of services.
+    pub fn watch_services(&self) -> Watch {
+        Watch { store: self.clone(), listener: None, of: Of::Services }
     }
 }
 
@@ -137,10 +155,14 @@ impl Watch {
     /// Waits until something may have changed: the database called out, this process wrote, or it is time to ask.
     pub async fn next(&mut self) {
         let inner = self.store.0.clone();
+        let changed = match self.of {
+            Of::Identity => &inner.changed,
+            Of::Services => &inner.services_changed,
+        };
         let is_postgres = matches!(inner.pools.get(), Some(Pools::Postgres(_)));
         if !is_postgres {
             tokio::select! {
-                () = inner.changed.notified() => {}
+                () = changed.notified() => {}
                 () = tokio::time::sleep(POLL_SQLITE) => {}
             }
             return;
@@ -155,7 +177,7 @@ impl Watch {
             }
         };
         tokio::select! {
-            () = inner.changed.notified() => {}
+            () = changed.notified() => {}
             () = tokio::time::sleep(POLL_POSTGRES) => {}
             is_well = called => {
                 if !is_well {
@@ -169,9 +191,13 @@ impl Watch {
     /// Listens to PostgreSQL. What cannot be listened to is still asked.
     async fn listen(&self) -> Option<PgListener> {
         let Some(Pools::Postgres(pool)) = self.store.0.pools.get() else { return None };
+        let channel = match self.of {
+            Of::Identity => CHANNEL,
+            Of::Services => SERVICES_CHANNEL,
+        };
         let listening = async {
             let mut listener = PgListener::connect_with(pool).await?;
-            listener.listen(CHANNEL).await?;
+            listener.listen(channel).await?;
             Ok::<_, sqlx::Error>(listener)
         };
         match tokio::time::timeout(super::CALL_TIMEOUT, listening).await {

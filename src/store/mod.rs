@@ -1,4 +1,4 @@
-//! What outlives the process: users, consumers, API keys, refresh tokens, revocations. SQLite or PostgreSQL.
+//! What outlives the process: users, consumers, API keys, refresh tokens, revocations, services. SQLite or PostgreSQL.
 //!
 //! A [`Store`] is a handle: made without touching anything, it connects and brings the schema up to date when it is first
 //! asked. Every call is bounded in time and in how many there are at once. A store that is down costs one call a second
@@ -16,6 +16,7 @@ mod keys;
 mod refresh;
 mod revocations;
 mod schema;
+mod services;
 #[cfg(test)]
 mod tests;
 mod url;
@@ -36,6 +37,7 @@ pub use error::StoreError;
 pub use keys::{KeyRow, NewKey};
 pub use refresh::Rotation;
 pub use revocations::{KEPT_OF_ALL, RevocationRow, Revoked};
+pub use services::{COLUMN_CHARACTERS_MAX, NAME_CHARACTERS_MAX, SERVICES_MAX, ServiceRow, Services};
 pub use url::StoreUrl;
 pub use users::{Issued, User, UserChange};
 
@@ -47,9 +49,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Calls that run or wait at once: beyond it the store is not fast enough, and more would only wait in vain.
 const CALLS_MAX: usize = 64;
 /// Connections at once.
-const CONNECTIONS_MAX: u32 = 8;
-/// Connections that requests leave alone: one to follow changes with, one that PostgreSQL calls out on.
-const CONNECTIONS_APART: u32 = 2;
+const CONNECTIONS_MAX: u32 = 10;
+/// Connections that requests leave alone: to follow changes with, and what PostgreSQL calls out on; for services, too.
+const CONNECTIONS_APART: u32 = 4;
 /// Calls at once of those that follow changes, which find room however many requests want something.
 const CALLS_APART: usize = 4;
 /// While the store is down: how long after a failure nobody tries again.
@@ -75,6 +77,8 @@ struct Inner {
     health: Mutex<Health>,
     /// This process changed something that readers must hear of.
     changed: Notify,
+    /// This process changed services.
+    services_changed: Notify,
 }
 
 /// A handle that does not keep its store.
@@ -119,6 +123,7 @@ impl Store {
             calls_apart: Semaphore::new(CALLS_APART),
             health: Mutex::new(Health::Unknown),
             changed: Notify::new(),
+            services_changed: Notify::new(),
         }))
     }
 

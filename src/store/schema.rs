@@ -9,7 +9,8 @@ use sqlx::{AssertSqlSafe, Connection};
 
 use crate::base::clock;
 
-/// One step, in the words of both databases but for the type of bytes, `{bytes}`.
+/// One step, in the words of both databases but for the type of bytes, `{bytes}`, and the seconds of the moment, `{now}`.
+/// What only one of them understands stands at its end, behind the line `--{sqlite}` or `--{postgres}`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Step {
     version: i64,
@@ -17,7 +18,41 @@ pub(super) struct Step {
 }
 
 /// All steps, in their order. A step that was released is never changed.
-pub(super) const STEPS: &[Step] = &[Step { version: 1, sql: include_str!("migrations/1_identity.sql") }];
+pub(super) const STEPS: &[Step] = &[
+    Step { version: 1, sql: include_str!("migrations/1_identity.sql") },
+    Step { version: 3, sql: include_str!("migrations/3_services.sql") },
+];
+
+/// What tells the words of one database from those of the other.
+#[derive(Debug)]
+struct Words {
+    /// How its part of a step begins.
+    part: &'static str,
+    bytes: &'static str,
+    now: &'static str,
+}
+
+const SQLITE: Words =
+    Words { part: "--{sqlite}", bytes: "BLOB", now: "(CAST(strftime('%s', 'now') AS INTEGER))" };
+const POSTGRES: Words =
+    Words { part: "--{postgres}", bytes: "BYTEA", now: "(CAST(EXTRACT(EPOCH FROM now()) AS BIGINT))" };
+
+impl Step {
+    /// The step as one database understands it.
+    fn in_words(&self, words: &Words) -> String {
+        let mut sql = String::with_capacity(self.sql.len());
+        let mut is_meant = true;
+        for line in self.sql.lines() {
+            if line.starts_with("--{") {
+                is_meant = line == words.part;
+            } else if is_meant {
+                sql.push_str(line);
+                sql.push('\n');
+            }
+        }
+        sql.replace("{bytes}", words.bytes).replace("{now}", words.now)
+    }
+}
 
 /// "edgeward" in ASCII: whoever holds the lock of this number changes the schema.
 const LOCK: i64 = 0x6564_6765_7761_7264;
@@ -30,11 +65,11 @@ const APPLY: &str = "INSERT INTO edgeward_schema (version, applied_at, applied_b
 /// Takes what is missing of `$steps` inside one transaction that holds the lock, so that of two processes at once one
 /// waits, and finds nothing left to do.
 macro_rules! take_steps {
-    ($transaction:ident, $steps:ident, $bytes:literal) => {{
+    ($transaction:ident, $steps:ident, $words:expr) => {{
         sqlx::raw_sql(RECORD).execute(&mut *$transaction).await?;
         let applied: Vec<i64> = sqlx::query_scalar(APPLIED).fetch_all(&mut *$transaction).await?;
         for step in $steps.iter().filter(|step| !applied.contains(&step.version)) {
-            let sql = step.sql.replace("{bytes}", $bytes);
+            let sql = step.in_words($words);
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *$transaction).await?;
             sqlx::query(APPLY)
                 .bind(step.version)
@@ -61,7 +96,7 @@ pub(super) async fn migrate_sqlite(
         return Ok(());
     }
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
-    take_steps!(transaction, steps, "BLOB");
+    take_steps!(transaction, steps, &SQLITE);
     transaction.commit().await
 }
 
@@ -75,7 +110,7 @@ pub(super) async fn migrate_postgres(
     }
     let mut transaction = connection.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await?;
-    take_steps!(transaction, steps, "BYTEA");
+    take_steps!(transaction, steps, &POSTGRES);
     transaction.commit().await
 }
 

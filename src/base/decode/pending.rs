@@ -12,8 +12,6 @@ const ROUTE: &[&str] = &["cache", "compress", "split", "split_by", "mirror", "am
 
 const PENDING: &[(&str, &[&str])] = &[
     ("", &["cache", "brokers", "plans"]),
-    ("store", &["services"]),
-    ("admin", &["token"]),
     ("log", &["bus"]),
     ("routes.response", &["envelope"]),
     ("defaults.response", &["envelope"]),

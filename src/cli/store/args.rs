@@ -213,6 +213,91 @@ pub(in crate::cli) enum Token {
     },
 }
 
+/// Services: rows that are served as routes.
+#[derive(Debug, Subcommand)]
+pub(in crate::cli) enum Service {
+    /// Add a service
+    Add {
+        #[command(flatten)]
+        form: ServiceForm,
+        /// Put it in the place of one of its name
+        #[arg(long)]
+        replace: bool,
+    },
+    /// List all services, and what becomes of each
+    List,
+    /// Show a service as JSON
+    Show {
+        /// Which
+        name: String,
+    },
+    /// Remove a service
+    Remove {
+        /// Which
+        name: String,
+    },
+    /// Serve a service again
+    Enable {
+        /// Which
+        name: String,
+    },
+    /// Serve a service no longer, and keep it
+    Disable {
+        /// Which
+        name: String,
+    },
+    /// Say what is wrong with a service, and write nothing; without arguments with all of the store
+    Check {
+        #[command(flatten)]
+        form: Option<ServiceForm>,
+    },
+}
+
+/// A service on the command line.
+#[derive(Debug, Args)]
+pub(in crate::cli) struct ServiceForm {
+    /// What it is called; `-` reads all of it from standard input, as JSON
+    pub(in crate::cli) name: Option<String>,
+    /// The public path: /a/b, /a/{id} or /a/*
+    #[arg(long)]
+    pub(in crate::cli) path: Option<String>,
+    /// Methods, separated by commas; none: GET where all endpoints are http-get, else POST
+    #[arg(long, value_delimiter = ',')]
+    pub(in crate::cli) methods: Vec<String>,
+    /// Host names, separated by commas; none: all
+    #[arg(long, value_delimiter = ',')]
+    pub(in crate::cli) hosts: Vec<String>,
+    /// What is asked, TYPE=URL: http-get=http://users:3001/api, http-post=…, amqp=BROKER/QUEUE; may be repeated
+    #[arg(long = "endpoint", value_name = "TYPE=URL", value_parser = endpoint)]
+    pub(in crate::cli) endpoints: Vec<Endpoint>,
+    /// Roles, separated by commas, all of which the caller must hold
+    #[arg(long, value_delimiter = ',')]
+    pub(in crate::cli) roles: Vec<String>,
+    /// Keep it, and do not serve it yet
+    #[arg(long)]
+    pub(in crate::cli) disabled: bool,
+}
+
+/// An endpoint on the command line.
+#[derive(Debug, Clone)]
+pub(in crate::cli) struct Endpoint {
+    kind: String,
+    url: String,
+}
+
+impl Endpoint {
+    pub(in crate::cli) fn json(&self) -> serde_json::Value {
+        serde_json::json!({ "type": self.kind, "url": self.url })
+    }
+}
+
+fn endpoint(text: &str) -> Result<Endpoint, String> {
+    let (kind, url) = text
+        .split_once('=')
+        .ok_or_else(|| "it is written TYPE=URL, such as http-get=http://users:3001/api/users".to_owned())?;
+    Ok(Endpoint { kind: kind.to_owned(), url: url.to_owned() })
+}
+
 /// A list of names, as one argument.
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct Groups(pub(in crate::cli) Vec<String>);
@@ -273,3 +358,16 @@ Examples:
   edgeward token verify < token.txt
 
 Revocations hold in all processes on the store within a second, in the one on this machine's control socket at once.";
+
+pub(in crate::cli) const SERVICE_NOTES: &str = "\
+Examples:
+  edgeward service add users --path /users --endpoint http-get=http://users:3001/api/users --roles user
+  edgeward service add 'dashboard' --path '/dashboard/{id}' \\
+    --endpoint 'http-get=http://users:3001/api/users/{path.id}' --endpoint 'http-get=http://orders:3002/api/{path.id}'
+  edgeward service show users | edgeward service check -
+  edgeward service check
+
+A service is checked as `edgeward check` checks a route before it is written, and served within a second by all processes
+on the store whose configuration says `services = true` in [store].
+
+Exit status: 0 done, 1 it failed or something is wrong with the service, 2 wrong usage.";

@@ -1,4 +1,4 @@
-//! The commands that work on the store: `user`, `consumer`, `key`, `token`.
+//! The commands that work on the store: `user`, `consumer`, `key`, `token`, `service`.
 //!
 //! They talk to the store themselves, and then have the running process look at it, if there is one: what they change
 //! holds for its next request. Without a control socket it looks by itself within a second.
@@ -7,6 +7,7 @@ pub(super) mod args;
 mod consumer;
 mod key;
 mod password;
+mod service;
 mod token;
 mod user;
 
@@ -28,6 +29,7 @@ use crate::store::{Issued, KEPT_OF_ALL, Store, StoreError, StoreUrl};
 
 pub(super) use consumer::run as consumer;
 pub(super) use key::run as key;
+pub(super) use service::run as service;
 pub(super) use token::run as token;
 pub(super) use user::run as user;
 

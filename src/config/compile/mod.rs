@@ -7,6 +7,7 @@ mod claims;
 mod limits;
 mod login;
 mod route;
+mod services;
 #[cfg(test)]
 mod tests;
 
@@ -23,7 +24,7 @@ use super::log::{EscapeRaw, LevelRaw, LogRaw, OutputRaw};
 use super::process::{ListenerRaw, check_listeners};
 use super::raw::ConfigRaw;
 use super::settings::connections_within;
-use super::snapshot::{Listener, LogSettings, Snapshot};
+use super::snapshot::{Listener, LogSettings, Report, Snapshot};
 use super::tls::Sessions;
 use super::{Loaded, tls};
 use crate::base::clock;
@@ -116,12 +117,14 @@ pub struct Compiled {
     pub files: Arc<[PathBuf]>,
     /// What requests can run on; `None` if there is any error.
     pub snapshot: Option<Snapshot>,
+    /// What became of the services of the store.
+    pub services: Report,
 }
 
 impl Loaded {
     /// Compiles what was read, also beside errors, so that all of them are found at once.
     pub fn compile(self, runtime: &Runtime) -> Compiled {
-        let Self { sources, mut diagnostics, raw, mut files, declared } = self;
+        let Self { sources, mut diagnostics, raw, mut files, declared, .. } = self;
         let snapshot = raw.map(|raw| {
             let compiler = Compiler { raw: &raw, declared: &declared, runtime };
             compiler.snapshot(sources.clone(), &mut files, &mut diagnostics)
@@ -136,7 +139,7 @@ impl Loaded {
         let snapshot = snapshot.filter(|_| !diagnostics.has_errors());
         let snapshot = snapshot.map(|snapshot| Snapshot { files: files.clone(), ..snapshot });
         diagnostics.sort();
-        Compiled { sources, diagnostics, files, snapshot }
+        Compiled { sources, diagnostics, files, snapshot, services: Report::default() }
     }
 }
 
@@ -179,6 +182,7 @@ impl Compiler<'_> {
         let routes = self.routes(&upstreams, parties, out);
         self.check_claims(out);
         self.check_auth(out);
+        self.check_services(out);
         let table = Table::build(routes.specs);
         for (below, above) in table.shadowed() {
             self.report_shadowed(below, above, out);
@@ -206,6 +210,7 @@ impl Compiler<'_> {
             sources,
             files: Arc::default(),
             outline,
+            services: Arc::default(),
             remnant: OnceLock::new(),
         }
     }

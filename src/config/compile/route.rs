@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 use indexmap::IndexMap;
 
 use super::limits::RateLimits;
-use super::{Compiler, check_name, login};
+use super::{Compiler, check_name, login, services};
 use crate::base::decode::{Value, join_key, quote};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::names::nearest;
@@ -359,6 +359,13 @@ impl Compiler<'_> {
         let find = |id: RouteId| usize::try_from(id.0).ok().and_then(|index| self.raw.routes.get(index));
         let (Some(route), Some(other)) = (find(below), find(above)) else { return };
         let path = format!("routes[{}].path", below.0);
+        if services::is_row(&route.origin) {
+            // Nobody meant that, and there is nobody who reads warnings: it is left out, and told.
+            let message = "no request can take this service: another route takes all of them";
+            out.error("unreachable-route", &route.path.origin, path, message)
+                .related(&other.path.origin, "it takes this route");
+            return;
+        }
         out.warning("unreachable-route", &route.path.origin, path, "no request can take this route")
             .hint("give it a `priority`, more conditions, or remove it")
             .related(&other.path.origin, "all of its requests take this one");

@@ -61,6 +61,8 @@ pub struct Metrics {
     /// Bits of an `f64`: seconds since the epoch; 0.0 before the first configuration.
     last_reload_success: AtomicU64,
     certificates: Mutex<Vec<(String, f64)>>,
+    /// Of the store: served, left out, switched off. Absent until they are known.
+    services: Mutex<Option<[usize; 3]>>,
     cluster: OnceLock<Arc<ClusterMetrics>>,
 }
 
@@ -173,6 +175,12 @@ impl Metrics {
             self.reloads_failed.inc();
             self.last_reload_failed.store(true, Relaxed);
         }
+    }
+
+    /// How many services of the store are served, how many are left out because something is wrong with them, and how many
+    /// are switched off.
+    pub fn services(&self, served: usize, left_out: usize, disabled: usize) {
+        *self.services.lock() = Some([served, left_out, disabled]);
     }
 
     /// The certificates in force: a name that tells them apart (the file's path or the first DNS name) and the end of

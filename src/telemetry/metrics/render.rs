@@ -423,6 +423,15 @@ impl Metrics {
             f64::from_bits(self.last_reload_success.load(Relaxed)),
         )?;
 
+        if let Some(counts) = *self.services.lock() {
+            let mut family =
+                out.gauge("edgeward_services", "Services of the store, by what becomes of them")?;
+            for (state, count) in ["served", "left_out", "disabled"].into_iter().zip(counts) {
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
+                gauge(&mut family, &[("state", state)], count)?;
+            }
+        }
+
         let mut family = out.gauge(
             "edgeward_tls_certificate_not_after_timestamp_seconds",
             "End of validity of the certificates in force",
