@@ -1,5 +1,6 @@
 //! Control plane: what the admin listener answers. Plain `http` types; knows neither the proxy nor Pingora.
 
+mod api;
 mod health;
 
 use std::net::IpAddr;
@@ -9,28 +10,43 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
+pub use api::{Api, Parts};
 pub use health::{Check, Health};
 
 use crate::base::service::PlainService;
 use crate::telemetry::metrics::Metrics;
 
-/// The admin listener's answers: `/livez`, `/readyz`, `/metrics`.
+/// The admin listener's answers: `/livez`, `/readyz`, `/metrics`, and the API below `/api/`.
 #[derive(Debug)]
 pub struct Admin {
     health: Arc<Health>,
     metrics: Arc<Metrics>,
+    api: Option<Api>,
 }
 
 impl Admin {
     /// Answers from the process's own state.
     pub fn new(health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
-        Self { health, metrics }
+        Self { health, metrics, api: None }
+    }
+
+    /// Answers calls of the API as well.
+    pub fn with_api(self, api: Api) -> Self {
+        Self { api: Some(api), ..self }
+    }
+
+    /// Whether the host that is asked is this one: its address, `localhost`, or a name of the configuration.
+    fn is_asked(&self, request: &Request<Bytes>) -> bool {
+        host_is_local(request, |name| self.api.as_ref().is_some_and(|api| api.is_called(name)))
     }
 
     fn answer(&self, request: &Request<Bytes>) -> Response<Bytes> {
         // A page of another origin that resolves its own name to loopback (DNS rebinding) carries that name in `Host`.
-        if !host_is_local(request) {
-            return text(StatusCode::MISDIRECTED_REQUEST, "ask by IP address or as localhost\n");
+        if !self.is_asked(request) {
+            return text(
+                StatusCode::MISDIRECTED_REQUEST,
+                "ask by IP address, as localhost, or by one of admin.names\n",
+            );
         }
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
@@ -46,7 +62,7 @@ impl Admin {
             "/livez" => text(StatusCode::OK, "ok\n"),
             "/readyz" | "/health" => self.ready(verbose),
             "/metrics" => self.exposition(request),
-            "/" => text(StatusCode::OK, "/livez\n/readyz\n/readyz?verbose\n/metrics\n"),
+            "/" => text(StatusCode::OK, "/livez\n/readyz\n/readyz?verbose\n/metrics\n/api/v1/openapi.json\n"),
             _ => text(StatusCode::NOT_FOUND, "there is /livez, /readyz?verbose and /metrics\n"),
         }
     }
@@ -77,11 +93,18 @@ impl Admin {
 
 impl PlainService for Admin {
     fn call(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Bytes>> {
-        Box::pin(std::future::ready(self.answer(&request)))
+        Box::pin(async move {
+            match &self.api {
+                Some(api) if request.uri().path().starts_with(api::BASE) && self.is_asked(&request) => {
+                    api.answer(&request).await
+                }
+                _ => self.answer(&request),
+            }
+        })
     }
 }
 
-fn host_is_local(request: &Request<Bytes>) -> bool {
+fn host_is_local(request: &Request<Bytes>, is_called: impl Fn(&str) -> bool) -> bool {
     let host = match request.uri().authority() {
         Some(authority) => authority.as_str(),
         None => match request.headers().get(header::HOST).map(HeaderValue::to_str) {
@@ -95,7 +118,7 @@ fn host_is_local(request: &Request<Bytes>) -> bool {
         Some(rest) => rest.split(']').next().unwrap_or(""),
         None => host.rsplit_once(':').map_or(host, |(name, _)| name),
     };
-    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok()
+    name.eq_ignore_ascii_case("localhost") || name.parse::<IpAddr>().is_ok() || is_called(name)
 }
 
 fn text(status: StatusCode, body: impl Into<String>) -> Response<Bytes> {

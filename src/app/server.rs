@@ -20,7 +20,7 @@ use super::reload::{self, Origins, Reloader};
 use super::upgrade::{Invocation, Upgrader};
 use super::user::{self, Account};
 use super::{Lifecycle, descriptors, report, service_manager, services, watch};
-use crate::admin::Admin;
+use crate::admin::{Admin, Api};
 use crate::base::origin::Origin;
 use crate::base::service::PlainService;
 use crate::base::{clock, task};
@@ -297,7 +297,7 @@ impl Server {
                 drop(task::spawn("store", follower.clone().run()));
             }
             if let Some(services) = &services {
-                learn_services(services, predecessor.is_some()).await?;
+                services::learn(services, LEARN_TIMEOUT, predecessor.is_some()).await?;
                 drop(task::spawn("services", services.clone().run()));
             }
             for (index, bound) in (0_u16..).zip(self.bindings.listeners) {
@@ -310,7 +310,8 @@ impl Server {
             }
             let (drained_last, handed_over) = (lifecycle.draining(), lifecycle.handed_over());
             if let Some(bound) = self.bindings.admin {
-                let admin = Arc::new(Admin::new(health.clone(), metrics.clone()));
+                let api = Api::new(services::api_parts(&current, &reloader, services.as_ref()));
+                let admin = Arc::new(Admin::new(health.clone(), metrics.clone()).with_api(api));
                 serve_plain("admin", bound, admin, &metrics, &drained_last, &handed_over);
             }
             for extra in self.extras {
@@ -405,22 +406,6 @@ fn synchronise(follower: Option<Arc<Follower>>, services: Option<Arc<services::F
             }
         })
     })
-}
-
-/// Waits a while for the services of the store. Without them what the files say is served, and `/readyz` tells; but a
-/// process is not replaced by one that serves less.
-async fn learn_services(services: &services::Follower, replaces: bool) -> io::Result<()> {
-    let error = match tokio::time::timeout(LEARN_TIMEOUT, services.learn()).await {
-        Ok(Ok(())) => return Ok(()),
-        Ok(Err(error)) => error,
-        Err(_) => "they are still being read".to_owned(),
-    };
-    if replaces {
-        let message = format!("the services of the store are not known, and would be lost: {error}");
-        return Err(io::Error::other(message));
-    }
-    tracing::warn!("starting without the services of the store: {error}");
-    Ok(())
 }
 
 /// Begins to share with other instances. On the threads that serve: requests wait for what comes over its connection.

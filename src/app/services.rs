@@ -1,5 +1,6 @@
 //! Follows the services of the store: what changes there is served within a second, whoever changed it.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::lifecycle::{Command, Order};
 use super::reload::Reloader;
+use crate::admin::Parts;
 use crate::base::clock;
+use crate::config::snapshot::Current;
 use crate::store::Store;
 
 /// Least time between two times that services are applied: what changes meanwhile is applied together.
@@ -140,4 +143,44 @@ impl Follower {
             Err(_) => Err("the process is busy with something else".to_owned()),
         }
     }
+}
+
+/// What the Admin API is lent.
+pub(super) fn api_parts(
+    current: &Arc<Current>,
+    reloader: &Arc<Reloader>,
+    services: Option<&Arc<Follower>>,
+) -> Parts {
+    let (reloader, follower, failing) = (reloader.clone(), services.cloned(), services.cloned());
+    Parts {
+        current: current.clone(),
+        store: services.and_then(|_| current.load().store.clone()),
+        loaded: Box::new(move || reloader.loaded()),
+        catch_up: Box::new(move || {
+            let follower = follower.clone();
+            Box::pin(async move {
+                match &follower {
+                    Some(follower) => follower.catch_up().await,
+                    None => Ok(()),
+                }
+            })
+        }),
+        failure: Box::new(move || failing.as_ref().and_then(|follower| follower.failure())),
+    }
+}
+
+/// Waits a while for the services of the store. Without them what the files say is served, and `/readyz` tells; but a
+/// process is not replaced by one that serves less.
+pub(super) async fn learn(services: &Follower, within: Duration, replaces: bool) -> io::Result<()> {
+    let error = match tokio::time::timeout(within, services.learn()).await {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(error)) => error,
+        Err(_) => "they are still being read".to_owned(),
+    };
+    if replaces {
+        let message = format!("the services of the store are not known, and would be lost: {error}");
+        return Err(io::Error::other(message));
+    }
+    tracing::warn!("starting without the services of the store: {error}");
+    Ok(())
 }

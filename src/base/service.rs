@@ -14,3 +14,7 @@ pub trait PlainService: Send + Sync + 'static {
     /// Answers `request`.
     fn call(&self, request: http::Request<Bytes>) -> BoxFuture<'_, http::Response<Bytes>>;
 }
+
+/// Whom a request came from, as text: among its extensions.
+#[derive(Debug, Clone)]
+pub struct Peer(pub String);

@@ -1,7 +1,7 @@
 //! Broken configurations and exactly what is said about them: one directory a case under `tests/golden/config`.
 //!
 //! A case has a `main.toml`, whatever that includes, and `expected.txt`. With a `next.toml` it is a reload: `main.toml` is in
-//! force, and what is said is about the next. After a wanted change of words run the test with
+//! force, and what is said is about the next. With a `services.json`, rows of the store, it is about those. After a wanted change of words run the test with
 //! `EDGEWARD_BLESS=1` and read the difference.
 
 use std::collections::BTreeSet;
@@ -13,6 +13,7 @@ use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::Sources;
 use crate::config::diff::needs_upgrade;
 use crate::config::{Runtime, load, render};
+use crate::store::{ServiceRow, Services};
 
 /// Codes that no broken file can give: they need a machine that fails or refuses, or a mountain of input.
 const UNREACHABLE_CODES: &[&str] = &[
@@ -65,13 +66,59 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
+/// What becomes of the services of a case, and the codes in that.
+fn services(case: &Path) -> Option<(String, BTreeSet<String>)> {
+    let text = fs::read_to_string(case.join("services.json")).ok()?;
+    let rows: Vec<serde_json::Value> = serde_json::from_str(&text).unwrap();
+    let text = |row: &serde_json::Value, column: &str| match &row[column] {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text.clone(),
+        json => json.to_string(),
+    };
+    let rows = rows.iter().map(|row| ServiceRow {
+        name: text(row, "name"),
+        path: text(row, "path"),
+        methods: text(row, "methods"),
+        hosts: text(row, "hosts"),
+        endpoints: text(row, "endpoints"),
+        roles: text(row, "roles"),
+        enabled: row["enabled"] != false,
+        ..ServiceRow::default()
+    });
+    let services = Services { number: 1, rows: rows.collect(), cut: case.ends_with("services-too-many") };
+    let read = |path: &Path| fs::read(path);
+    let surroundings = Surroundings { env: &env, read: &read };
+    let compiled = load(&case.join("main.toml"), surroundings).compile_with(
+        &services,
+        surroundings,
+        &Runtime::detached(),
+    );
+    assert!(compiled.snapshot.is_some(), "{}", render::text(&compiled.diagnostics, &compiled.sources, false));
+    let report = compiled.services;
+    let (mut shown, mut codes) = (String::new(), BTreeSet::new());
+    for (name, problems) in &report.warnings {
+        shown.push_str(&format!("service {name:?}:\n"));
+        codes.extend(problems.iter().map(|problem| problem.code.to_owned()));
+        problems.iter().for_each(|problem| shown.push_str(&problem.text("warning")));
+    }
+    for left in &report.left_out {
+        shown.push_str(&format!("service {:?}:\n", left.name));
+        codes.extend(left.problems.iter().map(|problem| problem.code.to_owned()));
+        left.problems.iter().for_each(|problem| shown.push_str(&problem.text("error")));
+    }
+    shown.push_str(&format!("{}\n", report.summary()));
+    Some((shown, codes))
+}
+
 #[test]
 fn every_mistake_is_told_in_these_words() {
     let bless = std::env::var_os("EDGEWARD_BLESS").is_some();
     let mut wrong = Vec::new();
     for case in cases() {
         let (sources, diagnostics) = check(&case);
+        let of_services = services(&case);
         let shown = render::text(&diagnostics, &sources, false);
+        let shown = shown + of_services.as_ref().map_or("", |(shown, _)| shown);
         let shown = shown.replace(&format!("{}/", case.display()), "");
         let expected = case.join("expected.txt");
         if bless {
@@ -81,7 +128,7 @@ fn every_mistake_is_told_in_these_words() {
         if fs::read_to_string(&expected).unwrap_or_default() != shown {
             wrong.push(format!("== {name}\n{shown}"));
         }
-        if diagnostics.is_empty() {
+        if diagnostics.is_empty() && of_services.is_none() {
             wrong.push(format!("== {name}\nnothing is wrong with it"));
         }
     }
@@ -94,6 +141,7 @@ fn every_code_has_a_case() {
     let mut seen = BTreeSet::new();
     for case in cases() {
         seen.extend(check(&case).1.iter().map(|item| item.code.to_owned()));
+        seen.extend(services(&case).into_iter().flat_map(|(_, codes)| codes));
     }
     let mut known = BTreeSet::new();
     let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use super::compile::check_name;
 use super::pairs;
 use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
-use crate::base::decode::{ByteRate, ConfigPath, Decoder, Node, Shape, Size, Value, quote};
+use crate::base::decode::{ByteRate, ConfigPath, Decoder, Node, Secret, Shape, Size, Value, quote};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::{At, Origin};
 use crate::policy::trusted::TrustedProxies;
@@ -122,10 +122,15 @@ keys! {
 }
 
 keys! {
-    /// The listener for operators: `/livez`, `/readyz`, `/metrics`.
+    /// The listener for operators: `/livez`, `/readyz`, `/metrics`, and the API.
     pub struct AdminRaw {
         /// Where it is bound.
         address: upgrade SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9901),
+        /// What the API must be shown, as a bearer token; absent = nothing can be changed by it. Needed where others can
+        /// reach the address.
+        token: secret optional Secret,
+        /// Names it is asked by, beside IP addresses and `localhost`: others are refused, as pages of strangers use them.
+        names: Vec<At<String>> = Vec::new(),
     }
 }
 
@@ -369,15 +374,28 @@ fn clash(one: &BindAddress, two: &BindAddress) -> bool {
     }
 }
 
+/// Least length of the API's token.
+const TOKEN_BYTES_MIN: usize = 16;
+
 impl AdminRaw {
     /// The settings.
     pub fn compile(&self, out: &mut Diagnostics) -> AdminSettings {
-        if !self.address.ip().is_loopback() {
-            let message = format!("whoever reaches {} can read metrics and health", self.address.value);
-            out.warning("admin-exposed", &self.address.origin, "admin.address", message)
-                .hint("bind it to 127.0.0.1, or keep strangers away from it");
+        if !self.address.ip().is_loopback() && self.token.is_none() {
+            let message =
+                format!("whoever reaches {} can read metrics, health and services", self.address.value);
+            out.error("admin-exposed", &self.address.origin, "admin.address", message)
+                .hint("set `token` as well, or bind it to 127.0.0.1");
         }
-        AdminSettings { address: *self.address }
+        if let Some(token) = self.token.as_ref().filter(|token| token.expose().len() < TOKEN_BYTES_MIN) {
+            let message = format!("the token is shorter than {TOKEN_BYTES_MIN} bytes: it could be guessed");
+            out.error("invalid-value", &token.origin, "admin.token", message)
+                .hint("`openssl rand -base64 32` makes one");
+        }
+        AdminSettings {
+            address: *self.address,
+            token: self.token.as_ref().map(|token| token.value.clone()),
+            names: self.names.iter().map(|name| name.to_ascii_lowercase()).collect(),
+        }
     }
 }
 

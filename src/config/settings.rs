@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::base::secret::Secret;
 use crate::policy::trusted::TrustedProxies;
 
 /// `[server]`: the process.
@@ -98,4 +99,8 @@ impl std::fmt::Display for BindAddress {
 pub struct AdminSettings {
     /// Where the admin listener is bound.
     pub address: SocketAddr,
+    /// What the API must be shown; `None` = it only tells.
+    pub token: Option<Secret>,
+    /// Names it is asked by, in lower case.
+    pub names: Vec<String>,
 }

@@ -12,7 +12,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 
 use super::connection;
-use crate::base::service::PlainService;
+use crate::base::service::{Peer, PlainService};
 
 /// Largest request body a plain service gets.
 pub const BODY_BYTES_MAX: usize = 1024 * 1024;
@@ -42,6 +42,10 @@ impl Plain {
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = head.uri.clone();
         *request.headers_mut() = head.headers.clone();
+        if let Some(peer) = session.client_addr() {
+            request.extensions_mut().insert(Peer(peer.to_string()));
+        }
+        let head = session.req_header();
         let expects = head.headers.get(http::header::EXPECT).is_some();
         let response = match self.body(session, expects).await? {
             Some(body) => {

@@ -340,8 +340,86 @@ async fn suite(mut fresh: impl FnMut() -> StoreUrl) {
     Box::pin(readers_miss_nothing(&store(fresh()).await)).await;
     Box::pin(pages(&store(fresh()).await)).await;
     let url = fresh();
+    Box::pin(services(&store(url.clone()).await, &store(url).await)).await;
+    let url = fresh();
     Box::pin(watchers_hear(&store(url.clone()).await, &store(url).await)).await;
     Box::pin(migrations(fresh())).await;
+}
+
+/// Runs SQL that is not the store's own.
+async fn behind_its_back(store: &Store, sql: &'static str) {
+    match store.0.pools.get().unwrap() {
+        Pools::Sqlite(pool) => drop(sqlx::raw_sql(sql).execute(pool).await.unwrap()),
+        Pools::Postgres(pool) => drop(sqlx::raw_sql(sql).execute(pool).await.unwrap()),
+    }
+}
+
+async fn services(store: &Store, other: &Store) {
+    let row = |name: &str, created_at| ServiceRow {
+        name: name.to_owned(),
+        path: format!("/{name}"),
+        methods: "[]".to_owned(),
+        hosts: "[]".to_owned(),
+        endpoints: "[{}]".to_owned(),
+        roles: "[\"a\"]".to_owned(),
+        enabled: true,
+        created_at,
+        changed_at: created_at,
+    };
+    let names = async |store: &Store| -> Vec<String> {
+        store.services().await.unwrap().rows.into_iter().map(|row| row.name).collect()
+    };
+    let none = store.services().await.unwrap();
+    assert!(none.rows.is_empty() && none.number == store.services_number().await.unwrap());
+    assert!(store.put_service(&row("b", 2), none.number).await.unwrap());
+    assert!(!store.put_service(&row("c", 3), none.number).await.unwrap(), "others have changed meanwhile");
+    let one = other.services().await.unwrap();
+    assert_eq!((one.rows.as_slice(), one.number > none.number), (&[row("b", 2)][..], true));
+    assert!(other.put_service(&row("a", 3), one.number).await.unwrap());
+    assert_eq!(names(store).await, ["b", "a"], "the oldest first");
+    // One in place of another keeps its age.
+    let changed = ServiceRow { path: "/x".to_owned(), enabled: false, changed_at: 9, ..row("a", 8) };
+    let number = store.services_number().await.unwrap();
+    assert!(store.put_service(&changed, number).await.unwrap());
+    assert_eq!(store.services().await.unwrap().rows[1], ServiceRow { created_at: 3, ..changed });
+
+    // Whoever writes is noticed, at once where the database calls out.
+    let mut watch = other.watch_services();
+    let mut known = other.services_number().await.unwrap();
+    for sql in [
+        "INSERT INTO edgeward_services (name, path, endpoints) VALUES ('z', '/z', 'x')",
+        "UPDATE edgeward_services SET roles = '[]' WHERE name = 'z'",
+        "DELETE FROM edgeward_services WHERE name = 'b'",
+    ] {
+        behind_its_back(store, sql).await;
+        let hear = async {
+            loop {
+                watch.next().await;
+                let number = other.services_number().await.unwrap();
+                if number != known {
+                    return number;
+                }
+            }
+        };
+        known = tokio::time::timeout(Duration::from_secs(20), hear).await.unwrap();
+    }
+    let all = store.services().await.unwrap();
+    assert_eq!(all.rows.iter().map(|row| row.name.as_str()).collect::<Vec<_>>(), ["a", "z"]);
+    let youngest = &all.rows[1];
+    assert!(youngest.enabled && youngest.created_at > NOW - 1_000_000_000 && youngest.methods == "[]");
+    assert_eq!(store.remove_service("z", Some(known - 1)).await.unwrap(), None);
+    assert_eq!(store.remove_service("z", Some(known)).await.unwrap(), Some(true));
+    assert_eq!(store.remove_service("z", None).await.unwrap(), Some(false));
+
+    // However large and however many: what is read has a bound.
+    behind_its_back(
+        store,
+        "INSERT INTO edgeward_services (name, path, endpoints) WITH RECURSIVE n(i) AS \
+         (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 10005) SELECT 's' || i, '/s', '[]' FROM n",
+    )
+    .await;
+    let many = store.services().await.unwrap();
+    assert_eq!((many.rows.len(), many.cut), (SERVICES_MAX, true));
 }
 
 /// An older store becomes a newer one while many begin at once; an older version works on a newer one.

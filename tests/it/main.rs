@@ -53,6 +53,7 @@ mod rate_limits;
 mod reload;
 mod retries;
 mod routing;
+mod services;
 mod slow;
 mod store;
 mod support;

@@ -155,7 +155,7 @@ pub(super) fn row_of(json: &Json, loaded: &Loaded, now: i64) -> Result<ServiceRo
         let mut cx = Decoder::new(&loaded.sources, surroundings, &[], &mut out);
         let raw = ServiceRaw::decode(&node, &mut cx)?;
         check_name(&name, &mut out);
-        check_endpoints(&raw, &name, &mut out);
+        check_endpoints(&node, &name, &mut out);
         let column = |key: &str| match node.get(key) {
             Some(node) => node.to_json().to_string(),
             None => "[]".to_owned(),
@@ -186,14 +186,14 @@ pub(super) fn row_of(json: &Json, loaded: &Loaded, now: i64) -> Result<ServiceRo
 }
 
 /// There is at least one endpoint, and not more than a request can wait for.
-pub(super) fn check_endpoints(raw: &ServiceRaw, name: &Arc<str>, out: &mut Diagnostics) {
+pub(super) fn check_endpoints(node: &Node, name: &Arc<str>, out: &mut Diagnostics) {
     let origin = at(name, "endpoints");
-    if raw.endpoints.is_empty() {
+    let Some(endpoints) = node.get("endpoints").and_then(Node::as_array) else { return };
+    if endpoints.is_empty() {
         out.error("missing-key", &origin, "", "the service has no endpoints")
             .hint("add one: {\"type\": \"http-get\", \"url\": \"http://host:port/path\"}");
-    } else if raw.endpoints.len() > ENDPOINTS_MAX {
-        let message =
-            format!("there are {} endpoints, at most {ENDPOINTS_MAX} are allowed", raw.endpoints.len());
+    } else if endpoints.len() > ENDPOINTS_MAX {
+        let message = format!("there are {} endpoints, at most {ENDPOINTS_MAX} are allowed", endpoints.len());
         out.error("invalid-value", &origin, "", message);
     }
 }

@@ -98,8 +98,15 @@ struct Row {
 /// # Errors
 /// All that is wrong with it by itself.
 pub fn row_of(json: &Json, loaded: &Loaded, now: i64) -> Result<ServiceRow, Vec<Problem>> {
-    decode::row_of(json, loaded, now)
+    let mut json = json.clone();
+    if let Some(members) = json.as_object_mut() {
+        READ_ONLY.iter().for_each(|member| drop(members.shift_remove(*member)));
+    }
+    decode::row_of(&json, loaded, now)
 }
+
+/// What a service is shown with: given back it means nothing.
+const READ_ONLY: [&str; 6] = ["state", "created", "changed", "problems", "warnings", "applied"];
 
 /// A service as JSON: what [`row_of`] takes. What somebody else has written into it as it stands.
 pub fn json_of(row: &ServiceRow) -> Json {

@@ -24,7 +24,7 @@ const PREFIX: &str = "service:";
 /// The tables of `raw`, which was read from `node`; `None`, reported, where there can be none.
 pub(super) fn of(raw: &ServiceRaw, node: &Node, loaded: &Loaded, out: &mut Diagnostics) -> Option<Made> {
     let name: Arc<str> = raw.name.as_str().into();
-    check_endpoints(raw, &name, out);
+    check_endpoints(node, &name, out);
     let maker = Maker { raw, node, loaded, name };
     maker.check_path(out);
     let endpoints = maker.endpoints(out);

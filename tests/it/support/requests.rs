@@ -47,6 +47,11 @@ impl Client {
         Self { address, tls: None, http2: false, introduction: Bytes::new() }
     }
 
+    /// Where it connects to.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// HTTP/2: by prior knowledge, or negotiated over TLS.
     pub fn http2(mut self) -> Self {
         self.http2 = true;
