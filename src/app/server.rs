@@ -29,6 +29,7 @@ use crate::config::Loaded;
 use crate::config::snapshot::{BindAddress, Current, Limits, Listener, Snapshot};
 use crate::identity::directory::Directory;
 use crate::identity::sync::Follower;
+use crate::identity::usage::Bookkeeper;
 use crate::ingress::connection::Connections;
 use crate::ingress::listen::{BindError, Bound};
 use crate::ingress::plain::Plain;
@@ -257,6 +258,8 @@ impl Server {
         directory.configure(self.snapshot.consumers.clone());
         let follower = self.snapshot.store.clone().map(|store| Follower::new(store, directory.clone()));
         let follower = follower.map(Arc::new);
+        let ledger = self.process.origins.identity.usage().clone();
+        let bookkeeper = self.snapshot.store.clone().map(|store| Arc::new(Bookkeeper::new(store, ledger)));
         let loaded = self.process.loaded;
         let services = self.snapshot.store.clone().filter(|_| loaded.is_some());
         let reloader = Arc::new(Reloader::new(self.process.origins, current.clone(), loaded));
@@ -300,6 +303,14 @@ impl Server {
                 services::learn(services, LEARN_TIMEOUT, predecessor.is_some()).await?;
                 drop(task::spawn("services", services.clone().run()));
             }
+            if let Some(bookkeeper) = &bookkeeper {
+                learn_usage(bookkeeper).await;
+                drop(task::spawn("usage", bookkeeper.clone().run()));
+                drop(task::spawn(
+                    "usage hand-over",
+                    hand_over_usage(bookkeeper.clone(), lifecycle.handed_over()),
+                ));
+            }
             for (index, bound) in (0_u16..).zip(self.bindings.listeners) {
                 let (edge, stop) = (edge.clone(), lifecycle.stop_accepting());
                 drop(task::spawn_on(data.handle(), "listener", async move {
@@ -320,7 +331,7 @@ impl Server {
             if let Some(control) = self.bindings.control {
                 let status = report::status(current.clone(), connections.clone(), reloader.clone());
                 let limits = report::limits(current.clone());
-                let sync = synchronise(follower.clone(), services.clone());
+                let sync = synchronise(follower.clone(), services.clone(), bookkeeper.clone());
                 let answers = Answers { status, sync, limits };
                 let serving = control.serve(lifecycle.sender(), answers, handed_over);
                 drop(task::spawn("control socket", async move {
@@ -365,6 +376,13 @@ impl Server {
                 let recorded = tokio::time::timeout(FLUSH_TIMEOUT, follower.record_uses()).await;
                 recorded.unwrap_or_else(|_| tracing::debug!("the last use of API keys was not recorded"));
             }
+            if let Some(bookkeeper) = &bookkeeper {
+                // Nothing is served any more.
+                let kept = tokio::time::timeout(FLUSH_TIMEOUT, bookkeeper.sync()).await;
+                if !matches!(kept, Ok(Ok(()))) {
+                    tracing::warn!("the last usage of quotas could not be kept in the store");
+                }
+            }
             io::Result::Ok(ending)
         })?;
 
@@ -388,11 +406,38 @@ async fn learn(follower: &Follower) {
     }
 }
 
-/// How a command has this process take what it changed in the store.
-fn synchronise(follower: Option<Arc<Follower>>, services: Option<Arc<services::Follower>>) -> Synchronise {
+/// The same for what was used of quotas: nobody shall have a new one because a process is new.
+async fn learn_usage(bookkeeper: &Bookkeeper) {
+    match tokio::time::timeout(LEARN_TIMEOUT, bookkeeper.sync()).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!("starting without what was used of quotas: {error}"),
+        Err(_) => tracing::warn!("what was used of quotas is still being read"),
+    }
+}
+
+/// Keeps what was counted as soon as another process serves, which then reads it.
+async fn hand_over_usage(bookkeeper: Arc<Bookkeeper>, mut handed_over: Watched<bool>) {
+    if handed_over.wait_for(|is| *is).await.is_ok()
+        && let Err(error) = bookkeeper.sync().await
+    {
+        tracing::warn!("the next process does not know all usage of quotas yet: {error}");
+    }
+}
+
+/// How a command has this process take what it changed in the store, and put there what it has counted.
+fn synchronise(
+    follower: Option<Arc<Follower>>,
+    services: Option<Arc<services::Follower>>,
+    bookkeeper: Option<Arc<Bookkeeper>>,
+) -> Synchronise {
     Arc::new(move || {
-        let (follower, services) = (follower.clone(), services.clone());
+        let (follower, services, bookkeeper) = (follower.clone(), services.clone(), bookkeeper.clone());
         Box::pin(async move {
+            if let Some(bookkeeper) = &bookkeeper
+                && let Err(error) = bookkeeper.sync().await
+            {
+                tracing::debug!(%error, "usage cannot be kept in the store");
+            }
             let Some(follower) = &follower else {
                 return serde_json::json!({ "ok": false, "error": "there is no store" });
             };

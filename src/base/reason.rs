@@ -86,6 +86,8 @@ pub enum Reason {
     RateLimited,
     /// The plan's quota for the period is used up.
     QuotaExceeded,
+    /// Who asks has a plan that is not defined.
+    PlanUnknown,
     /// As many requests are under way as the limit allows.
     ConcurrencyExceeded,
     /// The limit's counters cannot be reached, and it denies without them.
@@ -184,6 +186,7 @@ impl Reason {
         Self::StoreUnavailable,
         Self::RateLimited,
         Self::QuotaExceeded,
+        Self::PlanUnknown,
         Self::ConcurrencyExceeded,
         Self::LimitUnavailable,
         Self::NoServer,
@@ -235,6 +238,7 @@ impl Reason {
             | Self::FileForbidden
             | Self::RoleMissing
             | Self::ScopeMissing
+            | Self::PlanUnknown
             | Self::RuleDenied => 7,
             Self::PreconditionFailed | Self::LegRefused => 9,
             Self::RangeNotSatisfiable => 11,
@@ -360,6 +364,7 @@ impl Reason {
             Self::StoreUnavailable => (503, "store.unavailable", "This is not possible at the moment."),
             Self::RateLimited => (429, "limit.exceeded", "Too many requests."),
             Self::QuotaExceeded => (429, "limit.quota_exceeded", "The quota is used up."),
+            Self::PlanUnknown => (403, "limit.plan_unknown", "The plan of this client is not available."),
             Self::ConcurrencyExceeded => (429, "limit.concurrency_exceeded", "Too many requests at once."),
             Self::LimitUnavailable => (503, "limit.unavailable", "This is not possible at the moment."),
             Self::NoServer => (503, "upstream.no_server", "No server is available at the moment."),

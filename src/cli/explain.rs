@@ -21,6 +21,7 @@ use crate::files::{self, Site};
 use crate::identity::principal::Principal;
 use crate::policy::auth::{Auth, Denied, Identified, Shown};
 use crate::policy::cors;
+use crate::policy::plan::{Gate, Plan};
 use crate::policy::rate_limit::{Facts, Question, RateLimit, Work};
 use crate::policy::transform::{Action, Rules, Step};
 use crate::routing::explain::{Candidate, Difference, Verdict};
@@ -193,6 +194,9 @@ fn explain(snapshot: &Snapshot, request: &Request, secured: &[String]) -> Result
             }
             if let Some(judged) = &judged {
                 line(&mut text, "auth", &judged.story);
+            }
+            if let (Some(gate), Some(_)) = (&route.guard.plan, &judged) {
+                line(&mut text, "plan", &plan(snapshot, gate, principal));
             }
             let work = |expression: &Expression| expression.number(&values);
             let facts = Facts {
@@ -370,6 +374,23 @@ fn target(text: &mut String, route: &Route, values: &Values<'_>) {
     }
 }
 
+/// The plan that bounds `principal`, and where it is written.
+fn plan(snapshot: &Snapshot, gate: &Gate, principal: Option<&Principal>) -> String {
+    match gate.plan_of(principal) {
+        Ok(Some(plan)) => described(snapshot, plan),
+        Ok(None) => "none".to_owned(),
+        Err(name) => {
+            let reason = Reason::PlanUnknown;
+            format!("{} {}: the plan \"{name}\" is not defined", reason.status(), reason.code())
+        }
+    }
+}
+
+fn described(snapshot: &Snapshot, plan: &Plan) -> String {
+    let place = snapshot.sources.describe(plan.origin());
+    format!("{}: {}  ({place})", plan.name(), plan.describe())
+}
+
 /// The file that `path` names, and what is sent if it is not there.
 fn file(site: &Site, path: &str) -> String {
     match (site.file(path), site.fallback()) {
@@ -404,6 +425,12 @@ fn policies(text: &mut String, snapshot: &Snapshot, route: &Route, facts: &Facts
     // Limits stand in two places of the order: each where it is asked.
     let mut limits = [&route.guard.address_limits, &route.guard.limits].into_iter();
     for name in &names {
+        if *name == "plan" {
+            let default = route.guard.plan.as_ref().and_then(Gate::default_plan);
+            let shown = default.map(|plan| described(snapshot, plan));
+            line(text, name, &shown.unwrap_or_else(|| "that of the key or the consumer".to_owned()));
+            continue;
+        }
         if *name == "rate_limits" {
             let asked_here = limits.by_ref().find(|limits| !limits.is_empty());
             for limit in asked_here.iter().flat_map(|limits| &limits.0) {

@@ -16,6 +16,7 @@ pub(super) struct Declared {
     pub(super) providers: IndexSet<String>,
     pub(super) consumers: IndexSet<String>,
     pub(super) rate_limits: IndexSet<String>,
+    pub(super) plans: IndexSet<String>,
     pub(super) has_store: bool,
     pub(super) listener_names: IndexSet<String>,
     /// In the order of the file.
@@ -42,6 +43,7 @@ impl Declared {
             providers: keys(root.get("identity").and_then(|identity| identity.get("providers"))),
             consumers: named("consumers"),
             rate_limits: named("rate_limits"),
+            plans: named("plans"),
             has_store: root.get("store").is_some(),
             listener_names: elements("listeners").iter().filter_map(name).collect(),
             listeners: origins("listeners"),

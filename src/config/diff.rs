@@ -21,6 +21,7 @@ pub struct Outline {
     providers: IndexMap<String, Part>,
     consumers: IndexMap<String, Part>,
     rate_limits: IndexMap<String, Part>,
+    plans: IndexMap<String, Part>,
     cluster: Option<Part>,
 }
 
@@ -82,6 +83,11 @@ impl Outline {
             part.content = networks(&limit.allow);
             (name.clone(), part)
         });
+        let plans = raw.plans.iter().map(|(name, plan)| {
+            let mut part = Part { origin: plan.origin.clone(), ..Part::default() };
+            plan.settings("", &plan.origin, &mut part.settings);
+            (name.clone(), part)
+        });
         let cluster = raw.cluster.as_ref().map(|cluster| {
             let mut part = Part { origin: cluster.origin.clone(), ..Part::default() };
             cluster.settings("", &cluster.origin, &mut part.settings);
@@ -98,6 +104,7 @@ impl Outline {
             providers: providers.collect(),
             consumers: consumers.collect(),
             rate_limits: rate_limits.collect(),
+            plans: plans.collect(),
             cluster,
         }
     }
@@ -173,6 +180,7 @@ impl Changes {
         changes.compare("provider ", &parts(&old.outline.providers), &parts(&new.outline.providers));
         changes.compare("consumer ", &parts(&old.outline.consumers), &parts(&new.outline.consumers));
         changes.compare("rate limit ", &parts(&old.outline.rate_limits), &parts(&new.outline.rate_limits));
+        changes.compare("plan ", &parts(&old.outline.plans), &parts(&new.outline.plans));
         let routes = |snapshot: &Snapshot| -> IndexMap<String, u64> {
             snapshot.routes.iter().map(|route| (route.name.to_string(), route_fingerprint(route))).collect()
         };

@@ -15,6 +15,7 @@ use crate::base::origin::{At, Origin};
 use crate::cluster::config::ClusterRaw;
 use crate::identity::consumers::ConsumerRaw;
 use crate::keys;
+use crate::policy::plan::PlanRaw;
 use crate::policy::rate_limit::RateLimitRaw;
 use crate::store::config::StoreRaw;
 use crate::upstream::config::UpstreamRaw;
@@ -48,6 +49,8 @@ keys! {
         upstreams: IndexMap<String, At<UpstreamRaw>> = IndexMap::new(),
         /// How many requests pass, by name: routes name them in `rate_limits`.
         rate_limits: IndexMap<String, At<RateLimitRaw>> = IndexMap::new(),
+        /// What bounds the use of consumers and API keys, by name: they name theirs, routes in `auth.plan` that of the others.
+        plans: IndexMap<String, At<PlanRaw>> = IndexMap::new(),
         /// What every route has unless it says otherwise, and what governs requests that match no route.
         defaults: RouteDefaults = RouteDefaults::default(),
         /// Which requests are answered, by what; the best match wins, then the order of the file.

@@ -26,6 +26,7 @@ use crate::identity::directory::Configured;
 use crate::identity::login::{Login, Step};
 use crate::identity::provider::Provider;
 use crate::policy;
+use crate::policy::plan;
 use crate::policy::rate_limit;
 use crate::policy::rate_limit::RateLimit;
 use crate::policy::transform::{RequestRules, Rules};
@@ -72,6 +73,8 @@ pub struct Snapshot {
     pub providers: IndexMap<String, Arc<Provider>>,
     /// The limits, by name, in the order of the file.
     pub rate_limits: IndexMap<String, Arc<RateLimit>>,
+    /// The plans, by name, in the order of the file.
+    pub plans: IndexMap<String, Arc<plan::Plan>>,
     /// The files it came from, for `explain`.
     pub sources: Sources,
     /// Every file it was made from, and the directories in which more are looked for.
@@ -107,6 +110,7 @@ impl Snapshot {
                 upstreams: IndexMap::new(),
                 providers: IndexMap::new(),
                 rate_limits: IndexMap::new(),
+                plans: IndexMap::new(),
                 sources: Sources::default(),
                 files: Arc::default(),
                 outline: Outline::default(),

@@ -28,6 +28,8 @@ keys! {
         groups: Vec<At<GroupName>> = Vec::new(),
         /// The plan that bounds its use; absent: what the route says.
         plan: optional String,
+        /// When it became a consumer, such as `"2026-01-31"`: quotas from an anniversary begin their periods with it.
+        since: optional Moment,
         /// The keys it shows, each 16 to 1024 visible characters.
         api_keys: Vec<At<Secret>> = Vec::new(),
         /// Whose tokens are its: `PROVIDER:sub`; or whose certificates: `mtls:SUBJECT`.
@@ -70,6 +72,28 @@ impl Value for GroupName {
 
     fn render(&self) -> String {
         quote(&self.0)
+    }
+}
+
+/// A moment in Unix seconds, written as a date (its first second in UTC) or as in RFC 3339.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Moment(pub i64);
+
+impl Value for Moment {
+    fn shape() -> Shape {
+        Shape::Text { pattern: None, examples: &["2026-01-31", "2026-01-31T12:00:00Z"] }
+    }
+
+    fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
+        text_value(node, cx, "a date such as \"2026-01-31\"", |text| {
+            let date = || text.parse::<jiff::civil::Date>().ok()?.to_zoned(jiff::tz::TimeZone::UTC).ok();
+            let moment = text.parse::<jiff::Timestamp>().ok().or_else(|| Some(date()?.timestamp()));
+            moment.map(|moment| Self(moment.as_second())).ok_or("is no date such as \"2026-01-31\"")
+        })
+    }
+
+    fn render(&self) -> String {
+        quote(&jiff::Timestamp::from_second(self.0).map(|at| at.to_string()).unwrap_or_default())
     }
 }
 
@@ -139,6 +163,8 @@ pub fn compile(
                 name: name.as_str().into(),
                 groups: consumer.groups.iter().map(|group| group.0.as_str().into()).collect(),
                 plan: consumer.plan.as_ref().map(|plan| plan.as_str().into()),
+                since: consumer.since.as_ref().map(|since| since.value.0),
+                ..Consumer::default()
             }),
             keys: consumer.api_keys.iter().map(|key| key.value.clone()).collect(),
             subjects: consumer

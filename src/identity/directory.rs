@@ -90,6 +90,8 @@ struct StoredKey {
     hash: KeyHash,
     expires_at: Option<i64>,
     revoked_at: Option<i64>,
+    plan: Option<Box<str>>,
+    created_at: i64,
     used: Arc<Use>,
 }
 
@@ -511,6 +513,8 @@ impl Known {
             name: row.name.as_str().into(),
             groups: row.groups.into_iter().map(String::into_boxed_str).collect(),
             plan: row.plan.map(String::into_boxed_str),
+            since: Some(row.since),
+            ..Consumer::default()
         };
         self.consumers.insert(row.name, (Arc::new(consumer), row.since));
     }
@@ -528,6 +532,8 @@ impl Known {
             hash,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
+            plan: row.plan.map(String::into_boxed_str),
+            created_at: row.created_at,
             used,
         };
         self.keys.insert(row.id, Arc::new(key));
@@ -556,7 +562,14 @@ impl Known {
             let entry = Entry {
                 key: consumer.map(|consumer| {
                     let (id, consumer) = (key.id.clone(), consumer.clone());
-                    Arc::new(ApiKey { id, consumer, expires_at: key.expires_at })
+                    Arc::new(ApiKey {
+                        id,
+                        consumer,
+                        expires_at: key.expires_at,
+                        plan: key.plan.clone(),
+                        since: Some(key.created_at),
+                        ..ApiKey::default()
+                    })
                 }),
                 id: key.id.clone(),
                 revoked_at: key.revoked_at,
@@ -571,7 +584,7 @@ impl Known {
             }
             for (number, secret) in one.keys.iter().enumerate() {
                 let id: Box<str> = format!("{}#{number}", one.consumer.name).into();
-                let key = ApiKey { id: id.clone(), consumer: one.consumer.clone(), expires_at: None };
+                let key = ApiKey { id: id.clone(), consumer: one.consumer.clone(), ..ApiKey::default() };
                 let entry = Entry { key: Some(Arc::new(key)), id, revoked_at: None, used: None };
                 index.keys.insert(hash_key(secret.expose()), entry);
             }

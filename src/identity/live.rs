@@ -10,6 +10,7 @@ use super::directory::Directory;
 use super::jwks::{Fetch, JwksUrl, Offline, Remote};
 use super::login::Live as Logins;
 use super::provider::{Provider, Settings};
+use super::usage::Ledger;
 use crate::base::clock;
 use crate::base::registry::Registry;
 use crate::store::{Store, StoreUrl, WeakStore};
@@ -24,6 +25,7 @@ pub struct Live {
     key_sets: Registry<(Arc<str>, String), Remote>,
     directory: Arc<Directory>,
     logins: Arc<Logins>,
+    usage: Arc<Ledger>,
     /// Those that snapshots hold: the one of the process, and another one that a reload asks for in vain.
     stores: Mutex<Vec<WeakStore>>,
 }
@@ -38,6 +40,7 @@ impl Live {
             providers: Registry::default(),
             key_sets: Registry::default(),
             directory: Arc::default(),
+            usage: Arc::default(),
             stores: Mutex::default(),
         })
     }
@@ -55,6 +58,11 @@ impl Live {
     /// What logins share: the threads for passwords, and who was wrong how often.
     pub fn logins(&self) -> &Arc<Logins> {
         &self.logins
+    }
+
+    /// What was used of quotas.
+    pub fn usage(&self) -> &Arc<Ledger> {
+        &self.usage
     }
 
     /// The store at `url`: the one there is if that is where it is. Asks it nothing.

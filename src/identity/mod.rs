@@ -1,4 +1,4 @@
-//! Who a request is from: tokens verified, keys and consumers known, sessions issued and revoked.
+//! Who a request is from: tokens verified, keys and consumers known, sessions issued and revoked, usage counted.
 //!
 //! Policies ask here; nothing here knows routes or requests.
 
@@ -20,3 +20,4 @@ pub mod revoked;
 pub mod signing;
 pub mod sync;
 pub mod token;
+pub mod usage;

@@ -7,6 +7,7 @@ pub mod body_limit;
 pub mod cors;
 pub mod ip;
 pub mod networks;
+pub mod plan;
 pub mod rate_limit;
 pub mod transform;
 pub mod trusted;
@@ -17,6 +18,7 @@ use std::time::Instant;
 
 use http::HeaderMap;
 
+use crate::base::clock;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::identity::principal::Principal;
@@ -39,6 +41,9 @@ pub struct Chain {
     pub address_limits: Limits,
     /// Before anything that is done for the one who asks: what a stranger may not use costs him nothing to try.
     pub auth: Option<Auth>,
+    /// What consumers and keys may use. After authentication, which says whose it is; before other limits, as whoever has used
+    /// up a quota has nothing to wait for there. It is counted when nothing else refuses ([`plan::Met::count`]).
+    pub plan: Option<plan::Gate>,
     /// All other limits. After authentication, which says whose counter it is, and after authorization: what somebody may not
     /// do at all uses up nothing of what he may.
     pub limits: Limits,
@@ -117,7 +122,7 @@ impl Chain {
     /// limits on the way said: they are told how the request ends, and it waits for as long as they ask for.
     pub fn before_auth(&self, facts: &RequestFacts<'_>, met: &mut Vec<Met>) -> Verdict {
         // Every field by name: a new policy does not compile until it has its place here.
-        let Self { ip, cors, address_limits, auth: _, limits: _, body: _ } = self;
+        let Self { ip, cors, address_limits, auth: _, plan: _, limits: _, body: _ } = self;
         if let Some(ip) = ip
             && let refusal @ Verdict::Refuse(_) = ip.check(facts.client)
         {
@@ -130,9 +135,20 @@ impl Chain {
         refused.map_or(Verdict::Pass, Verdict::Refuse)
     }
 
-    /// Asks the policies after `auth`, which has said who it is.
-    pub fn after_auth(&self, facts: &RequestFacts<'_>, met: &mut Vec<Met>) -> Verdict {
-        let Self { ip: _, cors: _, address_limits: _, auth: _, limits, body } = self;
+    /// Asks the policies after `auth`, which has said who it is. `planned` gets the plan of the request, if it has one: it
+    /// is to be counted once nothing refuses any more.
+    pub fn after_auth(
+        &self,
+        facts: &RequestFacts<'_>,
+        met: &mut Vec<Met>,
+        planned: &mut Option<plan::Met>,
+    ) -> Verdict {
+        let Self { ip: _, cors: _, address_limits: _, auth: _, plan, limits, body } = self;
+        if let Some(plan) = plan
+            && let Some(problem) = plan.check(&facts.of_limits(), (facts.now, clock::unix_now), met, planned)
+        {
+            return Verdict::Refuse(problem);
+        }
         if let Some(problem) = limits.check(&facts.of_limits(), facts.now, met) {
             return Verdict::Refuse(problem);
         }
@@ -141,17 +157,18 @@ impl Chain {
 
     /// Whether there is any limit.
     pub fn has_limits(&self) -> bool {
-        !(self.address_limits.is_empty() && self.limits.is_empty())
+        !(self.address_limits.is_empty() && self.limits.is_empty()) || self.plan.is_some()
     }
 
     /// The keys of the policies that this route has, in the order they run: for `explain`.
     pub fn names(&self) -> impl Iterator<Item = &'static str> {
-        let Self { ip, cors, address_limits, auth, limits, body } = self;
+        let Self { ip, cors, address_limits, auth, plan, limits, body } = self;
         let names = [
             ip.is_some().then_some("ip"),
             cors.is_some().then_some("cors"),
             (!address_limits.is_empty()).then_some("rate_limits"),
             auth.is_some().then_some("auth"),
+            plan.is_some().then_some("plan"),
             (!limits.is_empty()).then_some("rate_limits"),
             body.is_some().then_some("body_bytes"),
         ];
@@ -162,7 +179,7 @@ impl Chain {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::clock::{self, Moment};
+    use crate::base::clock::Moment;
     use crate::base::decode::decode_str;
     use crate::base::diagnostic::Diagnostics;
     use crate::base::origin::Origin;
@@ -197,7 +214,7 @@ mod tests {
         let shown = Shown { headers: &headers, query: None, certificate: None, at, has_waited: false };
         match chain.auth.as_ref().map(|auth| auth.identify(&shown)) {
             Some(Identified::Refused(denied)) => Verdict::Refuse(denied.problem),
-            _ => chain.after_auth(facts, met),
+            _ => chain.after_auth(facts, met, &mut None),
         }
     }
 

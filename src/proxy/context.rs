@@ -21,6 +21,7 @@ use crate::config::snapshot::{IDENTITY_HEADERS, ListenerTls, LoginTarget, Route,
 use crate::identity::login;
 use crate::identity::principal::{Principal, Proof};
 use crate::ingress::connection::Exchange;
+use crate::policy::plan;
 use crate::policy::rate_limit::Met;
 use crate::routing::Captures;
 use crate::subrequest::Plan;
@@ -55,6 +56,8 @@ pub struct Context {
     pub(super) preflight: bool,
     /// What the limits on its way said.
     pub(super) met: Vec<Met>,
+    /// What bounds whoever it is from.
+    pub(super) planned: Option<plan::Met>,
     /// Who it is from, once that is proved.
     pub(super) principal: Option<Principal>,
     /// What services are told of that, by the headers of `[identity]`.
@@ -198,6 +201,7 @@ impl Context {
             call: None,
             preflight: false,
             met: Vec::new(),
+            planned: None,
             principal: None,
             introduced: [const { None }; IDENTITY_HEADERS],
             stripped: Stripped::default(),

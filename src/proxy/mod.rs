@@ -142,7 +142,10 @@ async fn decide_asked(
 fn go_on(asked: Asked<'_>, view: &route::View<'_>, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
     match guard::delay(ctx) {
         Some(delay) => Ok(dispatch::Next::Later(delay)),
-        None => dispatch::start(asked, view, ctx),
+        None => {
+            guard::count(ctx)?;
+            dispatch::start(asked, view, ctx)
+        }
     }
 }
 
@@ -178,6 +181,7 @@ async fn decide_in_time(
         // Before a server is picked: none is kept waiting.
         tokio::time::sleep(delay).await;
         ctx.met.iter_mut().for_each(Met::waited);
+        guard::count(ctx)?;
         let view = route::View::read(asked, received, ctx.listener)?;
         step = dispatch::start(asked, &view, ctx);
     }

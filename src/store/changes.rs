@@ -11,6 +11,7 @@ use super::connect::Pools;
 use super::consumers::{ConsumerRow, SubjectRow};
 use super::keys::KeyRow;
 use super::revocations::RevocationRow;
+use super::usage::KEPT_AFTER_PERIOD;
 use super::{Store, StoreError, on, write};
 use crate::base::units;
 
@@ -91,23 +92,37 @@ impl Store {
         Ok(Changes { upto, revocations, consumers, subjects, keys })
     }
 
-    /// Deletes what has ended long before `now`: revocations, refresh tokens, keys. Nobody has to hear of it.
+    /// Deletes what has ended long before `now`: revocations, refresh tokens, usage. Nobody has to hear of it.
     pub async fn forget(&self, now: i64) -> Result<u64, StoreError> {
         // A part at a time: none may take so long that the store seems to be down.
-        const OLD: &[&str] = &[
-            "DELETE FROM edgeward_revocations WHERE changed IN \
-                (SELECT changed FROM edgeward_revocations WHERE kept_until < $1 LIMIT 1000)",
-            "DELETE FROM edgeward_families WHERE id IN \
-                (SELECT id FROM edgeward_families WHERE expires_at < $1 LIMIT 1000)",
-            "DELETE FROM edgeward_refresh_tokens WHERE hash IN \
-                (SELECT hash FROM edgeward_refresh_tokens WHERE expires_at < $1 LIMIT 1000)",
+        const OLD: &[(&str, i64)] = &[
+            (
+                "DELETE FROM edgeward_revocations WHERE changed IN \
+                    (SELECT changed FROM edgeward_revocations WHERE kept_until < $1 LIMIT 1000)",
+                KEPT_AFTER_END,
+            ),
+            (
+                "DELETE FROM edgeward_families WHERE id IN \
+                    (SELECT id FROM edgeward_families WHERE expires_at < $1 LIMIT 1000)",
+                KEPT_AFTER_END,
+            ),
+            (
+                "DELETE FROM edgeward_refresh_tokens WHERE hash IN \
+                    (SELECT hash FROM edgeward_refresh_tokens WHERE expires_at < $1 LIMIT 1000)",
+                KEPT_AFTER_END,
+            ),
+            (
+                "DELETE FROM edgeward_usage WHERE (kind, owner, plan_name, begins, ends) IN \
+                    (SELECT kind, owner, plan_name, begins, ends FROM edgeward_usage WHERE ends < $1 LIMIT 1000)",
+                KEPT_AFTER_PERIOD,
+            ),
         ];
         let mut forgotten = 0;
-        for sql in OLD {
+        for (sql, kept) in OLD {
             loop {
                 let rows = self
                     .call(async {
-                        let old = now - KEPT_AFTER_END;
+                        let old = now - kept;
                         Ok(on!(self, pool => sqlx::query(*sql).bind(old).execute(pool).await?.rows_affected()))
                     })
                     .await?;

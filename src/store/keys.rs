@@ -19,6 +19,8 @@ pub struct KeyRow {
     pub revoked_at: Option<i64>,
     /// When it was last used, to within half a minute.
     pub last_used: Option<i64>,
+    /// The plan that bounds its use; `None`: its consumer's.
+    pub plan: Option<String>,
     /// The number of the change.
     pub changed: i64,
 }
@@ -34,16 +36,18 @@ pub struct NewKey<'a> {
     pub hash: &'a [u8; 32],
     /// When it ends.
     pub expires_at: Option<i64>,
+    /// The plan that bounds its use; `None`: its consumer's.
+    pub plan: Option<&'a str>,
 }
 
-type Row = (String, String, Vec<u8>, i64, Option<i64>, Option<i64>, Option<i64>, i64);
+type Row = (String, String, Vec<u8>, i64, Option<i64>, Option<i64>, Option<i64>, Option<String>, i64);
 
-fn key((id, consumer, hash, created_at, expires_at, revoked_at, last_used, changed): Row) -> KeyRow {
-    KeyRow { id, consumer, hash, created_at, expires_at, revoked_at, last_used, changed }
+fn key((id, consumer, hash, created_at, expires_at, revoked_at, last_used, plan, changed): Row) -> KeyRow {
+    KeyRow { id, consumer, hash, created_at, expires_at, revoked_at, last_used, plan, changed }
 }
 
-const INSERT: &str = "INSERT INTO edgeward_api_keys (id, consumer, hash, created_at, expires_at, changed) \
-    VALUES ($1, $2, $3, $4, $5, $6)";
+const INSERT: &str = "INSERT INTO edgeward_api_keys (id, consumer, hash, created_at, expires_at, plan_name, changed) \
+    VALUES ($1, $2, $3, $4, $5, $6, $7)";
 
 impl Store {
     /// Adds a key.
@@ -57,6 +61,7 @@ impl Store {
                     .bind(&new.hash[..])
                     .bind(now)
                     .bind(new.expires_at)
+                    .bind(new.plan)
                     .bind(number)
                     .execute(&mut *tx)
                     .await?;
@@ -68,7 +73,7 @@ impl Store {
 
     /// The key called `id`.
     pub async fn key(&self, id: &str) -> Result<Option<KeyRow>, StoreError> {
-        const SQL: &str = "SELECT id, consumer, hash, created_at, expires_at, revoked_at, last_used, changed \
+        const SQL: &str = "SELECT id, consumer, hash, created_at, expires_at, revoked_at, last_used, plan_name, changed \
             FROM edgeward_api_keys WHERE id = $1";
         self.call(async {
             let row: Option<Row> =
@@ -85,7 +90,7 @@ impl Store {
         offset: u32,
         limit: u32,
     ) -> Result<Vec<KeyRow>, StoreError> {
-        const SQL: &str = "SELECT id, consumer, hash, created_at, expires_at, revoked_at, last_used, changed \
+        const SQL: &str = "SELECT id, consumer, hash, created_at, expires_at, revoked_at, last_used, plan_name, changed \
             FROM edgeward_api_keys WHERE $1 = '' OR consumer = $1 \
             ORDER BY consumer, created_at, id LIMIT $2 OFFSET $3";
         self.call(async {
@@ -108,6 +113,19 @@ impl Store {
             Ok(change!(self, tx => {
                 let number = next!(tx);
                 sqlx::query(SQL).bind(id).bind(now).bind(number).execute(&mut *tx).await?.rows_affected() > 0
+            }))
+        })
+        .await
+    }
+
+    /// Gives the key called `id` another plan, or none of its own. False if there is none that holds.
+    pub async fn change_key_plan(&self, id: &str, plan: Option<&str>) -> Result<bool, StoreError> {
+        const SQL: &str =
+            "UPDATE edgeward_api_keys SET plan_name = $2, changed = $3 WHERE id = $1 AND revoked_at IS NULL";
+        self.call(async {
+            Ok(change!(self, tx => {
+                let number = next!(tx);
+                sqlx::query(SQL).bind(id).bind(plan).bind(number).execute(&mut *tx).await?.rows_affected() > 0
             }))
         })
         .await
@@ -139,6 +157,7 @@ impl Store {
                         .bind(&new.hash[..])
                         .bind(now)
                         .bind(new.expires_at)
+                        .bind(new.plan)
                         .bind(number)
                         .execute(&mut *tx)
                         .await?;
@@ -150,7 +169,7 @@ impl Store {
     }
 
     pub(super) async fn keys_between(&self, since: i64, upto: i64) -> Result<Vec<KeyRow>, StoreError> {
-        const SQL: &str = "SELECT id, consumer, hash, created_at, expires_at, revoked_at, last_used, changed \
+        const SQL: &str = "SELECT id, consumer, hash, created_at, expires_at, revoked_at, last_used, plan_name, changed \
             FROM edgeward_api_keys WHERE changed > $1 AND changed <= $2 ORDER BY changed LIMIT 5000";
         self.call_apart(async {
             let rows: Vec<Row> =

@@ -1,4 +1,4 @@
-//! What outlives the process: users, consumers, API keys, refresh tokens, revocations, services. SQLite or PostgreSQL.
+//! What outlives the process: users, consumers, API keys, refresh tokens, revocations, services, usage. SQLite or PostgreSQL.
 //!
 //! A [`Store`] is a handle: made without touching anything, it connects and brings the schema up to date when it is first
 //! asked. Every call is bounded in time and in how many there are at once. A store that is down costs one call a second
@@ -20,6 +20,7 @@ mod services;
 #[cfg(test)]
 mod tests;
 mod url;
+mod usage;
 mod users;
 
 use std::io;
@@ -39,6 +40,7 @@ pub use refresh::Rotation;
 pub use revocations::{KEPT_OF_ALL, RevocationRow, Revoked};
 pub use services::{COLUMN_CHARACTERS_MAX, NAME_CHARACTERS_MAX, SERVICES_MAX, ServiceRow, Services};
 pub use url::StoreUrl;
+pub use usage::{BATCH_MAX, OwnerKind, UsageDelta, UsagePage, UsageRow};
 pub use users::{Issued, User, UserChange};
 
 use crate::base::clock;

@@ -20,6 +20,7 @@ pub(super) struct Step {
 /// All steps, in their order. A step that was released is never changed.
 pub(super) const STEPS: &[Step] = &[
     Step { version: 1, sql: include_str!("migrations/1_identity.sql") },
+    Step { version: 2, sql: include_str!("migrations/2_usage.sql") },
     Step { version: 3, sql: include_str!("migrations/3_services.sql") },
 ];
 

@@ -168,7 +168,7 @@ async fn consumers_and_keys(store: &Store) {
     assert_eq!(store.subjects_of("mobile").await.unwrap().len(), 1);
 
     let since = store.last_change().await.unwrap();
-    let key = |id, consumer, hash, expires_at| NewKey { id, consumer, hash, expires_at };
+    let key = |id, consumer, hash, expires_at| NewKey { id, consumer, hash, expires_at, plan: None };
     let (h1, h2, h3) = (hash(1), hash(2), hash(3));
     store.add_key(&key("ew_1", "mobile", &h1, None), NOW).await.unwrap();
     let twice = store.add_key(&key("ew_2", "mobile", &h1, None), NOW).await;
@@ -192,9 +192,15 @@ async fn consumers_and_keys(store: &Store) {
     assert_eq!(store.key("ew_2").await.unwrap().unwrap().last_used, Some(NOW + 5));
     assert_eq!(store.last_change().await.unwrap(), last);
 
+    // A plan of its own is a change; one that was revoked gets none.
+    assert!(store.change_key_plan("ew_2", Some("gold")).await.unwrap());
+    assert!(!store.change_key_plan("ew_1", Some("gold")).await.unwrap());
+    assert_eq!(store.key("ew_2").await.unwrap().unwrap().plan.as_deref(), Some("gold"));
+    assert_eq!(store.key("ew_1").await.unwrap().unwrap().plan, None);
+
     let changed = all_changes(store, since).await;
     let ids: Vec<_> = changed.keys.iter().map(|row| (row.id.as_str(), row.revoked_at)).collect();
-    assert_eq!(ids, [("ew_2", None), ("ew_1", Some(NOW))]);
+    assert_eq!(ids, [("ew_1", Some(NOW)), ("ew_2", None)]);
     assert!(changed.consumers.is_empty() && changed.subjects.is_empty());
 
     // A consumer that goes takes along all it could show.
@@ -339,6 +345,7 @@ async fn suite(mut fresh: impl FnMut() -> StoreUrl) {
     Box::pin(revocations(&store(fresh()).await)).await;
     Box::pin(readers_miss_nothing(&store(fresh()).await)).await;
     Box::pin(pages(&store(fresh()).await)).await;
+    Box::pin(usage(&store(fresh()).await)).await;
     let url = fresh();
     Box::pin(services(&store(url.clone()).await, &store(url).await)).await;
     let url = fresh();
@@ -420,6 +427,53 @@ async fn services(store: &Store, other: &Store) {
     .await;
     let many = store.services().await.unwrap();
     assert_eq!((many.rows.len(), many.cut), (SERVICES_MAX, true));
+}
+
+async fn usage(store: &Store) {
+    let delta = |owner: &'static str, more| UsageDelta {
+        plan: "standard",
+        kind: OwnerKind::Consumer,
+        owner,
+        begins: NOW - 10,
+        ends: NOW + 10,
+        more,
+    };
+    let key = UsageDelta { kind: OwnerKind::Key, ..delta("mobile", 1) };
+    let since = store.last_usage().await.unwrap();
+    let first = store.add_usage(&[delta("mobile", 5), delta("o'neil; --", 2), key]).await.unwrap();
+    assert_eq!(first, [Some(5), Some(2), Some(1)]);
+    assert_eq!(store.add_usage(&[delta("mobile", 3)]).await.unwrap(), [Some(8)]);
+    // Instances at once add up, and none waits for another's rows.
+    let names = ["a", "b", "c", "d"];
+    let batches = (0..8).map(|turn| {
+        let mut deltas: Vec<_> = names.iter().map(|name| delta(name, 1)).collect();
+        deltas.rotate_left(turn % 4);
+        async move { store.add_usage(&deltas).await.unwrap() }
+    });
+    // No more at once than there are places.
+    let batches: Vec<_> = batches.collect();
+    for some in batches.into_iter().map(Box::pin).collect::<Vec<_>>().chunks_mut(4) {
+        futures_util::future::join_all(some.iter_mut()).await;
+    }
+    let last = store.last_usage().await.unwrap();
+    let page = store.usage_since(since, last, NOW).await.unwrap();
+    assert!(page.is_all && page.upto == last && page.unreadable == 0);
+    let used = |kind, owner: &str| {
+        let row = page.rows.iter().find(|row| row.kind == kind && row.owner == owner).unwrap();
+        (row.used, row.begins, row.ends)
+    };
+    assert_eq!(used(OwnerKind::Consumer, "mobile"), (Some(8), NOW - 10, NOW + 10));
+    assert_eq!(used(OwnerKind::Key, "mobile"), (Some(1), NOW - 10, NOW + 10));
+    assert_eq!(used(OwnerKind::Consumer, "d"), (Some(8), NOW - 10, NOW + 10));
+    assert!(store.usage_since(last, last, NOW).await.unwrap().rows.is_empty());
+    assert!(store.usage_since(since, last, NOW + 10).await.unwrap().rows.is_empty(), "the period is over");
+    let of = async |now| store.usage_of(OwnerKind::Consumer, "mobile", now).await.unwrap().len();
+    assert_eq!((of(NOW - 11).await, of(NOW).await, of(NOW + 10).await), (0, 1, 0));
+    // It is kept for a while after its end, and then it goes.
+    store.forget(NOW + 30 * 86_400).await.unwrap();
+    assert_eq!(of(NOW).await, 1);
+    store.forget(NOW + 200 * 86_400).await.unwrap();
+    assert_eq!(of(NOW).await, 0);
 }
 
 /// An older store becomes a newer one while many begin at once; an older version works on a newer one.

@@ -7,6 +7,9 @@ use crate::support::*;
 const KEY: &str = "mobile-0123456789abcdef";
 
 const CONSUMERS: &str = r#"
+    [plans.gold]
+    rate = "1000/s"
+
     [consumers.mobile]
     groups = ["paid", "beta"]
     plan = "gold"

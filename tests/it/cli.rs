@@ -407,7 +407,10 @@ async fn what_we_ship_is_ok() {
             let path = entry.unwrap().path();
             if path.extension().is_some_and(|extension| extension == "toml") {
                 let mut check = command(root, &["check", "-c", path.to_str().unwrap()]);
-                check.env("JWT_SECRET", SECRET).env("MOBILE_KEY", "mobile-0123456789abcdef");
+                check
+                    .env("JWT_SECRET", SECRET)
+                    .env("MOBILE_KEY", "mobile-0123456789abcdef")
+                    .env("SHOP_KEY", "shop-0123456789abcdef");
                 let ran = run(check).await;
                 assert_eq!(ran.status, 0, "{}: {}", path.display(), ran.stderr);
                 seen += 1;

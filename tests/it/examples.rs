@@ -161,3 +161,45 @@ async fn kongs_consumers_have_keys_and_groups() {
     assert!(gw.logged("/catalogue/2").await.contains("/catalogue/2?a=1&apikey=***&b=2 HTTP/1.1"));
     gw.get("/catalogue/1").header("apikey", "wrong").await.expect_problem(401, "auth.api_key_invalid");
 }
+
+/// AWS's usage plan: five at once, ten a second, a quota a month, and no way in without a key.
+#[tokio::test]
+async fn the_example_of_aws_bounds_by_plan_and_wants_a_key() {
+    const KEY: &str = "shop-0123456789abcdef";
+    let orders = upstream().otherwise(Answer::text("ok")).start().await;
+    let builder = example("aws.toml", &[("10.0.0.1:3001", &orders)]).env("SHOP_KEY", KEY);
+    let gw = builder.replacing("quota = 100000", "quota = 30").start().await;
+    let ask = || gw.get("/orders/1").header("x-api-key", KEY);
+    let missing = gw.get("/orders/1").await.expect_problem(401, "auth.credentials_required");
+    assert!(missing.header("www-authenticate").is_some());
+    gw.get("/orders/1")
+        .header("x-api-key", "wrong-0123456789")
+        .await
+        .expect_problem(401, "auth.api_key_invalid");
+    let began = std::time::Instant::now();
+    let mut throttled = None;
+    for number in 0..25 {
+        let answer = ask().await;
+        if answer.status != 200 {
+            assert!(number >= 5, "five pass at once");
+            throttled = Some(answer.expect_problem(429, "limit.exceeded"));
+            break;
+        }
+        let told = answer.header("ratelimit-policy").unwrap().to_owned();
+        assert!(told.starts_with("\"plan basic\";q=10;w=1, \"plan basic/month\";q=30;w=2"), "{told}");
+    }
+    if began.elapsed() < std::time::Duration::from_millis(90) {
+        assert_eq!(orders.requests(), 5);
+    }
+    let throttled = throttled.expect("more than ten a second");
+    assert_eq!(throttled.header("retry-after"), Some("1"));
+    assert_eq!(throttled.json()["violated-policies"], json!(["plan basic"]));
+    // What was throttled used up nothing of the month.
+    let over = eventually("the month to be used up", async || {
+        let answer = ask().await;
+        (answer.status == 429 && answer.json()["code"] == "limit.quota_exceeded").then_some(answer)
+    })
+    .await;
+    assert_eq!(orders.requests(), 30);
+    assert!(over.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
+}

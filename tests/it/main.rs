@@ -45,6 +45,7 @@ mod metrics;
 mod mtls;
 mod nginx;
 mod nothing_dropped;
+mod plans;
 #[path = "../../examples/process_life/harness/mod.rs"]
 mod process_life;
 mod providers;

@@ -142,7 +142,8 @@ async fn a_password_is_asked_for_unseen() {
 #[tokio::test]
 async fn consumers_and_their_keys_are_managed_by_commands() {
     let of_file = "[consumers.mobile]\ngroups = [\"paid\"]\nsubjects = [\"local:alice\"]\n";
-    let place = place(&format!("{SQLITE}{LOCAL}{of_file}"));
+    let plan = "[plans.standard]\nquota = \"10/day\"\n";
+    let place = place(&format!("{SQLITE}{LOCAL}{of_file}{plan}"));
     let here = place.path();
     done(here, "consumer add partner --groups eu,free --plan standard --subject local:bob").await;
     done(here, "consumer groups partner eu").await;

@@ -11,7 +11,7 @@ pub(super) fn is_pending(table: &str, key: &str) -> bool {
 const ROUTE: &[&str] = &["cache", "compress", "split", "split_by", "mirror", "amqp", "grpc"];
 
 const PENDING: &[(&str, &[&str])] = &[
-    ("", &["cache", "brokers", "plans"]),
+    ("", &["cache", "brokers"]),
     ("log", &["bus"]),
     ("routes.response", &["envelope"]),
     ("defaults.response", &["envelope"]),

@@ -116,6 +116,11 @@ pub(in crate::cli) enum Consumer {
         /// The plan; "" for none of its own
         plan: String,
     },
+    /// Show what a consumer, and each of its keys that has a plan of its own, has used of its quota
+    Usage {
+        /// Whose
+        name: String,
+    },
     /// Make the tokens of a subject a consumer's
     Attach {
         /// Which
@@ -145,6 +150,9 @@ pub(in crate::cli) enum Key {
         /// After how long it ends, such as 90d; absent: never
         #[arg(long, value_parser = duration)]
         expires: Option<Duration>,
+        /// A plan of its own, in place of its consumer's: its use is counted by itself
+        #[arg(long)]
+        plan: Option<String>,
     },
     /// List keys by their visible beginning
     List {
@@ -156,6 +164,13 @@ pub(in crate::cli) enum Key {
     Revoke {
         /// Its visible beginning, such as ew_4k2v9x7q
         id: String,
+    },
+    /// Give a key another plan
+    Plan {
+        /// Its visible beginning
+        id: String,
+        /// The plan; "" for its consumer's
+        plan: String,
     },
     /// Make a key in place of another one, which holds for a while yet
     Rotate {
@@ -342,11 +357,13 @@ pub(in crate::cli) const CONSUMER_NOTES: &str = "\
 Examples:
   edgeward consumer add mobile --groups paid --plan standard --subject auth0:alice
   edgeward consumer show mobile
+  edgeward consumer usage mobile --json | jq .remaining
   edgeward consumer remove mobile";
 
 pub(in crate::cli) const KEY_NOTES: &str = "\
 Examples:
   edgeward key create --consumer mobile --expires 90d
+  edgeward key create --consumer mobile --plan trial
   edgeward key rotate ew_4k2v9x7q --overlap 7d
   edgeward key revoke ew_4k2v9x7q";
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::args::Consumer as Command;
-use super::{Failure, PAGE, Session, columns, key, missing, on_store};
+use super::{Failure, PAGE, Session, columns, key, missing, on_store, usage};
 use crate::base::decode::quote;
 use crate::identity::consumers::Subject;
 use crate::store::{ConsumerRow, KEPT_OF_ALL};
@@ -28,6 +28,9 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
             for Subject { provider, .. } in &subjects {
                 session.check_subject_of(provider)?;
             }
+            if let Some(plan) = &plan {
+                session.check_plan(plan)?;
+            }
             store.add_consumer(&name, &groups, plan.as_deref(), session.now).await?;
             for Subject { provider, subject } in &subjects {
                 store.attach_subject(provider, subject, &name).await?;
@@ -36,6 +39,7 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
         }
         Command::Show { name } => show(session, &name).await,
         Command::List => list(session).await,
+        Command::Usage { name } => usage::usage(session, &name).await,
         Command::Remove { name } => {
             let found = store.remove_consumer(&name, session.now, session.after(KEPT_OF_ALL)).await?;
             if session.is_configured(&name) {
@@ -58,6 +62,7 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
         }
         Command::Plan { name, plan } => {
             let plan = Some(plan.as_str()).filter(|plan| !plan.is_empty());
+            plan.map_or(Ok(()), |plan| session.check_plan(plan))?;
             if !store.change_consumer(&name, None, Some(plan)).await? {
                 return Err(absent(session, &name));
             }

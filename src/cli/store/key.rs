@@ -19,11 +19,12 @@ pub(in crate::cli) fn run(config: Option<&Path>, command: Command, json: bool) -
 
 async fn work(session: &Session, command: Command) -> Result<String, Failure> {
     match command {
-        Command::Create { consumer, expires } => {
+        Command::Create { consumer, expires, plan } => {
             check_consumer(session, &consumer).await?;
+            plan.as_deref().map_or(Ok(()), |plan| session.check_plan(plan))?;
             let made = Made::new()?;
             let expires_at = expires.map(|lifetime| session.after(lifetime));
-            session.store.add_key(&made.of(&consumer, expires_at), session.now).await?;
+            session.store.add_key(&made.of(&consumer, expires_at, plan.as_deref()), session.now).await?;
             made.tell(session, &consumer, expires_at, None)
         }
         Command::List { consumer } => {
@@ -43,6 +44,15 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
             }
             session.done(|| json!({ "id": id, "revoked": true }))
         }
+        Command::Plan { id, plan } => {
+            let id = visible(&id);
+            let plan = Some(plan.as_str()).filter(|plan| !plan.is_empty());
+            plan.map_or(Ok(()), |plan| session.check_plan(plan))?;
+            if !session.store.change_key_plan(id, plan).await? {
+                return Err(no_key(session, id).await?);
+            }
+            session.done(|| json!({ "id": id, "plan": plan }))
+        }
         Command::Rotate { id, overlap, expires } => rotate(session, visible(&id), overlap, expires).await,
     }
 }
@@ -59,7 +69,7 @@ async fn rotate(
     let inherited = old.expires_at.map(|end| session.now.saturating_add(end.saturating_sub(old.created_at)));
     let expires_at = expires.map(|lifetime| session.after(lifetime)).or(inherited);
     let ends = session.after(overlap);
-    let new = made.of(&old.consumer, expires_at);
+    let new = made.of(&old.consumer, expires_at, old.plan.as_deref());
     if !session.store.replace_key(id, &new, ends, session.now).await? {
         return Err(no_key(session, id).await?);
     }
@@ -117,6 +127,7 @@ pub(super) fn shown(row: &KeyRow, now: i64) -> serde_json::Value {
     json!({
         "id": row.id,
         "consumer": row.consumer,
+        "plan": row.plan,
         "state": state(row, now),
         "created": moment(row.created_at),
         "expires": moment_json(row.expires_at),
@@ -160,8 +171,8 @@ impl Made {
         Ok(Self { id, whole, hash })
     }
 
-    fn of<'a>(&'a self, consumer: &'a str, expires_at: Option<i64>) -> NewKey<'a> {
-        NewKey { id: &self.id, consumer, hash: &self.hash, expires_at }
+    fn of<'a>(&'a self, consumer: &'a str, expires_at: Option<i64>, plan: Option<&'a str>) -> NewKey<'a> {
+        NewKey { id: &self.id, consumer, hash: &self.hash, expires_at, plan }
     }
 
     fn tell(

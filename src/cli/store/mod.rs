@@ -9,6 +9,7 @@ mod key;
 mod password;
 mod service;
 mod token;
+mod usage;
 mod user;
 
 use std::path::{Path, PathBuf};
@@ -149,6 +150,20 @@ impl Session {
         let near = crate::base::names::nearest(name, known);
         let hint = near.map(|near| format!("\n  hint: did you mean {}?", quote(near))).unwrap_or_default();
         Err(Failure(format!("there is no provider {} in the configuration{hint}", quote(name))))
+    }
+
+    /// Refuses a plan that the configuration does not have: whoever had it would be refused.
+    fn check_plan(&self, name: &str) -> Result<(), Failure> {
+        let Some(raw) = &self.loaded.raw else { return Ok(()) };
+        if raw.plans.contains_key(name) {
+            return Ok(());
+        }
+        let near = crate::base::names::nearest(name, raw.plans.keys().map(String::as_str));
+        let hint = match near {
+            Some(near) => format!("did you mean {}?", quote(near)),
+            None => format!("define it first: [plans.{name}]"),
+        };
+        Err(Failure(format!("there is no plan {} in the configuration\n  hint: {hint}", quote(name))))
     }
 
     /// The access tokens of users: what the provider of logins issues.

@@ -6,6 +6,7 @@
 mod claims;
 mod limits;
 mod login;
+mod plans;
 mod route;
 mod services;
 #[cfg(test)]
@@ -170,6 +171,7 @@ impl Compiler<'_> {
         let providers = self.providers(&mut outline, out);
         let consumers = self.consumers(&mut outline, out);
         let rate_limits = self.rate_limits(cluster.as_ref(), out);
+        let plans = self.plans(cluster.as_ref(), out);
         let login = self.login(&providers, out);
         let identity = raw.identity.compile(out);
         let parties = Parties {
@@ -177,6 +179,7 @@ impl Compiler<'_> {
             directory: self.runtime.identity.directory(),
             places: &identity.places,
             limits: &rate_limits,
+            plans: &plans,
             login: login.as_ref(),
         };
         let routes = self.routes(&upstreams, parties, out);
@@ -207,6 +210,7 @@ impl Compiler<'_> {
             upstreams,
             providers,
             rate_limits,
+            plans: plans.by_name,
             sources,
             files: Arc::default(),
             outline,

@@ -7,6 +7,7 @@ use http::{Method, StatusCode};
 use indexmap::IndexMap;
 
 use super::limits::RateLimits;
+use super::plans::Compiled as Plans;
 use super::{Compiler, check_name, login, services};
 use crate::base::decode::{Value, join_key, quote};
 use crate::base::diagnostic::Diagnostics;
@@ -45,6 +46,7 @@ pub(super) struct Parties<'a> {
     pub(super) directory: &'a Arc<Directory>,
     pub(super) places: &'a Arc<Places>,
     pub(super) limits: &'a RateLimits,
+    pub(super) plans: &'a Plans,
     /// Answers logins.
     pub(super) login: Option<&'a Arc<Login>>,
 }
@@ -184,7 +186,7 @@ impl Compiler<'_> {
         self,
         raw: Option<&RouteRaw>,
         path: &str,
-        Parties { providers, directory, places, limits, .. }: Parties<'_>,
+        Parties { providers, directory, places, limits, plans, .. }: Parties<'_>,
         out: &mut Diagnostics,
     ) -> policy::Chain {
         let ip = raw.and_then(|raw| raw.ip.as_ref()).and_then(|ip| ip.compile(&format!("{path}.ip"), out));
@@ -197,6 +199,8 @@ impl Compiler<'_> {
             let scope = Scope { pattern: &raw.path, groups: None };
             auth.compile(&path, Known { providers, directory, places, scope }, out)
         });
+        let plan = raw.and_then(|raw| raw.auth.as_ref());
+        let plan = plan.and_then(|auth| self.gate(auth, plans, &format!("{path}.auth"), out));
         let names = raw.map_or(&[][..], |raw| raw.rate_limits.as_slice());
         let limits = self.limits_of(names, limits, (&format!("{path}.rate_limits"), false), out);
         let cors = raw.and_then(|raw| {
@@ -208,6 +212,7 @@ impl Compiler<'_> {
             cors: cors.map(Arc::new),
             address_limits: limits.before_authentication,
             auth,
+            plan,
             limits: limits.after_authorization,
             body: Some(BodyLimit::new(body.0)),
         }

@@ -26,7 +26,7 @@ fn token(provider: &str, subject: Option<&str>, id: Option<&str>, issued_at: Opt
 fn configured(name: &str, groups: &[&str], keys: &[&str], subjects: &[(&str, &str)]) -> ConfiguredConsumer {
     let groups = groups.iter().map(|group| Box::from(*group)).collect();
     ConfiguredConsumer {
-        consumer: Arc::new(Consumer { name: name.into(), groups, plan: None }),
+        consumer: Arc::new(Consumer { name: name.into(), groups, ..Consumer::default() }),
         keys: keys.iter().map(|key| Secret::new((*key).to_owned())).collect(),
         subjects: subjects.iter().map(|(a, b)| ((*a).to_owned(), (*b).to_owned())).collect(),
     }
@@ -111,7 +111,7 @@ async fn the_store_is_followed() {
     store.add_consumer("mobile", &["paid".to_owned()], Some("standard"), NOW).await.unwrap();
     store.attach_subject("local", "alice", "mobile").await.unwrap();
     let hash = hash_key("ew_a_key");
-    let new = NewKey { id: "ew_a", consumer: "mobile", hash: &hash, expires_at: Some(NOW + 60) };
+    let new = NewKey { id: "ew_a", consumer: "mobile", hash: &hash, expires_at: Some(NOW + 60), plan: None };
     store.add_key(&new, NOW).await.unwrap();
     assert!(directory.key("ew_a_key", NOW).is_err());
     follower.catch_up().await.unwrap();
@@ -134,7 +134,7 @@ async fn the_store_is_followed() {
     // Its end is brought forward, as rotating does.
     assert_eq!(directory.end_of(&key), Some(NOW + 60));
     let hash = hash_key("ew_b_key");
-    let new = NewKey { id: "ew_b", consumer: "mobile", hash: &hash, expires_at: None };
+    let new = NewKey { id: "ew_b", consumer: "mobile", hash: &hash, expires_at: None, plan: None };
     assert!(store.replace_key("ew_a", &new, NOW + 20, NOW).await.unwrap());
     follower.catch_up().await.unwrap();
     assert_eq!(directory.end_of(&key), Some(NOW + 20));
@@ -168,7 +168,7 @@ async fn the_configuration_stands_before_the_store() {
     store.attach_subject("local", "alice", "web").await.unwrap();
     let hash = hash_key("ew_a_key");
     store
-        .add_key(&NewKey { id: "ew_a", consumer: "mobile", hash: &hash, expires_at: None }, NOW)
+        .add_key(&NewKey { id: "ew_a", consumer: "mobile", hash: &hash, expires_at: None, plan: None }, NOW)
         .await
         .unwrap();
     follower.catch_up().await.unwrap();
@@ -184,7 +184,7 @@ async fn the_configuration_stands_before_the_store() {
     // A key whose consumer nobody knows holds for nobody.
     let hash = hash_key("ew_b_key");
     store
-        .add_key(&NewKey { id: "ew_b", consumer: "nobody", hash: &hash, expires_at: None }, NOW)
+        .add_key(&NewKey { id: "ew_b", consumer: "nobody", hash: &hash, expires_at: None, plan: None }, NOW)
         .await
         .unwrap();
     follower.catch_up().await.unwrap();

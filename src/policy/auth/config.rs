@@ -28,7 +28,7 @@ keys! {
         any_role: Vec<At<String>> = Vec::new(),
         /// Scopes that the token must have, all of them.
         scopes: Vec<At<String>> = Vec::new(),
-        /// The plan of consumers that name none.
+        /// The plan of consumers that name none, and of whoever else passes.
         plan: optional String,
         /// A CEL expression that must hold, over `jwt consumer path query header cookie client request`; one that fails denies.
         when: optional Written,
@@ -103,7 +103,6 @@ impl AuthRaw {
             directory: known.directory.clone(),
             places: known.places.clone(),
             requirements,
-            plan: table.plan.as_ref().map(|plan| plan.as_str().into()),
         })
     }
 

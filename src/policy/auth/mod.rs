@@ -48,8 +48,6 @@ pub struct Auth {
     directory: Arc<Directory>,
     places: Arc<Places>,
     requirements: Requirements,
-    /// What applies to consumers that name no plan.
-    plan: Option<Box<str>>,
 }
 
 /// A kind of proof.
@@ -127,7 +125,6 @@ impl Auth {
             directory: Arc::default(),
             places: Arc::default(),
             requirements: Requirements::default(),
-            plan: None,
         }
     }
 
@@ -211,11 +208,6 @@ impl Auth {
     /// What proofs have to amount to.
     pub fn requirements(&self) -> &Requirements {
         &self.requirements
-    }
-
-    /// The plan of `consumer` here: its own, else the route's.
-    pub fn plan<'p>(&'p self, consumer: Option<&'p Consumer>) -> Option<&'p str> {
-        consumer.and_then(|consumer| consumer.plan.as_deref()).or(self.plan.as_deref())
     }
 
     fn verify(&self, compact: &str, shown: &Shown<'_>) -> Result<Result<Principal, KeyWait>, Refusal> {

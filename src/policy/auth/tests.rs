@@ -69,7 +69,7 @@ fn known() -> (All, Arc<Directory>, Arc<Places>) {
     let providers = providers.into_iter().map(|provider| (provider.name().to_string(), provider)).collect();
     let consumer = |name: &str, groups: &[&str], plan: Option<&str>| {
         let groups = groups.iter().map(|group| Box::from(*group)).collect();
-        Arc::new(Consumer { name: name.into(), groups, plan: plan.map(Box::from) })
+        Arc::new(Consumer { name: name.into(), groups, plan: plan.map(Box::from), ..Consumer::default() })
     };
     let directory = Arc::new(Directory::default());
     directory.configure(Arc::new(Configured {
@@ -314,7 +314,7 @@ fn services_are_told_who_it_is() {
             _ => "unusable",
         });
         let consumer = principal.consumer.as_deref();
-        let plan = auth.plan(consumer).unwrap_or("none").to_owned();
+        let plan = consumer.and_then(|consumer| consumer.plan.as_deref()).unwrap_or("none").to_owned();
         [
             text(&principal.subject_form()),
             text(&principal.roles_form()),
@@ -327,10 +327,10 @@ fn services_are_told_who_it_is() {
     assert_eq!(told(&alice), ["alice", "admin,paid", "some", "mobile", "gold"]);
     assert_eq!((alice.until, alice.method().as_str()), (Some(NOW + 160), "jwt:local"));
     let bob = identify(&[("authorization", &bearer(json!({ "sub": "bob" })))]);
-    assert_eq!(told(&bob), ["bob", "admin", "some", "Absent", "basic"]);
+    assert_eq!(told(&bob), ["bob", "admin", "some", "Absent", "none"]);
     let other =
         identify(&[("authorization", &bearer(json!({ "iss": "other", "sub": "b\nX: y", "roles": "a b" })))]);
-    assert_eq!(told(&other), ["Unusable", "a,b", "some", "partner", "basic"]);
+    assert_eq!(told(&other), ["Unusable", "a,b", "some", "partner", "none"]);
     let key = identify(&[("x-api-key", "mobile-key-0123456789")]);
     assert_eq!(told(&key), ["mobile", "paid", "none", "mobile", "gold"]);
 }
@@ -380,7 +380,7 @@ fn a_provider_whose_consumer_is_not_there_lets_nobody_in() {
     // It may stand in the store.
     directory.await_store();
     assert_eq!(told(&auth).0, Reason::StoreUnavailable);
-    let consumer = Arc::new(Consumer { name: "gone".into(), groups: Box::default(), plan: None });
+    let consumer = Arc::new(Consumer { name: "gone".into(), groups: Box::default(), ..Consumer::default() });
     directory.configure(Arc::new(Configured {
         consumers: vec![ConfiguredConsumer { consumer, keys: Vec::new(), subjects: Vec::new() }],
     }));
@@ -421,7 +421,8 @@ fn a_certificate_opens_what_asks_for_one() {
     let none = HeaderMap::new();
     let shown = Shown { certificate: Some(&certificate), ..shown(&none) };
     assert!(matches!(auth.identify(&shown), Identified::Known(Principal { consumer: None, .. })));
-    let consumer = Arc::new(Consumer { name: "partner".into(), groups: Box::default(), plan: None });
+    let consumer =
+        Arc::new(Consumer { name: "partner".into(), groups: Box::default(), ..Consumer::default() });
     let subject = certificate.principal().unwrap().to_str().unwrap().to_owned();
     directory.configure(Arc::new(Configured {
         consumers: vec![ConfiguredConsumer {

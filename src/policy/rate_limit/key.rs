@@ -338,9 +338,10 @@ mod tests {
         // Neither can a provider's name and a subject be shifted into each other.
         let (shifted, back) = (token("a", "bc"), token("ab", "c"));
         assert_ne!(of(&shifted), of(&back));
-        let consumer = Arc::new(Consumer { name: "mobile".into(), groups: Box::default(), plan: None });
-        let api_key = ApiKey { id: "k1".into(), consumer: consumer.clone(), expires_at: None };
-        let other = ApiKey { id: "k2".into(), consumer: consumer.clone(), expires_at: None };
+        let consumer =
+            Arc::new(Consumer { name: "mobile".into(), groups: Box::default(), ..Consumer::default() });
+        let api_key = ApiKey { id: "k1".into(), consumer: consumer.clone(), ..ApiKey::default() };
+        let other = ApiKey { id: "k2".into(), consumer: consumer.clone(), ..ApiKey::default() };
         let by = |key: ApiKey| {
             let consumer = Some(consumer.clone());
             Principal { proof: Proof::ApiKey(Arc::new(key)), consumer, until: None }

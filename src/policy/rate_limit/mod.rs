@@ -20,6 +20,7 @@ mod index;
 mod key;
 mod live;
 mod look;
+mod quota;
 mod ring;
 mod rules;
 mod shared;
@@ -36,11 +37,12 @@ use http::HeaderValue;
 use smallvec::SmallVec;
 
 pub use answer::Modes;
-pub use config::RateLimitRaw;
+pub use config::{ModesRaw, RateLimitRaw};
 pub use cost::{Cost, CostRaw, Work};
 pub use key::{Facts, Key, KeyHash, Part};
 pub use live::Live;
 pub use look::Question;
+pub use quota::{QuotaPolicy, QuotaStand};
 pub use rules::{BucketRule, COUNT_MAX, LONGER_WINDOWS_MAX, Rules, WindowRule};
 pub use shared::{OnStoreFailure, is_pending, settle};
 
@@ -360,13 +362,20 @@ pub fn refusal(met: &[Met]) -> Option<Problem> {
     met.iter().find_map(Met::refusal)
 }
 
-/// The fields of an answer that tell of the limits that a request met; `unix` is the time in seconds since 1970.
-pub fn fields(met: &[Met], unix: u64, add: impl FnMut((&'static str, HeaderValue))) {
+/// The fields of an answer that tell of the limits that a request met, and of a quota beside them; `unix` is the time in
+/// seconds since 1970.
+pub fn fields(
+    met: &[Met],
+    quota: Option<(&QuotaPolicy, &QuotaStand)>,
+    unix: u64,
+    add: impl FnMut((&'static str, HeaderValue)),
+) {
     let stands = met.iter().filter_map(|met| {
         let (told, cost) = (&met.limit.told, met.cost);
         Some(Stand { told, standing: met.standing.as_ref()?, cost })
     });
-    let stands: SmallVec<[Stand<'_>; 2]> = stands.collect();
+    let quota = quota.map(|(policy, stand)| policy.stand(stand));
+    let stands: SmallVec<[Stand<'_>; 2]> = stands.chain(quota).collect();
     if !stands.is_empty() {
         answer::fields(&stands, unix, add);
     }

@@ -595,7 +595,7 @@ fn a_reload_keeps_counters() {
 
 fn told(met: &[Met]) -> Vec<(&'static str, String)> {
     let mut all = Vec::new();
-    fields(met, 1_700_000_000, |(name, value)| all.push((name, value.to_str().unwrap().to_owned())));
+    fields(met, None, 1_700_000_000, |(name, value)| all.push((name, value.to_str().unwrap().to_owned())));
     all
 }
 

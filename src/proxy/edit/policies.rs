@@ -8,20 +8,22 @@ use pingora::http::ResponseHeader;
 
 use crate::base::clock;
 use crate::policy::cors::{self, Cors};
+use crate::policy::plan;
 use crate::policy::rate_limit::{self, Met};
 
-/// Says how the limits that a request met stand, in place of what a server says of its own. Not in redirects: clients that
+/// Says how the limits and the quota that a request met stand, in place of what a server says of its own. Not in redirects: clients that
 /// see that little is left may not follow them.
 ///
 /// # Errors
 /// As [`super::request`].
-pub fn limits(head: &mut ResponseHeader, met: &[Met]) -> Result<()> {
+pub fn limits(head: &mut ResponseHeader, met: &[Met], planned: Option<&plan::Met>) -> Result<()> {
+    let quota = planned.and_then(plan::Met::told);
     let is_redirect = head.status.is_redirection() && head.status != StatusCode::NOT_MODIFIED;
-    if met.is_empty() || is_redirect {
+    if met.is_empty() && quota.is_none() || is_redirect {
         return Ok(());
     }
     let mut written = Ok(());
-    rate_limit::fields(met, clock::whole_unix_seconds(clock::wall()), |(name, value)| {
+    rate_limit::fields(met, quota, clock::whole_unix_seconds(clock::wall()), |(name, value)| {
         if written.is_ok() {
             written = head.insert_header(name, value);
         }

@@ -91,6 +91,9 @@ fn write(ctx: &mut Context, completed: bool, answered: Option<u16>, end: Moment)
             record.set(Field::AuthMethod, principal.method());
         }
     }
+    if let Some(planned) = &ctx.planned {
+        record.set(Field::Plan, &**planned.plan().name());
+    }
     if let Some(detail) = &ctx.detail {
         record.set(Field::Detail, detail);
     }

@@ -42,6 +42,14 @@ pub(in crate::proxy) fn check(view: &View<'_>, ctx: &mut Context) -> Result<Guar
     judged
 }
 
+/// Counts the request to whoever it is from: nothing refuses it any more.
+///
+/// # Errors
+/// Others have used up meanwhile what was left.
+pub(in crate::proxy) fn count(ctx: &mut Context) -> Result<(), Problem> {
+    ctx.planned.as_mut().map_or(Ok(()), |planned| planned.count(clock::unix_now))
+}
+
 fn check_all(view: &View<'_>, ctx: &mut Context, met: &mut Vec<Met>) -> Result<Guarded, Problem> {
     let now = if ctx.route.guard.has_limits() { clock::now() } else { ctx.began };
     if !ctx.has_waited {
@@ -65,7 +73,10 @@ fn check_all(view: &View<'_>, ctx: &mut Context, met: &mut Vec<Met>) -> Result<G
         introduce_certificate(ctx);
     }
     let work = |expression: &Expression| view.with_values(ctx, |values| expression.number(values));
-    match ctx.route.guard.after_auth(&facts(view, ctx, now, &work), met) {
+    let mut planned = None;
+    let judged = ctx.route.guard.after_auth(&facts(view, ctx, now, &work), met, &mut planned);
+    ctx.planned = planned;
+    match judged {
         Verdict::Refuse(problem) => Err(problem),
         Verdict::Pass | Verdict::Preflight => Ok(Guarded::Passed),
     }

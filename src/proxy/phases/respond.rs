@@ -113,7 +113,7 @@ pub(in crate::proxy) fn head(
     ctx: &mut Context,
 ) -> Result<()> {
     edit::response(response, ctx.head.version, ctx.request_id.as_bytes())?;
-    edit::policies::limits(response, &ctx.met)?;
+    edit::policies::limits(response, &ctx.met, ctx.planned.as_ref())?;
     say_who_reads(asked, response, ctx)?;
     edit_by_rules(asked, response, ctx)?;
     if let Some(hsts) = ctx.hsts() {
@@ -367,7 +367,7 @@ fn begin(
 ) -> Result<()> {
     ctx.status = header.status.as_u16();
     edit::local_response(header, ctx.request_id.as_bytes())?;
-    edit::policies::limits(header, &ctx.met)?;
+    edit::policies::limits(header, &ctx.met, ctx.planned.as_ref())?;
     say_who_reads(client.asked(), header, ctx)?;
     edit_by_rules(client.asked(), header, ctx)?;
     if let Some(hsts) = ctx.hsts() {

@@ -62,6 +62,7 @@ pub(super) fn write(
     text(out, key!("user_agent"), record.slot(slots.user_agent));
     text(out, key!("user"), record.get(Field::User).or(record.slot(slots.user)));
     field(out, record, key!("consumer"), Field::Consumer);
+    field(out, record, key!("plan"), Field::Plan);
     field(out, record, key!("auth"), Field::AuthMethod);
 
     number(out, key!("status"), Some(record.status));

@@ -94,6 +94,8 @@ pub enum Field {
     Listener,
     /// The consumer it belongs to.
     Consumer,
+    /// The plan that bounds its use.
+    Plan,
     /// How it was proved who it is: `jwt:PROVIDER`, `api_key:PREFIX`, `mtls`.
     AuthMethod,
     /// The inside story of an error. Never sent to clients.

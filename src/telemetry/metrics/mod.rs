@@ -13,6 +13,7 @@ mod jwks;
 mod limit;
 mod listener;
 mod login;
+mod plan;
 mod process;
 mod render;
 mod route;
@@ -32,6 +33,7 @@ pub use self::jwks::JwksMetrics;
 pub use self::limit::LimitMetrics;
 pub use self::listener::{ListenerMetrics, OpenConnection};
 pub use self::login::{LoginMetrics, SessionStep};
+pub use self::plan::PlanMetrics;
 pub use self::render::{OPENMETRICS_CONTENT_TYPE, TEXT_CONTENT_TYPE};
 pub use self::route::{InFlight, RouteMetrics};
 pub use self::upstream::{BreakerState, ServerMetrics, UpstreamMetrics};
@@ -49,6 +51,7 @@ pub struct Metrics {
     listeners: Handles<ListenerMetrics>,
     key_sets: Handles<JwksMetrics>,
     limits: Handles<LimitMetrics>,
+    plans: Handles<PlanMetrics>,
     legs: Handles<LegMetrics>,
     /// By position in [`Reason::ALL`].
     rejected: Rejected,
@@ -113,6 +116,11 @@ impl Metrics {
     /// The metrics of the rate limit called `name`; lives like [`Metrics::route`].
     pub fn limit(&self, name: &str) -> Arc<LimitMetrics> {
         self.limits.get(name, || LimitMetrics::new(name))
+    }
+
+    /// The metrics of the plan called `name`; lives like [`Metrics::route`].
+    pub fn plan(&self, name: &str) -> Arc<PlanMetrics> {
+        self.plans.get(name, || PlanMetrics::new(name))
     }
 
     /// The metrics of what instances share; shown from the first time somebody asks for them.

@@ -54,6 +54,7 @@ impl Collector for Metrics {
         self.encode_key_sets(&mut out)?;
         self.encode_logins(&mut out)?;
         self.encode_limits(&mut out)?;
+        self.encode_plans(&mut out)?;
         self.encode_cluster(&mut out)?;
         self.encode_legs(&mut out)?;
         self.encode_process_wide(&mut out)?;
@@ -283,6 +284,23 @@ impl Metrics {
         )?;
         for limit in &limits {
             counter(&mut family, &[("policy", &limit.name)], limit.cost_failures.get())?;
+        }
+        Ok(())
+    }
+
+    fn encode_plans(&self, out: &mut Out<'_>) -> fmt::Result {
+        let plans = self.plans.all();
+        let help = "Requests under a plan: passed and counted, refused by its rate or its quota, or because usage is not known";
+        let mut family = out.counter("edgeward_plan_requests", help)?;
+        for plan in &plans {
+            for (outcome, count) in [
+                ("passed", plan.passed.get()),
+                ("limited", plan.limited.refused.get()),
+                ("quota_exceeded", plan.quota_exceeded.get()),
+                ("unavailable", plan.unavailable.get()),
+            ] {
+                counter(&mut family, &[("plan", &plan.name), ("outcome", outcome)], count)?;
+            }
         }
         Ok(())
     }

@@ -26,6 +26,7 @@ pub use client::{Ran, RawClient, RawResponse, curl, run};
 pub use echo::Echoed;
 pub use gateway::{Addressed, Gateway, GatewayBuilder, command, gateway, in_front_of};
 pub use grpc::{frame, messages};
+pub use postgres::Postgres;
 pub use rabbitmq::RabbitMq;
 pub use raw::{DeadPort, RawUpstream, Unreachable};
 pub use redis::Redis;
