@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod app;
 pub mod base;
+pub mod broker;
 pub mod cli;
 pub mod cluster;
 pub mod config;

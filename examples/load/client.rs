@@ -163,9 +163,8 @@ impl<S: AsyncRead + Unpin> Answers<S> {
         let length = fields.find(|(name, _)| name.eq_ignore_ascii_case("content-length"));
         let Some((_, length)) = length else { return Err(io::Error::other("an answer without a length")) };
         let length: u64 = length.trim().parse().map_err(io::Error::other)?;
-        let mut missing = length
-            .checked_sub((held - end) as u64)
-            .ok_or_else(|| io::Error::other("more than an answer"))?;
+        let mut missing =
+            length.checked_sub((held - end) as u64).ok_or_else(|| io::Error::other("more than an answer"))?;
         if missing > 1024 * 1024 / 2 {
             self.buf.resize(256 * 1024, 0);
         }

@@ -51,7 +51,8 @@ pub(crate) fn write(key: &str, count: u64, issuer: &str, audience: &str) -> io::
 
 fn sign(key: &RsaKeyPair, claims: &Value) -> io::Result<String> {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    let signed = format!("{}.{}", part(&json!({ "alg": "RS256", "typ": "JWT", "kid": "load" })), part(claims));
+    let signed =
+        format!("{}.{}", part(&json!({ "alg": "RS256", "typ": "JWT", "kid": "load" })), part(claims));
     let mut signature = vec![0; key.public_modulus_len()];
     key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), signed.as_bytes(), &mut signature)
         .map_err(io::Error::other)?;

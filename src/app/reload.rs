@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::descriptors;
 use crate::base::diagnostic::{Diagnostics, Severity};
 use crate::base::{clock, task};
+use crate::broker::Brokers;
 use crate::cluster::Slot;
 use crate::config::diff::{self, Changes};
 use crate::config::services::{LeftOut, Problem, Report};
@@ -47,6 +48,8 @@ pub struct Origins {
     pub limits: Arc<rate_limit::Live>,
     /// Knows what this process shares with others.
     pub cluster: Arc<Slot>,
+    /// Knows brokers from earlier configurations.
+    pub brokers: Arc<Brokers>,
     /// Keys of TLS sessions, which clients of earlier configurations hold tickets of.
     pub sessions: Arc<Sessions>,
     /// Gives handles by name.
@@ -73,6 +76,7 @@ impl Origins {
             access_queue: self.access.clone(),
             limits: self.limits.clone(),
             cluster: self.cluster.clone(),
+            brokers: self.brokers.clone(),
             sessions: self.sessions.clone(),
             generation,
             now: clock::now(),
@@ -392,6 +396,9 @@ pub(super) async fn warm(snapshot: &Snapshot) {
     for provider in snapshot.providers.values() {
         provider.start();
     }
+    for broker in snapshot.brokers.values() {
+        broker.start();
+    }
     let upstreams = join_all(snapshot.upstreams.values().map(|upstream| upstream.warm()));
     let providers = join_all(snapshot.providers.values().map(|provider| provider.warm()));
     // The first requests would find nobody to ask.
@@ -400,7 +407,8 @@ pub(super) async fn warm(snapshot: &Snapshot) {
             cluster.ready(WARM_TIMEOUT).await;
         }
     };
-    let all = async { tokio::join!(upstreams, providers, shared) };
+    let brokers = join_all(snapshot.brokers.values().map(|broker| broker.ready(WARM_TIMEOUT)));
+    let all = async { tokio::join!(upstreams, providers, shared, brokers) };
     if tokio::time::timeout(WARM_TIMEOUT, all).await.is_err() {
         tracing::debug!("not everything is warm yet");
     }

@@ -8,6 +8,7 @@ use super::reload::Reloader;
 use super::services::Follower;
 use crate::admin::{Check, Health};
 use crate::base::{clock, units};
+use crate::broker::Broker;
 use crate::cluster::Cluster;
 use crate::config::services::{Problem, Report};
 use crate::config::snapshot::Current;
@@ -72,7 +73,7 @@ pub(super) fn health(
     let listeners: Check =
         Box::new(move || (true, "listeners".to_owned(), format!("{} bound", bound.load().listeners.len())));
     let (upstreams, providers, clusters) = (current.clone(), current.clone(), current.clone());
-    let (stores, directory) = (current.clone(), directory.clone());
+    let (brokers, stores, directory) = (current.clone(), current.clone(), directory.clone());
     let mut checks = vec![configuration, listeners];
     if let Some(follower) = services {
         let (loaded, follower) = (current.clone(), follower.clone());
@@ -83,6 +84,7 @@ pub(super) fn health(
         .detail(move || service_lines(&left_out.load().services))
         .detail(move || known(stores.load().store.as_ref(), &directory.facts()))
         .detail(move || clusters.load().cluster.as_ref().map(|cluster| shared(cluster)).unwrap_or_default())
+        .detail(move || brokers.load().brokers.values().map(asked).collect())
         .detail(move || upstreams.load().upstreams.values().map(|upstream| report(upstream)).collect())
         .detail(move || {
             let (snapshot, now) = (providers.load(), clock::now());
@@ -157,6 +159,12 @@ const SERVICES_SHOWN_MAX: usize = 50;
 fn shared(cluster: &Cluster) -> String {
     let (is_well, line) = cluster.status();
     format!("[{}] cluster: {line}\n", if is_well { '+' } else { '-' })
+}
+
+/// What `/readyz?verbose` says of a broker. Routes that need it say 503 while it is away; the others are served.
+fn asked(broker: &Broker) -> String {
+    let (is_well, line) = broker.status();
+    format!("[{}] broker {}: {line}\n", if is_well { '+' } else { '-' }, broker.name())
 }
 
 /// What `/readyz?verbose` says of an upstream: a line for it, one for each name and server.

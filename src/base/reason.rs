@@ -132,6 +132,26 @@ pub enum Reason {
     NoLegAnswered,
     /// No leg had an answer in time.
     AllLegsTimedOut,
+    /// There is no connection to the message broker.
+    BrokerDown,
+    /// As many messages are on their way to the broker as may be.
+    BrokerFull,
+    /// The broker could not take the message in.
+    BrokerRejected,
+    /// The connection to the broker broke before the answer came.
+    BrokerLost,
+    /// The broker does not allow the message.
+    BrokerRefused,
+    /// No answer came from the queue, or no confirmation from the broker, in time.
+    BrokerTimeout,
+    /// No queue takes the message.
+    NoQueue,
+    /// The exchange does not exist.
+    NoExchange,
+    /// What answered the message did not answer with JSON.
+    BadReply,
+    /// The answer to the message is larger than allowed.
+    ReplyTooLarge,
     /// The client went away.
     ClientClosed,
     /// The client took nothing of the answer in for `limits.body_timeout`, or more slowly than `limits.min_body_rate`.
@@ -209,6 +229,16 @@ impl Reason {
         Self::LegTimeout,
         Self::NoLegAnswered,
         Self::AllLegsTimedOut,
+        Self::BrokerDown,
+        Self::BrokerFull,
+        Self::BrokerRejected,
+        Self::BrokerLost,
+        Self::BrokerRefused,
+        Self::BrokerTimeout,
+        Self::NoQueue,
+        Self::NoExchange,
+        Self::BadReply,
+        Self::ReplyTooLarge,
         Self::ClientClosed,
         Self::ClientTooSlow,
         Self::Overloaded,
@@ -266,6 +296,7 @@ impl Reason {
             | Self::UpstreamTimeout
             | Self::LegTimeout
             | Self::AllLegsTimedOut
+            | Self::BrokerTimeout
             | Self::DeadlineExceeded => 4,
             Self::BodyTooLarge
             | Self::HeaderTooLarge
@@ -288,6 +319,15 @@ impl Reason {
             | Self::LegFailed
             | Self::LegUnavailable
             | Self::NoLegAnswered
+            | Self::BrokerDown
+            | Self::BrokerFull
+            | Self::BrokerRejected
+            | Self::BrokerLost
+            | Self::BrokerRefused
+            | Self::NoQueue
+            | Self::NoExchange
+            | Self::BadReply
+            | Self::ReplyTooLarge
             | Self::Overloaded => 14,
             Self::ClientClosed | Self::ClientTooSlow => 1,
             Self::RequestMalformed
@@ -405,6 +445,16 @@ impl Reason {
             Self::AllLegsTimedOut => {
                 (504, "aggregate.timeout", "None of the services behind this answered in time.")
             }
+            Self::BrokerDown => (503, "broker.down", "The service cannot be reached at the moment."),
+            Self::BrokerFull => (503, "broker.full", "The service has as much to do as it can."),
+            Self::BrokerRejected => (503, "broker.rejected", "The service takes nothing in at the moment."),
+            Self::BrokerLost => (502, "broker.lost", "The service was lost before it answered."),
+            Self::BrokerRefused => (502, "broker.refused", "The service could not be asked."),
+            Self::BrokerTimeout => (504, "broker.timeout", "The service did not answer in time."),
+            Self::NoQueue => (503, "broker.no_queue", "No service takes this at the moment."),
+            Self::NoExchange => (502, "broker.no_exchange", "The service could not be reached."),
+            Self::BadReply => (502, "broker.bad_reply", "The service gave no valid answer."),
+            Self::ReplyTooLarge => (502, "broker.reply_too_large", "The service's answer is too large."),
             Self::ClientClosed => (499, "client.closed", "The client closed the connection."),
             Self::ClientTooSlow => (499, "client.too_slow", "The client took the answer in too slowly."),
             Self::Overloaded => (503, "gateway.overloaded", "Too much is going on at the moment."),

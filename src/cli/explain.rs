@@ -11,11 +11,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use super::{PROBLEMS, USAGE, print, run};
 use crate::app::control;
 use crate::base::clock::Moment;
+use crate::base::decode::quote;
 use crate::base::names;
 use crate::base::origin::Origin;
 use crate::base::out;
 use crate::base::reason::Reason;
-use crate::config::snapshot::{Listener, Route, Snapshot, Target};
+use crate::config::snapshot::{Destination, Listener, Route, RoutingKey, Snapshot, Target};
 use crate::config::{self, Runtime, render};
 use crate::files::{self, Site};
 use crate::identity::principal::Principal;
@@ -365,6 +366,35 @@ fn target(text: &mut String, route: &Route, values: &Values<'_>) {
             for leg in &plan.legs {
                 let needed = if leg.required { ", required" } else { "" };
                 line(text, "leg", &format!("{} from {}{needed}", leg.name, leg.service));
+            }
+        }
+        Target::Amqp(amqp) => {
+            let broker = amqp.broker.name();
+            match &amqp.destination {
+                Destination::Ask(queue) => {
+                    line(text, "asks", &format!("queue {} of broker {broker}", quote(queue.as_str())));
+                }
+                Destination::Leave(queue) => {
+                    line(
+                        text,
+                        "publishes",
+                        &format!("to queue {} of broker {broker}", quote(queue.as_str())),
+                    );
+                }
+                Destination::Publish { exchange, key } => {
+                    let key = match key {
+                        RoutingKey::Fixed(key) => Some(key.as_str().to_owned()),
+                        RoutingKey::Made(template) => template.expand_words(values),
+                    };
+                    let key =
+                        key.map_or_else(|| "none: 400 aggregate.input_missing".to_owned(), |key| quote(&key));
+                    let exchange = quote(exchange.as_str());
+                    line(
+                        text,
+                        "publishes",
+                        &format!("to exchange {exchange} of broker {broker}, routing key {key}"),
+                    );
+                }
             }
         }
         Target::Nothing => line(text, "answer", "404 route.not_found"),

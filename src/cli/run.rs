@@ -83,7 +83,9 @@ impl Prepared {
         let live = Live::new(metrics.clone(), Arc::new(System));
         let identity = Identity::new(metrics.clone(), Arc::new(Fetcher::new()));
         let (limits, cluster, sessions) = (Arc::default(), Arc::default(), Arc::default());
-        let origins = Origins { read, live, identity, limits, cluster, sessions, metrics, access, log };
+        let brokers = Arc::default();
+        let origins =
+            Origins { read, live, identity, limits, cluster, brokers, sessions, metrics, access, log };
         let runtime = origins.runtime(1, Vec::new());
         let loaded = (origins.read)();
         let kept = loaded.serves_services().then(|| Arc::new(loaded.clone()));

@@ -12,6 +12,7 @@ use crate::base::origin::{At, Origin};
 #[derive(Debug, Default, Clone)]
 pub(super) struct Declared {
     pub(super) upstreams: IndexSet<String>,
+    pub(super) brokers: IndexSet<String>,
     /// Of `[identity.providers]`.
     pub(super) providers: IndexSet<String>,
     pub(super) consumers: IndexSet<String>,
@@ -40,6 +41,7 @@ impl Declared {
         let has_target = |node: &Node| TARGETS.iter().any(|target| node.get(target).is_some());
         Self {
             upstreams: named("upstreams"),
+            brokers: named("brokers"),
             providers: keys(root.get("identity").and_then(|identity| identity.get("providers"))),
             consumers: named("consumers"),
             rate_limits: named("rate_limits"),

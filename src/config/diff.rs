@@ -22,6 +22,7 @@ pub struct Outline {
     consumers: IndexMap<String, Part>,
     rate_limits: IndexMap<String, Part>,
     plans: IndexMap<String, Part>,
+    brokers: IndexMap<String, Part>,
     cluster: Option<Part>,
 }
 
@@ -88,6 +89,11 @@ impl Outline {
             plan.settings("", &plan.origin, &mut part.settings);
             (name.clone(), part)
         });
+        let brokers = raw.brokers.iter().map(|(name, broker)| {
+            let mut part = Part { origin: broker.origin.clone(), ..Part::default() };
+            broker.settings("", &broker.origin, &mut part.settings);
+            (name.clone(), part)
+        });
         let cluster = raw.cluster.as_ref().map(|cluster| {
             let mut part = Part { origin: cluster.origin.clone(), ..Part::default() };
             cluster.settings("", &cluster.origin, &mut part.settings);
@@ -105,6 +111,7 @@ impl Outline {
             consumers: consumers.collect(),
             rate_limits: rate_limits.collect(),
             plans: plans.collect(),
+            brokers: brokers.collect(),
             cluster,
         }
     }
@@ -112,6 +119,13 @@ impl Outline {
     /// Adds what is not shown of the cluster: its password, and what its files contain.
     pub(super) fn cluster_content(&mut self, content: u64) {
         if let Some(part) = &mut self.cluster {
+            part.content = content;
+        }
+    }
+
+    /// Adds what is not shown of the broker: its password, and what its files contain.
+    pub(super) fn broker_content(&mut self, name: &str, content: u64) {
+        if let Some(part) = self.brokers.get_mut(name) {
             part.content = content;
         }
     }
@@ -179,6 +193,7 @@ impl Changes {
         changes.compare("upstream ", &parts(&old.outline.upstreams), &parts(&new.outline.upstreams));
         changes.compare("provider ", &parts(&old.outline.providers), &parts(&new.outline.providers));
         changes.compare("consumer ", &parts(&old.outline.consumers), &parts(&new.outline.consumers));
+        changes.compare("broker ", &parts(&old.outline.brokers), &parts(&new.outline.brokers));
         changes.compare("rate limit ", &parts(&old.outline.rate_limits), &parts(&new.outline.rate_limits));
         changes.compare("plan ", &parts(&old.outline.plans), &parts(&new.outline.plans));
         let routes = |snapshot: &Snapshot| -> IndexMap<String, u64> {

@@ -194,7 +194,9 @@ fn adopt(root: &mut Table, table: Table, cx: &mut Decoder<'_>) {
         match name.as_str() {
             "defaults" => {}
             "identity" => adopt_identity(root, entry, cx),
-            "upstreams" | "consumers" | "rate_limits" | "plans" => adopt_named(root, name, entry, cx),
+            "upstreams" | "brokers" | "consumers" | "rate_limits" | "plans" => {
+                adopt_named(root, name, entry, cx)
+            }
             "include" => {
                 let message = "an included file cannot include files";
                 cx.key_error("not-in-included-file", &entry.key, "include", message)
@@ -214,7 +216,7 @@ fn refuse(name: &str, origin: &Origin, cx: &mut Decoder<'_>) {
         cx.key_error("not-in-included-file", origin, name, message)
             .hint("it belongs in the main file: an included file holds upstreams, consumers, limits, plans, routes and their defaults");
     } else {
-        let known = ["upstreams", "consumers", "rate_limits", "plans", "routes", "defaults"];
+        let known = ["upstreams", "brokers", "consumers", "rate_limits", "plans", "routes", "defaults"];
         let message = format!("unknown key {}", quote(name));
         cx.key_error("unknown-key", origin, name, message).suggest(nearest(name, known));
     }

@@ -5,6 +5,7 @@
 //!                every step reports to Diagnostics and goes on; render shows them all
 //! ```
 
+mod amqp;
 mod compile;
 mod declared;
 pub mod diff;

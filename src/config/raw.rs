@@ -12,6 +12,7 @@ use crate::base::decode::{
     Decoder, Entry, Key, Keys, Kind, Node, Presence, Shape, TableShape, Value, check_partial, decode_str,
 };
 use crate::base::origin::{At, Origin};
+use crate::broker::BrokerRaw;
 use crate::cluster::config::ClusterRaw;
 use crate::identity::consumers::ConsumerRaw;
 use crate::keys;
@@ -47,6 +48,8 @@ keys! {
         upstream_defaults: UpstreamDefaults = UpstreamDefaults,
         /// Groups of servers, by name.
         upstreams: IndexMap<String, At<UpstreamRaw>> = IndexMap::new(),
+        /// Message brokers, by name.
+        brokers: IndexMap<String, At<BrokerRaw>> = IndexMap::new(),
         /// How many requests pass, by name: routes name them in `rate_limits`.
         rate_limits: IndexMap<String, At<RateLimitRaw>> = IndexMap::new(),
         /// What bounds the use of consumers and API keys, by name: they name theirs, routes in `auth.plan` that of the others.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use super::amqp::AmqpRaw;
 use crate::base::decode::{Decoder, Node, Shape, Size, Value, quote};
 use crate::base::origin::At;
 use crate::base::respond::RespondRaw;
@@ -50,6 +51,8 @@ keys! {
         files: optional FilesRaw,
         /// Answers with what several services answer, put together.
         aggregate: optional AggregateRaw,
+        /// Answers with what a queue of a message broker answers, or publishes.
+        amqp: optional AmqpRaw,
         /// How the path is rewritten on the way to the upstream, or to a file.
         rewrite: optional RewriteRaw,
         /// To the last byte of the answer; `"none"` = no deadline; absent = `limits.request_timeout` to the first byte.
@@ -91,7 +94,7 @@ pub(super) const ROUTE_DEFAULTS: &[&str] = &[
 ];
 
 /// Keys of a route of which it has exactly one.
-pub(super) const TARGETS: &[&str] = &["upstream", "redirect", "respond", "files", "aggregate"];
+pub(super) const TARGETS: &[&str] = &["upstream", "redirect", "respond", "files", "aggregate", "amqp"];
 
 /// How long a route may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,6 +20,7 @@ pub use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
 pub use super::tls::{CertificateFacts, ListenerTls, PolicyId};
 pub use crate::base::decode::Setting;
 use crate::base::origin::{Origin, Sources};
+use crate::broker::{Broker, Name};
 use crate::cluster::Cluster;
 use crate::files::Site;
 use crate::identity::directory::Configured;
@@ -70,6 +71,8 @@ pub struct Snapshot {
     /// By name, in the order of the file.
     pub upstreams: IndexMap<String, Arc<Upstream>>,
     /// By name, in the order of the file.
+    pub brokers: IndexMap<String, Broker>,
+    /// By name, in the order of the file.
     pub providers: IndexMap<String, Arc<Provider>>,
     /// The limits, by name, in the order of the file.
     pub rate_limits: IndexMap<String, Arc<RateLimit>>,
@@ -108,6 +111,7 @@ impl Snapshot {
                 routes: Vec::new(),
                 unmatched: self.unmatched.clone(),
                 upstreams: IndexMap::new(),
+                brokers: IndexMap::new(),
                 providers: IndexMap::new(),
                 rate_limits: IndexMap::new(),
                 plans: IndexMap::new(),
@@ -285,6 +289,46 @@ pub struct LoginTarget {
     pub limits: rate_limit::Limits,
 }
 
+/// `amqp` of a route.
+#[derive(Debug)]
+pub struct Amqp {
+    /// The broker.
+    pub broker: Broker,
+    /// Where messages go, and what is waited for.
+    pub destination: Destination,
+    /// Longest wait.
+    pub timeout: Duration,
+    /// Largest answer.
+    pub reply_bytes: usize,
+    /// What the route's path calls its captures, in their order.
+    pub captures: Box<[Box<str>]>,
+}
+
+/// Where messages of a route go.
+#[derive(Debug)]
+pub enum Destination {
+    /// To a queue, whose answer is the client's.
+    Ask(Name),
+    /// To a queue; nobody answers.
+    Leave(Name),
+    /// To an exchange; nobody answers.
+    Publish {
+        /// The exchange.
+        exchange: Name,
+        /// The routing key.
+        key: RoutingKey,
+    },
+}
+
+/// The routing key of what is published.
+#[derive(Debug)]
+pub enum RoutingKey {
+    /// The same for all.
+    Fixed(Name),
+    /// Made of the request.
+    Made(Template),
+}
+
 /// What answers a route's requests.
 #[derive(Debug)]
 pub enum Target {
@@ -300,6 +344,8 @@ pub enum Target {
     Login(LoginTarget),
     /// What several services answer, put together.
     Aggregate(Arc<Plan>),
+    /// A queue, or nobody: the message is published.
+    Amqp(Arc<Amqp>),
     /// Nothing: no route matched.
     Nothing,
 }

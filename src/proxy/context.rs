@@ -17,7 +17,9 @@ use crate::base::client_cert::ClientCert;
 use crate::base::clock::{self, Moment};
 use crate::base::problem::{self, Form, Problem};
 use crate::base::reason::Reason;
-use crate::config::snapshot::{IDENTITY_HEADERS, ListenerTls, LoginTarget, Route, RouteTimeout, Snapshot};
+use crate::config::snapshot::{
+    Amqp, IDENTITY_HEADERS, ListenerTls, LoginTarget, Route, RouteTimeout, Snapshot,
+};
 use crate::identity::login;
 use crate::identity::principal::{Principal, Proof};
 use crate::ingress::connection::Exchange;
@@ -173,6 +175,8 @@ pub(super) enum Decided {
     Login(LoginTarget, Box<login::Request>),
     /// It asks several services.
     Aggregate(Arc<Plan>),
+    /// It asks a queue, or is published.
+    Amqp(Arc<Amqp>),
 }
 
 impl Context {

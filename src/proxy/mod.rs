@@ -40,7 +40,7 @@ use asked::Asked;
 pub use context::Context;
 use context::Decided;
 use phases::{
-    accept, aggregate, belong, connect, dispatch, fail, finish, forward, guard, login, respond, route,
+    accept, aggregate, amqp, belong, connect, dispatch, fail, finish, forward, guard, login, respond, route,
 };
 use received::Received;
 pub use tunnels::Tunnels;
@@ -210,6 +210,7 @@ impl ProxyHttp for Gateway {
                 Decided::Forward => dispatch::Next::Forward,
                 Decided::Login(target, request) => dispatch::Next::Login(target, request),
                 Decided::Aggregate(plan) => dispatch::Next::Aggregate(plan),
+                Decided::Amqp(amqp) => dispatch::Next::Amqp(amqp),
             })
         } else if accept::is_in_order(session, ctx, received.marks) {
             decide_in_time(Asked::of(session.req_header()), &received, ctx).await
@@ -233,6 +234,7 @@ impl ProxyHttp for Gateway {
             Ok(dispatch::Next::Answer(answer)) => respond::local(session, ctx, answer).await,
             Ok(dispatch::Next::Login(target, request)) => login::answer(session, ctx, target, *request).await,
             Ok(dispatch::Next::Aggregate(plan)) => aggregate::answer(session, ctx, plan).await,
+            Ok(dispatch::Next::Amqp(target)) => amqp::answer(session, ctx, target).await,
             // It has asked and waited once.
             Ok(dispatch::Next::Ask | dispatch::Next::Later(_)) => {
                 return Error::e_explain(ErrorType::InternalError, "asked to wait twice");

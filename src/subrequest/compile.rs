@@ -2,6 +2,9 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::Duration;
+
+use http::Method;
 
 use super::config::{AggregateRaw, BodyNode, BodyRaw, LegRaw};
 use super::input::{BodyTemplate, Piece, Reference, RequestTemplate, Root};
@@ -14,8 +17,9 @@ use crate::base::decode::quote;
 use crate::base::diagnostic::Diagnostics;
 use crate::base::names::nearest;
 use crate::base::origin::{At, Origin};
+use crate::broker::{Broker, queue_name};
 use crate::routing::config::Written;
-use crate::routing::template::{Scope, Template};
+use crate::routing::template::{Finder, Scope, Template};
 use crate::routing::{Mistake, PathPattern};
 use crate::telemetry::metrics::LegMetrics;
 use crate::upstream::Upstream;
@@ -30,6 +34,9 @@ const LEG_SOURCES: [&str; 2] = ["body", "item"];
 /// Finds the upstream called so at this configuration path.
 pub type FindUpstream<'a> = dyn Fn(&At<String>, &str, &mut Diagnostics) -> Option<Arc<Upstream>> + 'a;
 
+/// Finds the broker called so at this configuration path.
+pub type FindBroker<'a> = dyn Fn(&At<String>, &str, &mut Diagnostics) -> Option<Broker> + 'a;
+
 /// Reads a template that stands at this configuration path.
 type ReadValue<'a> = dyn FnMut(&At<Written>, String, &mut Diagnostics) -> Option<Template> + 'a;
 
@@ -39,6 +46,8 @@ pub struct Surroundings<'a> {
     pub pattern: &'a PathPattern,
     /// The upstream of a name; reports one that is not there.
     pub upstream: &'a FindUpstream<'a>,
+    /// The broker of a name; reports one that is not there.
+    pub broker: &'a FindBroker<'a>,
     /// What is counted of the leg of a name.
     pub metrics: &'a dyn Fn(&str) -> Arc<LegMetrics>,
 }
@@ -141,7 +150,7 @@ impl AggregateRaw {
             let key = |key: &str| format!("legs[{index}].{key}");
             not_zero(&leg.concurrency.origin, &key("concurrency"), *leg.concurrency == 0);
             not_zero(&leg.max_elements.origin, &key("max_elements"), *leg.max_elements == 0);
-            if let Some(timeout) = &leg.timeout {
+            if let Some(timeout) = leg_timeout(leg) {
                 not_zero(&timeout.origin, &key("timeout"), timeout.is_zero());
             }
         }
@@ -250,14 +259,50 @@ impl Compiler<'_> {
             required: *raw.required,
             group,
             fallback: raw.fallback.as_ref().map(|value| Json::from(&value.value)),
-            timeout: raw.timeout.as_ref().map(|at| at.value),
+            timeout: leg_timeout(raw).map(|at| at.value),
             metrics: (self.around.metrics)(&raw.name),
         })
     }
 
     /// Who is asked.
-    fn service(self, raw: &LegRaw, path: &str, out: &mut Diagnostics) -> Option<Service> {
-        (self.around.upstream)(&raw.upstream, &format!("{path}.upstream"), out).map(Service::Upstream)
+    fn service(self, raw: &At<LegRaw>, path: &str, out: &mut Diagnostics) -> Option<Service> {
+        let Some(amqp) = &raw.amqp else {
+            let Some(upstream) = &raw.upstream else {
+                out.error("missing-key", &raw.origin, path, "the leg asks nobody")
+                    .hint("add `upstream` and `path`, or `amqp`");
+                return None;
+            };
+            return (self.around.upstream)(upstream, &format!("{path}.upstream"), out).map(Service::Upstream);
+        };
+        if let Some(upstream) = &raw.upstream {
+            let message = "a leg asks one service: \"amqp\" does not go with \"upstream\"";
+            out.error("conflicting-keys", &amqp.origin, format!("{path}.amqp"), message)
+                .related(&upstream.origin, "the other service");
+        }
+        let http = [
+            raw.path.as_ref().map(|at| ("path", &at.origin)),
+            Some(("method", &raw.method.origin)),
+            Some(("query", &raw.query.origin)),
+        ];
+        for (key, origin) in http.into_iter().flatten() {
+            if *origin != Origin::Default && raw.upstream.is_none() {
+                let message = format!("\"{key}\" does nothing beside \"amqp\"");
+                out.error("unused-key", origin, format!("{path}.{key}"), message)
+                    .hint("what the queue gets is the `body`");
+            }
+        }
+        if let (Some(own), Some(other)) = (&amqp.timeout, &raw.timeout) {
+            let message = "the leg has two timeouts";
+            out.error("conflicting-keys", &own.origin, format!("{path}.amqp.timeout"), message)
+                .related(&other.origin, "the other one");
+        }
+        let broker = (self.around.broker)(&amqp.broker, &format!("{path}.amqp.broker"), out);
+        let queue = queue_name(&amqp.queue).map_err(|why| {
+            let message = format!("{} {why}", quote(&amqp.queue));
+            out.error("invalid-value", &amqp.queue.origin, format!("{path}.amqp.queue"), message)
+                .hint("write the name of the queue as it is");
+        });
+        Some(Service::Queue { broker: broker?, queue: queue.ok()? })
     }
 
     fn for_each(
@@ -299,7 +344,13 @@ impl Compiler<'_> {
         })
     }
 
-    fn request(self, raw: &LegRaw, own: usize, path: &str, out: &mut Diagnostics) -> Option<RequestTemplate> {
+    fn request(
+        self,
+        raw: &At<LegRaw>,
+        own: usize,
+        path: &str,
+        out: &mut Diagnostics,
+    ) -> Option<RequestTemplate> {
         let references = RefCell::new(Vec::new());
         let scope = Scope { pattern: self.around.pattern, groups: None };
         let find = |name: &str| self.find(name, own, raw.for_each.is_some(), &references);
@@ -313,20 +364,16 @@ impl Compiler<'_> {
                 }
             }
         };
-        let place = format!("{path}.path");
-        let template = if let Some(at) = raw.path.text().find(['?', '#']) {
-            let mistake = Mistake::new(at..at + 1, "the path of a leg has no query")
-                .hint("write query = { name = \"value\" }; a literal `?` is written %3F");
-            raw.path.report(&raw.path.origin, &place, mistake, out);
-            None
-        } else {
-            raw.path.warn_of_variables(&raw.path.origin, &place, out);
-            match Template::path_with(raw.path.text(), scope, &find) {
-                Ok(template) => Some(template),
-                Err(mistake) => {
-                    raw.path.report(&raw.path.origin, &place, mistake, out);
-                    None
+        let target = match &raw.path {
+            Some(written) => path_template(written, &format!("{path}.path"), scope, &find, out).map(Some),
+            // A queue has none.
+            None if raw.amqp.is_some() => Some(None),
+            None => {
+                // One who asks nobody lacks more than that.
+                if raw.upstream.is_some() {
+                    out.error("missing-key", &raw.origin, path, "the key \"path\" is missing");
                 }
+                None
             }
         };
         let mut query = Vec::with_capacity(raw.query.len());
@@ -350,19 +397,25 @@ impl Compiler<'_> {
             forward.push(name.name().clone());
         }
         let body = match raw.body.as_ref().map(|body| &body.value) {
+            None if raw.amqp.is_some() => {
+                let names = self.around.pattern.capture_names();
+                Some(BodyTemplate::Parameters(names.map(Box::from).collect()))
+            }
             None => Some(BodyTemplate::None),
             Some(BodyRaw::Client) => Some(BodyTemplate::Client),
             Some(BodyRaw::Json(node)) => {
                 piece(node, &format!("{path}.body"), &mut value, out).map(BodyTemplate::Json)
             }
         };
-        if let (Some(body), true) = (&raw.body, raw.method.as_str() == "GET") {
+        let is_get = raw.amqp.is_none() && raw.method.as_str() == "GET";
+        if let (Some(body), true) = (&raw.body, is_get) {
             out.error("conflicting-keys", &body.origin, format!("{path}.body"), "a GET has no body")
                 .hint("set `method`, such as \"POST\"");
         }
         Some(RequestTemplate {
-            method: raw.method.method(),
-            path: Some(template?),
+            // What a message sets off is not known to be harmless twice.
+            method: if raw.amqp.is_some() { Method::POST } else { raw.method.method() },
+            path: target?,
             query: query.into(),
             headers: headers.into(),
             forward: forward.into(),
@@ -419,6 +472,34 @@ impl Compiler<'_> {
             references.push(reference);
             references.len() - 1
         })))
+    }
+}
+
+/// How long the leg may take, wherever that stands.
+fn leg_timeout(raw: &LegRaw) -> Option<&At<Duration>> {
+    raw.timeout.as_ref().or_else(|| raw.amqp.as_ref()?.timeout.as_ref())
+}
+
+fn path_template(
+    written: &At<Written>,
+    place: &str,
+    scope: Scope<'_>,
+    find: Finder<'_>,
+    out: &mut Diagnostics,
+) -> Option<Template> {
+    if let Some(at) = written.text().find(['?', '#']) {
+        let mistake = Mistake::new(at..at + 1, "the path of a leg has no query")
+            .hint("write query = { name = \"value\" }; a literal `?` is written %3F");
+        written.report(&written.origin, place, mistake, out);
+        return None;
+    }
+    written.warn_of_variables(&written.origin, place, out);
+    match Template::path_with(written.text(), scope, find) {
+        Ok(template) => Some(template),
+        Err(mistake) => {
+            written.report(&written.origin, place, mistake, out);
+            None
+        }
     }
 }
 

@@ -43,18 +43,21 @@ keys! {
         /// What others call it.
         name: required String,
         /// The upstream that is asked.
-        upstream: required String,
+        upstream: optional String,
+        /// The queue of a message broker that is asked, in place of an upstream.
+        amqp: optional LegAmqpRaw,
         /// The method.
         method: LegMethod = LegMethod::Get,
         /// The path, with `{path.id}`, `{order.userId}` and the like: a reference to another leg makes this one wait for it.
-        path: required Written,
+        path: optional Written,
         /// Parameters of the query; one whose value is missing is left out.
         query: IndexMap<String, At<Written>> = IndexMap::new(),
         /// Headers; one whose value is missing is left out.
         headers: IndexMap<RequestName, At<Written>> = IndexMap::new(),
         /// Headers of the client's that are passed on. Nothing else of it is.
         forward_headers: Vec<At<RequestName>> = Vec::new(),
-        /// `"request"` = the client's body, or a value to be sent as JSON; `"{x}"` alone keeps the type of `x`.
+        /// `"request"` = the client's body, or a value to be sent as JSON; `"{x}"` alone keeps the type of `x`. Absent beside
+        /// `amqp`: the parameters of path and query, `{ "path": {}, "query": {} }`.
         body: optional BodyRaw,
         /// How long it may take.
         timeout: optional Duration,
@@ -78,6 +81,18 @@ keys! {
         group: optional String,
         /// What stands in its place when it failed.
         fallback: optional serde_json::Value,
+    }
+}
+
+keys! {
+    /// A queue that is asked.
+    pub struct LegAmqpRaw {
+        /// The broker.
+        broker: required String,
+        /// The queue.
+        queue: required String,
+        /// How long the answer may take; the same as the leg's own `timeout`.
+        timeout: optional Duration,
     }
 }
 

@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
-use super::json::Json;
+use super::json::{Json, Object};
 use super::read::Path;
 use super::run::Settled;
-use crate::routing::escape::push_query;
+use crate::routing::escape::{decode_query, decode_segment, push_query, query_pairs};
 use crate::routing::template::{Template, Values};
 
 /// Longest path and query of a leg: what servers commonly take.
@@ -67,6 +67,8 @@ pub enum BodyTemplate {
     Client,
     /// JSON.
     Json(Piece),
+    /// The parameters of path and query: see [`parameters`]. With the names of the path's.
+    Parameters(Box<[Box<str>]>),
 }
 
 /// A part of a body.
@@ -91,6 +93,8 @@ pub struct Inputs<'a> {
     pub values: &'a Values<'a>,
     /// Its body, where it is read as JSON.
     pub body: Option<&'a ClientBody>,
+    /// The parameter of the query that held a key of the client's, which services do not get unless a template says so.
+    pub hidden_parameter: Option<&'a str>,
 }
 
 /// A client's body.
@@ -217,6 +221,11 @@ impl RequestTemplate {
             BodyTemplate::Client => {
                 Ok(Some(sight.inputs.body.map(|body| body.bytes.clone()).ok_or(Unmade::Missing)?))
             }
+            BodyTemplate::Parameters(names) => {
+                let inputs = sight.inputs;
+                let told = parameters(inputs.values, names, inputs.hidden_parameter);
+                Ok(Some(told.ok_or(Unmade::Missing)?.into()))
+            }
             BodyTemplate::Json(piece) => {
                 let mut out = Vec::new();
                 self.piece(piece, sight, others, &mut out)?;
@@ -268,4 +277,37 @@ impl RequestTemplate {
         }
         if out.len() > sight.body_bytes { Err(Unmade::TooLarge) } else { Ok(()) }
     }
+}
+
+/// What path and query of a request say, as JSON: `{"path":{"id":"7"},"query":{"lang":"de","tag":["a","b"]}}`. A parameter of
+/// the query that comes twice is an array; `hidden` is left out. `names` are those of the path's captures, in their order.
+/// `None` where a value is no text.
+pub fn parameters(values: &Values<'_>, names: &[Box<str>], hidden: Option<&str>) -> Option<Vec<u8>> {
+    let text = |bytes: &[u8]| Some(Json::string(std::str::from_utf8(bytes).ok()?));
+    let (mut path, mut query) = (Object::default(), Object::default());
+    for (index, name) in names.iter().enumerate() {
+        // A group of a regex may have taken no part.
+        let Some(value) = values.captures.get(values.request.path, index) else { continue };
+        path.insert(name.clone(), text(&decode_segment(value))?);
+    }
+    for (name, value) in query_pairs(values.request.query.unwrap_or_default()) {
+        let name = decode_query(name);
+        let name = std::str::from_utf8(&name).ok()?;
+        if Some(name) == hidden {
+            continue;
+        }
+        let value = text(&decode_query(value))?;
+        match query.get_mut(name) {
+            None => drop(query.insert(name.into(), value)),
+            Some(Json::Array(all)) => all.push(value),
+            Some(first) => {
+                let before = std::mem::replace(first, Json::Null);
+                *first = Json::Array(vec![before, value]);
+            }
+        }
+    }
+    let mut all = Object::default();
+    all.insert("path".into(), Json::Object(path));
+    all.insert("query".into(), Json::Object(query));
+    Some(Json::Object(all).to_vec())
 }

@@ -24,7 +24,7 @@ pub mod shape;
 #[cfg(test)]
 mod tests;
 
-pub use self::compile::{FindUpstream, Surroundings};
+pub use self::compile::{FindBroker, FindUpstream, Surroundings};
 pub use self::config::AggregateRaw;
 pub use self::input::{ClientBody, Inputs, Made};
 pub use self::outcome::{Failure, Refusal};

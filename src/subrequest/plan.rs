@@ -11,6 +11,8 @@ use super::input::RequestTemplate;
 use super::json::Json;
 use super::read::{Path, Reading};
 use super::shape::Shape;
+use crate::base::decode::quote;
+use crate::broker::{Broker, Name};
 use crate::telemetry::metrics::LegMetrics;
 use crate::upstream::Upstream;
 
@@ -82,12 +84,22 @@ pub struct Leg {
 pub enum Service {
     /// The servers of an upstream, over HTTP.
     Upstream(Arc<Upstream>),
+    /// A queue of a message broker.
+    Queue {
+        /// The broker.
+        broker: Broker,
+        /// The queue.
+        queue: Name,
+    },
 }
 
 impl fmt::Display for Service {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Upstream(upstream) => f.write_str(upstream.name()),
+            Self::Queue { broker, queue } => {
+                write!(f, "queue {} of broker {}", quote(queue.as_str()), broker.name())
+            }
         }
     }
 }

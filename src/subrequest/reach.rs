@@ -46,10 +46,14 @@ pub(super) fn order(
     let names: Vec<&str> =
         circle.iter().chain([&at]).filter_map(|leg| Some(&*legs.get(*leg)?.name)).collect();
     let first = raw.legs.get(at)?;
+    let (origin, key) = match &first.path {
+        Some(written) => (&written.origin, ".path"),
+        None => (&first.name.origin, ""),
+    };
     let problem = out.error(
         "leg-cycle",
-        &first.path.origin,
-        format!("{path}.legs[{at}].path"),
+        origin,
+        format!("{path}.legs[{at}]{key}"),
         format!("these legs wait for each other and none would ever be asked: {}", names.join(" → ")),
     );
     for other in circle.iter().skip(1).filter_map(|leg| raw.legs.get(*leg)) {

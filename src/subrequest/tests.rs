@@ -43,6 +43,7 @@ fn compile(text: &str) -> (Option<Plan>, Diagnostics) {
     let around = Surroundings {
         pattern: &pattern,
         upstream: &|name: &At<String>, _, _| Some(upstream(name)),
+        broker: &|_, _, _| None,
         metrics: &|leg| metrics.leg("route", leg),
     };
     let plan = raw.and_then(|raw| raw.compile("routes[0].aggregate", &Origin::Default, &around, &mut out));
@@ -163,7 +164,7 @@ fn with_inputs<R>(query: &str, header: &[u8], body: Option<&str>, look: impl FnO
         bytes: Bytes::copy_from_slice(text.as_bytes()),
         json: parse(text.as_bytes(), 32).unwrap(),
     });
-    look(Inputs { values: &values, body: body.as_ref() })
+    look(Inputs { values: &values, body: body.as_ref(), hidden_parameter: None })
 }
 
 fn block<T>(work: impl Future<Output = T>) -> T {

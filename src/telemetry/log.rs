@@ -26,6 +26,10 @@ use tracing::{Event, Level, Metadata, Subscriber, span};
 use super::access::Stamps;
 use crate::base::clock;
 
+/// Who says nothing at all: messages to and from brokers, bodies, headers and passwords among them, stand in what it logs.
+/// What comes of them is told by `broker`.
+const SILENT: &[&str] = &["lapin"];
+
 /// Modules that report at `error` and `warn` what clients and servers do wrong: every aborted download, every refused
 /// connection, every scanner at the TLS port. The access log and the metrics have all of that, with its reason and
 /// request id, so here it is `debug`.
@@ -91,7 +95,8 @@ impl ProcessLog {
     }
 
     fn shows(&self, target: &str, level: Level) -> bool {
-        rank(effective(target, level).into()) <= self.0.level.load(Relaxed)
+        !SILENT.iter().any(|silent| is_within(target, silent))
+            && rank(effective(target, level).into()) <= self.0.level.load(Relaxed)
     }
 
     fn write(&self, target: &str, level: Level, fields: &str, message: &str) {

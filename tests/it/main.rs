@@ -17,6 +17,7 @@
 
 mod access_log;
 mod aggregate;
+mod amqp;
 mod api_keys;
 mod auth;
 mod balancing;

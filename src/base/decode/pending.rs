@@ -8,14 +8,14 @@ pub(super) fn is_pending(table: &str, key: &str) -> bool {
     PENDING.iter().any(|(place, keys)| *place == table && keys.contains(&key))
 }
 
-const ROUTE: &[&str] = &["cache", "compress", "split", "split_by", "mirror", "amqp", "grpc"];
+const ROUTE: &[&str] = &["cache", "compress", "split", "split_by", "mirror", "grpc"];
 
 const PENDING: &[(&str, &[&str])] = &[
-    ("", &["cache", "brokers"]),
+    ("", &["cache"]),
     ("log", &["bus"]),
     ("routes.response", &["envelope"]),
     ("defaults.response", &["envelope"]),
     ("routes", ROUTE),
     ("defaults", ROUTE),
-    ("routes.aggregate.legs", &["amqp", "grpc"]),
+    ("routes.aggregate.legs", &["grpc"]),
 ];

@@ -34,6 +34,7 @@ use crate::base::diagnostic::Diagnostics;
 use crate::base::names::nearest;
 use crate::base::origin::{At, Origin, Sources};
 use crate::base::units::format_duration;
+use crate::broker::{Broker, Brokers};
 use crate::cluster::{Cluster, Slot};
 use crate::identity::config::{ProviderRaw, Surroundings};
 use crate::identity::consumers::{self, CERTIFICATES};
@@ -64,6 +65,8 @@ pub struct Runtime {
     pub limits: Arc<policy::rate_limit::Live>,
     /// Knows what this process shares with others.
     pub cluster: Arc<Slot>,
+    /// Knows brokers from earlier configurations.
+    pub brokers: Arc<Brokers>,
     /// Keys of TLS sessions, which clients of earlier configurations hold tickets of.
     pub sessions: Arc<Sessions>,
     /// Counts configurations of this process, from 1.
@@ -91,6 +94,7 @@ impl Runtime {
             metrics,
             limits: Arc::default(),
             cluster: Arc::default(),
+            brokers: Arc::default(),
             sessions: Arc::default(),
             generation: 1,
             now: clock::now(),
@@ -168,6 +172,7 @@ impl Compiler<'_> {
         listeners.iter().for_each(|listener| outline.listener_content(listener));
         let upstreams = self.upstreams(&mut outline, out);
         let cluster = self.cluster(&mut outline, out);
+        let brokers = self.brokers(&mut outline, out);
         let providers = self.providers(&mut outline, out);
         let consumers = self.consumers(&mut outline, out);
         let rate_limits = self.rate_limits(cluster.as_ref(), out);
@@ -180,6 +185,7 @@ impl Compiler<'_> {
             places: &identity.places,
             limits: &rate_limits,
             plans: &plans,
+            brokers: &brokers,
             login: login.as_ref(),
         };
         let routes = self.routes(&upstreams, parties, out);
@@ -208,6 +214,7 @@ impl Compiler<'_> {
             routes: routes.routes,
             unmatched: routes.unmatched,
             upstreams,
+            brokers,
             providers,
             rate_limits,
             plans: plans.by_name,
@@ -288,6 +295,21 @@ impl Compiler<'_> {
         }
         link_fallbacks(&upstreams, &self.raw.upstreams, out);
         upstreams
+    }
+
+    fn brokers(self, outline: &mut Outline, out: &mut Diagnostics) -> IndexMap<String, Broker> {
+        let mut brokers = IndexMap::with_capacity(self.raw.brokers.len());
+        for (name, broker) in self.raw.brokers.iter() {
+            let path = join_key("brokers", name);
+            check_name(name, &broker.origin, &path, out);
+            let Some(settings) = broker.compile(name, &path, &broker.origin, out) else { continue };
+            outline.broker_content(name, settings.content());
+            match self.runtime.brokers.of(settings, &broker.render(), &self.runtime.metrics) {
+                Ok(broker) => drop(brokers.insert(name.clone(), broker)),
+                Err(why) => drop(out.error("invalid-value", &broker.origin, path, why)),
+            }
+        }
+        brokers
     }
 
     fn providers(self, outline: &mut Outline, out: &mut Diagnostics) -> IndexMap<String, Arc<Provider>> {

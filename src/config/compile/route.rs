@@ -13,6 +13,7 @@ use crate::base::decode::{Value, join_key, quote};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::names::nearest;
 use crate::base::origin::{At, Origin};
+use crate::broker::Broker;
 use crate::config::declared::Declared;
 use crate::config::process::ListenerRaw;
 use crate::config::route::{RedirectRaw, RouteRaw, TimeoutRaw};
@@ -47,6 +48,8 @@ pub(super) struct Parties<'a> {
     pub(super) places: &'a Arc<Places>,
     pub(super) limits: &'a RateLimits,
     pub(super) plans: &'a Plans,
+    /// Who takes messages.
+    pub(super) brokers: &'a IndexMap<String, Broker>,
     /// Answers logins.
     pub(super) login: Option<&'a Arc<Login>>,
 }
@@ -65,7 +68,7 @@ impl Compiler<'_> {
             let name = names.take(at, &path, out);
             if !self.declared.has_target.get(position).is_some_and(|has| *has) {
                 out.error("missing-key", &at.origin, path.as_str(), "the route has no target")
-                    .hint("add one of `upstream`, `redirect`, `respond`, `files` and `aggregate`");
+                    .hint("add one of `upstream`, `redirect`, `respond`, `files`, `aggregate` and `amqp`");
             }
             specs.push(self.spec(id, at, &path, out));
             routes.push(Arc::new(self.route(id, name, at, &path, (upstreams, parties), out)));
@@ -127,7 +130,7 @@ impl Compiler<'_> {
         (upstreams, parties): (&Upstreams, Parties<'_>),
         out: &mut Diagnostics,
     ) -> Route {
-        let target = self.target(&name, raw, path, upstreams, out);
+        let target = self.target(&name, raw, path, (upstreams, parties.brokers), out);
         let rewrite = raw
             .rewrite
             .as_ref()
@@ -248,7 +251,7 @@ impl Compiler<'_> {
         name: &str,
         raw: &At<RouteRaw>,
         path: &str,
-        upstreams: &Upstreams,
+        (upstreams, brokers): (&Upstreams, &IndexMap<String, Broker>),
         out: &mut Diagnostics,
     ) -> Target {
         let given = [
@@ -257,6 +260,7 @@ impl Compiler<'_> {
             raw.respond.as_ref().map(|at| ("respond", &at.origin)),
             raw.files.as_ref().map(|at| ("files", &at.origin)),
             raw.aggregate.as_ref().map(|at| ("aggregate", &at.origin)),
+            raw.amqp.as_ref().map(|at| ("amqp", &at.origin)),
         ];
         let mut given = given.into_iter().flatten();
         match (given.next(), given.next()) {
@@ -289,9 +293,14 @@ impl Compiler<'_> {
             let around = Surroundings {
                 pattern: &raw.path,
                 upstream: &|name, path, out| self.upstream(name, path, upstreams, out),
+                broker: &|name, path, out| self.broker(name, path, brokers, out),
                 metrics: &|leg| self.runtime.metrics.leg(name, leg),
             };
             aggregate.compile(&format!("{path}.aggregate"), &aggregate.origin, &around, out)
+        });
+        let amqp = raw.amqp.as_ref().and_then(|amqp| {
+            let broker = |name: &At<String>, path: &str, out: &mut _| self.broker(name, path, brokers, out);
+            amqp.compile(&format!("{path}.amqp"), &amqp.origin, &raw.path, &broker, out)
         });
         if let Some(name) = &raw.upstream {
             let upstream = self.upstream(name, &format!("{path}.upstream"), upstreams, out);
@@ -302,6 +311,7 @@ impl Compiler<'_> {
             .or(respond.map(|respond| Target::Respond(Arc::new(respond))))
             .or(files.map(|files| Target::Files(Arc::new(files))))
             .or(aggregate.map(|plan| Target::Aggregate(Arc::new(plan))))
+            .or(amqp.map(|amqp| Target::Amqp(Arc::new(amqp))))
             .unwrap_or(Target::Nothing)
     }
 
@@ -324,6 +334,29 @@ impl Compiler<'_> {
             match near {
                 Some(_) => problem.suggest(near),
                 None => problem.hint(format!("define it: [upstreams.{}]", toml_key(name))),
+            };
+        }
+        None
+    }
+
+    fn broker(
+        self,
+        name: &At<String>,
+        path: &str,
+        brokers: &IndexMap<String, Broker>,
+        out: &mut Diagnostics,
+    ) -> Option<Broker> {
+        if let Some(broker) = brokers.get(&name.value) {
+            return Some(broker.clone());
+        }
+        // One that is there but broken has been reported.
+        if !self.declared.brokers.contains(&name.value) {
+            let message = format!("the broker {} is not defined", quote(name));
+            let near = nearest(name, self.declared.brokers.iter().map(String::as_str));
+            let problem = out.error("undefined", &name.origin, path, message);
+            match near {
+                Some(_) => problem.suggest(near),
+                None => problem.hint(format!("define it: [brokers.{}]", toml_key(name))),
             };
         }
         None

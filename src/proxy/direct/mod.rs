@@ -70,10 +70,11 @@ async fn serve(gateway: &Gateway, stream: &mut EdgeStream, exchange: &Arc<Exchan
     client.closing = exchange.last || gateway.is_ending(&ctx);
     let ended = match step {
         Ok(Next::Forward) if is_plain(&ctx) => forward(gateway, &mut client, &mut ctx).await,
-        Ok(step @ (Next::Forward | Next::Login(..) | Next::Aggregate(_))) => {
+        Ok(step @ (Next::Forward | Next::Login(..) | Next::Aggregate(_) | Next::Amqp(_))) => {
             ctx.decided = Some(match step {
                 Next::Login(target, request) => Decided::Login(target, request),
                 Next::Aggregate(plan) => Decided::Aggregate(plan),
+                Next::Amqp(amqp) => Decided::Amqp(amqp),
                 _ => Decided::Forward,
             });
             let Client { stream, request, .. } = client;

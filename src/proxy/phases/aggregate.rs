@@ -14,7 +14,7 @@ use pingora_proxy::Session;
 
 use super::dispatch::Answer;
 use super::route::View;
-use super::{connect, forward, respond};
+use super::{amqp, connect, forward, respond};
 use crate::base::clock;
 use crate::base::problem::{Parts, Problem};
 use crate::base::reason::Reason;
@@ -72,7 +72,7 @@ async fn answer_by(session: &mut Session, ctx: &mut Context, plan: &Plan) -> Res
 }
 
 /// Resolves when the client has gone away.
-async fn gone(session: &mut Session) -> Box<Error> {
+pub(super) async fn gone(session: &mut Session) -> Box<Error> {
     match session.as_downstream_mut().read_body_or_idle(true).await {
         Err(error) => error,
         Ok(_) => std::future::pending().await,
@@ -88,13 +88,31 @@ async fn client_body(
     if !plan.wants_body {
         return Ok(Ok(None));
     }
+    let body = match json_bytes(session, ctx, plan.bounds.total_bytes).await? {
+        Ok(body) => body,
+        Err(problem) => return Ok(Err(problem)),
+    };
+    match json::parse(&body, plan.bounds.depth) {
+        Ok(json) => Ok(Ok(Some(ClientBody { bytes: body, json }))),
+        Err(fault) => {
+            ctx.detail = Some(format!("the body {fault}"));
+            Ok(Err(Problem::new(Reason::BodyNotJson)))
+        }
+    }
+}
+
+/// The client's body of at most `most` bytes, which says that it is JSON or nothing of what it is; or why not.
+pub(super) async fn json_bytes(
+    session: &mut Session,
+    ctx: &mut Context,
+    most: usize,
+) -> Result<Result<Bytes, Problem>> {
     let refuse = |reason| Ok(Err(Problem::new(reason)));
     if session.req_header().headers.get(header::CONTENT_TYPE).is_some_and(|value| !is_json(value)) {
         return refuse(Reason::MediaType);
     }
     let limit = ctx.route.guard.body;
-    let fits =
-        |bytes: u64| bytes <= plan.bounds.total_bytes as u64 && limit.is_none_or(|limit| limit.allows(bytes));
+    let fits = |bytes: u64| bytes <= most as u64 && limit.is_none_or(|limit| limit.allows(bytes));
     if ctx.head.content_length.is_some_and(|length| !fits(length)) {
         return refuse(Reason::BodyTooLarge);
     }
@@ -109,13 +127,7 @@ async fn client_body(
         }
         body.extend_from_slice(&piece);
     }
-    match json::parse(&body, plan.bounds.depth) {
-        Ok(json) => Ok(Ok(Some(ClientBody { bytes: body.freeze(), json }))),
-        Err(fault) => {
-            ctx.detail = Some(format!("the body {fault}"));
-            refuse(Reason::BodyNotJson)
-        }
-    }
+    Ok(Ok(body.freeze()))
 }
 
 /// `application/json`, or anything whose syntax is JSON (RFC 6839 section 3.1).
@@ -150,12 +162,12 @@ async fn ask(
         trace: ctx.trace.as_ref(),
         notes,
     };
-    let inputs = Inputs { values: &values, body };
+    let inputs = Inputs { values: &values, body, hidden_parameter: forward::hidden_parameter(ctx) };
     Ok(subrequest::run(plan, inputs, &caller, clock::now(), ctx.deadlines.first_byte).await)
 }
 
 /// What every leg's request says, whatever it asks.
-fn carried(ctx: &Context, head: &RequestHeader) -> HeaderMap {
+pub(super) fn carried(ctx: &Context, head: &RequestHeader) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(12);
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     // What is compressed could not be read.
@@ -211,6 +223,9 @@ impl Caller for Calls<'_> {
         let headers = self.headers(&call);
         match &call.leg.service {
             Service::Upstream(upstream) => self.call_upstream(upstream, &call, &headers).await,
+            Service::Queue { broker, queue } => {
+                amqp::call((broker, queue), &call, &headers, self.trace).await
+            }
         }
     }
 }

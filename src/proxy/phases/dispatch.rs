@@ -12,7 +12,7 @@ use super::{connect, forward};
 use crate::base::clock;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
-use crate::config::snapshot::{LoginTarget, Target};
+use crate::config::snapshot::{Amqp, LoginTarget, Target};
 use crate::files::{self, Site};
 use crate::identity::jwks::KeyWait;
 use crate::identity::login;
@@ -31,6 +31,8 @@ pub(in crate::proxy) enum Next {
     Login(LoginTarget, Box<login::Request>),
     /// The gateway answers with what several services say, put together.
     Aggregate(Arc<Plan>),
+    /// The gateway answers with what a queue says, or that the message is published.
+    Amqp(Arc<Amqp>),
     /// Not yet: a limit has it wait for its place first.
     Later(Duration),
     /// The key of the request's token may be on its way: see [`crate::proxy::decide_in_time`].
@@ -87,16 +89,20 @@ pub(in crate::proxy) fn start(asked: Asked<'_>, view: &View<'_>, ctx: &mut Conte
             ctx.set_deadlines(&route);
             Ok(Next::Login(target.clone(), Box::new(request)))
         }
+        Target::Aggregate(_) | Target::Amqp(_) if ctx.preflight => {
+            // Nobody here answers it, and it must not do what it only asks about.
+            let mut problem = Problem::new(Reason::MethodNotAllowed);
+            let announced = cors::announced(asked.method, asked.headers);
+            problem.allow = announced.map(|method| Cow::Owned(method.as_str().to_owned()));
+            Err(problem)
+        }
         Target::Aggregate(plan) => {
-            if ctx.preflight {
-                // Nobody here answers it, and it must not do what it only asks about.
-                let mut problem = Problem::new(Reason::MethodNotAllowed);
-                let announced = cors::announced(asked.method, asked.headers);
-                problem.allow = announced.map(|method| Cow::Owned(method.as_str().to_owned()));
-                return Err(problem);
-            }
             ctx.set_deadlines(&route);
             Ok(Next::Aggregate(plan.clone()))
+        }
+        Target::Amqp(amqp) => {
+            ctx.set_deadlines(&route);
+            Ok(Next::Amqp(amqp.clone()))
         }
         Target::Nothing => Err(Problem::new(Reason::RouteNotFound)),
     }

@@ -53,9 +53,14 @@ pub(in crate::proxy) fn plan(view: &View<'_>, ctx: &mut Context, route: &Route) 
     Ok(())
 }
 
+/// The parameter of the query that services do not get: it has the client's API key.
+pub(super) fn hidden_parameter(ctx: &Context) -> Option<&str> {
+    ctx.snapshot.identity.places.key_query.as_deref().filter(|_| ctx.stripped.key)
+}
+
 /// The query without the API key in it, if there is one to be taken out.
-fn without_key(view: &View<'_>, ctx: &Context) -> Option<String> {
-    let name = ctx.snapshot.identity.places.key_query.as_ref().filter(|_| ctx.stripped.key)?;
+pub(super) fn without_key(view: &View<'_>, ctx: &Context) -> Option<String> {
+    let name = hidden_parameter(ctx)?;
     credentials::without(view.query?, name)
 }
 

@@ -2,6 +2,7 @@
 
 pub(super) mod accept;
 pub(super) mod aggregate;
+pub(super) mod amqp;
 pub(super) mod belong;
 pub(super) mod connect;
 pub(super) mod dispatch;

@@ -38,6 +38,29 @@ impl Template {
     }
 }
 
+impl Template {
+    /// The words of a routing key for a request (AMQP 0-9-1 section 3.1.3.3): each value is one, so it can neither add
+    /// another nor stand for any. `None` if something it refers to is missing, or is no word.
+    pub fn expand_words(&self, values: &Values<'_>) -> Option<String> {
+        let mut out = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(_, text) => out.push_str(text),
+                Part::Value(_, source) => {
+                    let value = source.value(values)?;
+                    let word = std::str::from_utf8(&value).ok()?;
+                    let is_word = |c: char| !c.is_control() && !matches!(c, '.' | '*' | '#');
+                    if word.is_empty() || !word.chars().all(is_word) {
+                        return None;
+                    }
+                    out.push_str(word);
+                }
+            }
+        }
+        Some(out)
+    }
+}
+
 impl Values<'_> {
     /// The field `name` of `request`.
     pub(in crate::routing) fn of_request(&self, name: &str) -> Option<Cow<'_, [u8]>> {

@@ -6,6 +6,7 @@
 //! nothing a client or an upstream sends can make a series.
 
 mod aggregate;
+mod broker;
 mod cells;
 mod cluster;
 mod handles;
@@ -28,6 +29,7 @@ use std::time::SystemTime;
 use parking_lot::Mutex;
 
 pub use self::aggregate::LegMetrics;
+pub use self::broker::BrokerMetrics;
 pub use self::cluster::ClusterMetrics;
 pub use self::jwks::JwksMetrics;
 pub use self::limit::LimitMetrics;
@@ -53,6 +55,7 @@ pub struct Metrics {
     limits: Handles<LimitMetrics>,
     plans: Handles<PlanMetrics>,
     legs: Handles<LegMetrics>,
+    brokers: Handles<BrokerMetrics>,
     /// By position in [`Reason::ALL`].
     rejected: Rejected,
     identity_values_dropped: Counter,
@@ -132,6 +135,11 @@ impl Metrics {
     pub fn leg(&self, route: &str, leg: &str) -> Arc<LegMetrics> {
         // No name holds a control character.
         self.legs.get(&format!("{route}\0{leg}"), || LegMetrics::new(route, leg))
+    }
+
+    /// The metrics of the broker called `name`; lives like [`Metrics::route`].
+    pub fn broker(&self, name: &str) -> Arc<BrokerMetrics> {
+        self.brokers.get(name, || BrokerMetrics::new(name))
     }
 
     /// The gateway itself ended a request: it was malformed, too large, too slow, or nothing could answer it.

@@ -11,12 +11,12 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
 
-use super::Metrics;
 use super::SessionStep;
 use super::cells::Histogram;
 use super::process::Process;
 use super::route::{AUTH_REASONS, METHODS, RouteMetrics, SCHEMES};
 use super::upstream::{ServerMetrics, UpstreamMetrics};
+use super::{BrokerMetrics, Metrics};
 use crate::base::reason::Reason;
 
 /// `Content-Type` of `render(true)`.
@@ -57,6 +57,7 @@ impl Collector for Metrics {
         self.encode_plans(&mut out)?;
         self.encode_cluster(&mut out)?;
         self.encode_legs(&mut out)?;
+        self.encode_brokers(&mut out)?;
         self.encode_process_wide(&mut out)?;
         encode_process(Process::read(), &mut out)
     }
@@ -406,6 +407,48 @@ impl Metrics {
             ("lost", &cluster.lost),
         ] {
             counter(&mut family, &[("event", event)], cell.get())?;
+        }
+        Ok(())
+    }
+
+    fn encode_brokers(&self, out: &mut Out<'_>) -> fmt::Result {
+        let brokers = self.brokers.all();
+        let gauges: [(_, _, fn(&BrokerMetrics) -> i64); 2] = [
+            ("edgeward_broker_up", "Whether the broker is connected: 1 or 0", |of| of.is_up().into()),
+            ("edgeward_broker_pending", "Calls that wait for the broker now", |of| of.pending.get()),
+        ];
+        for (name, help, read) in gauges {
+            let mut family = out.gauge(name, help)?;
+            for broker in &brokers {
+                let now = ConstGauge::new(read(broker));
+                now.encode(family.encode_family(&[("broker", &*broker.name)])?)?;
+            }
+        }
+        let counters: [(_, _, fn(&BrokerMetrics) -> u64); 3] = [
+            ("edgeward_broker_published", "Messages given to the broker", |of| of.published.get()),
+            ("edgeward_broker_confirmed", "Messages that the broker has taken", |of| of.confirmed.get()),
+            ("edgeward_broker_returned", "Messages that no queue takes", |of| of.returned.get()),
+        ];
+        for (name, help, read) in counters {
+            let mut family = out.counter(name, help)?;
+            for broker in &brokers {
+                counter(&mut family, &[("broker", &broker.name)], read(broker))?;
+            }
+        }
+        let mut family = out.counter(
+            "edgeward_broker_failures",
+            "Calls without an answer and messages not taken, by reason",
+        )?;
+        for broker in &brokers {
+            broker.failures.each(|reason, count| {
+                counter(&mut family, &[("broker", &broker.name), ("reason", reason)], count)
+            })?;
+        }
+        let mut family = out.counter("edgeward_broker_replies", "Replies, by what became of them")?;
+        for broker in &brokers {
+            broker.replies.each(|event, count| {
+                counter(&mut family, &[("broker", &broker.name), ("event", event)], count)
+            })?;
         }
         Ok(())
     }
