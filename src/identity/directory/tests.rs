@@ -267,7 +267,7 @@ fn keys_and_consumers_end_at_other_instances() {
                 [("ew_a", "partner"), ("ew_b", "partner"), ("ew_c", "other"), ("ew_d", "other")]
             {
                 let hash = hash_key(&format!("{id}_key"));
-                let new = NewKey { id, consumer, hash: &hash, expires_at: None };
+                let new = NewKey { id, consumer, hash: &hash, expires_at: None, plan: None };
                 scene.store.add_key(&new, now).await.unwrap();
             }
             scene.follower.catch_up().await.unwrap();
@@ -290,7 +290,7 @@ fn keys_and_consumers_end_at_other_instances() {
 
         // One that was replaced holds for its overlap.
         let hash = hash_key("ew_e_key");
-        let new = NewKey { id: "ew_e", consumer: "partner", hash: &hash, expires_at: None };
+        let new = NewKey { id: "ew_e", consumer: "partner", hash: &hash, expires_at: None, plan: None };
         assert!(one.store.replace_key("ew_b", &new, now + 20, now).await.unwrap());
         one.follower.catch_up().await.unwrap();
         eventually("its end is brought forward", || two.directory.end_of(&held) == Some(now + 20)).await;

@@ -25,7 +25,7 @@ pub use config::{PlanRaw, QuotaFrom, Settings, is_from_anniversary};
 
 use super::networks::Networks;
 use super::rate_limit::{
-    self, Facts, Key, OnStoreFailure, Part, QuotaPolicy, QuotaStand, RateLimit, Rules, Skip,
+    self, Cost, Facts, Key, OnStoreFailure, Part, QuotaPolicy, QuotaStand, RateLimit, Rules, Skip,
 };
 use crate::base::clock;
 use crate::base::origin::Origin;
@@ -111,7 +111,7 @@ impl Plan {
                 origin: origin.clone(),
                 key: Key::new([part], IPV6_PREFIX),
                 rules: Rules { generation: around.generation, bucket: rate, ..Rules::default() },
-                cost: 1,
+                cost: Cost::Fixed(1),
                 skip: Skip::default(),
                 allow: Networks::default(),
                 allow_consumers: Box::default(),

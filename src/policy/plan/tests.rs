@@ -45,7 +45,7 @@ impl Case {
     /// What becomes of a request at `unix`; what the client is told.
     fn ask(&self, gate: &Gate, who: Option<&Principal>, unix: i64) -> Asked {
         let client = "192.0.2.1".parse().unwrap();
-        let facts = Facts { client, route: "r", headers: None, principal: who, account: None };
+        let facts = Facts { route: "r", principal: who, ..Facts::of(client) };
         let (mut met, mut mine) = (Vec::new(), None);
         let refused = gate.check(&facts, (self.now, || unix), &mut met, &mut mine);
         let refused = refused.or_else(|| mine.as_mut().and_then(|mine| mine.count(|| unix).err()));
@@ -179,13 +179,7 @@ fn what_is_refused_costs_nothing() {
     assert_eq!(case.passing(&gate, Some(&who), NOW + DAY, 9), 1);
     // A request that something else refuses afterwards is not counted.
     case.now += Duration::from_secs(5);
-    let facts = Facts {
-        client: "192.0.2.1".parse().unwrap(),
-        route: "r",
-        headers: None,
-        principal: Some(&who),
-        account: None,
-    };
+    let facts = Facts { route: "r", principal: Some(&who), ..Facts::of("192.0.2.1".parse().unwrap()) };
     for _ in 0..2 {
         let refused = gate.check(&facts, (case.now, || NOW + DAY), &mut Vec::new(), &mut None);
         assert!(refused.is_none());
@@ -213,6 +207,8 @@ fn plans_before_bodies() {
             headers: None,
             preflight: false,
             now: case.now,
+            deadline: None,
+            work: None,
         };
         let mut planned = None;
         let verdict = chain.after_auth(&facts, &mut Vec::new(), &mut planned);

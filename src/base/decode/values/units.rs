@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use super::super::{Decoder, Kind, Node, Shape, Value, quote};
-use super::text_value;
 use crate::base::units;
 
 impl Value for Duration {
