@@ -54,9 +54,12 @@ impl Pools {
                 make_file(path).map_err(|error| {
                     StoreError::Unavailable(format!("{} cannot be used: {error}", path.display()))
                 })?;
-                let mut connection = within(CALL_TIMEOUT, sqlite(path).connect()).await?;
-                within(MIGRATE_TIMEOUT, migrate_sqlite(&mut connection, STEPS)).await?;
-                within(CALL_TIMEOUT, sqlx::Connection::close(connection)).await
+                let work = async {
+                    let mut connection = within(CALL_TIMEOUT, sqlite(path).connect()).await?;
+                    within(MIGRATE_TIMEOUT, migrate_sqlite(&mut connection, STEPS)).await?;
+                    within(CALL_TIMEOUT, sqlx::Connection::close(connection)).await
+                };
+                work.await.map_err(|error: StoreError| error.of(path))
             }
             StoreUrl::Postgres(text) => {
                 let mut connection = within(CALL_TIMEOUT, postgres(text.expose())?.connect()).await?;

@@ -1,5 +1,7 @@
 //! What can go wrong with the store.
 
+use std::path::Path;
+
 /// Why the store did not do what it was asked for. The texts are for logs and operators, never for clients.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -12,6 +14,18 @@ pub enum StoreError {
     /// What was to be added is there already.
     #[error("{0}")]
     Conflict(String),
+}
+
+impl StoreError {
+    /// The same, of the file at `path`.
+    pub(super) fn of(self, path: &Path) -> Self {
+        let named = |text: String| format!("{}: {text}", path.display());
+        match self {
+            Self::Unavailable(text) => Self::Unavailable(named(text)),
+            Self::Broken(text) => Self::Broken(named(text)),
+            Self::Conflict(text) => Self::Conflict(text),
+        }
+    }
 }
 
 impl From<sqlx::Error> for StoreError {

@@ -147,9 +147,9 @@ pub(in crate::cli) enum Key {
         /// Whose: a consumer of the store or of the configuration
         #[arg(long)]
         consumer: String,
-        /// After how long it ends, such as 90d; absent: never
-        #[arg(long, value_parser = duration)]
-        expires: Option<Duration>,
+        /// After how long it ends, such as 90d, or "never"; absent: never
+        #[arg(long, value_parser = lifetime)]
+        expires: Option<Lifetime>,
         /// A plan of its own, in place of its consumer's: its use is counted by itself
         #[arg(long)]
         plan: Option<String>,
@@ -179,9 +179,9 @@ pub(in crate::cli) enum Key {
         /// For how long both hold
         #[arg(long, value_parser = duration, default_value = "7d")]
         overlap: Duration,
-        /// After how long the new one ends; absent: it lasts as long as the old one was meant to
-        #[arg(long, value_parser = duration)]
-        expires: Option<Duration>,
+        /// After how long the new one ends, or "never"; absent: it lasts as long as the old one was meant to
+        #[arg(long, value_parser = lifetime)]
+        expires: Option<Lifetime>,
     },
 }
 
@@ -313,6 +313,15 @@ fn endpoint(text: &str) -> Result<Endpoint, String> {
     Ok(Endpoint { kind: kind.to_owned(), url: url.to_owned() })
 }
 
+/// How long a key lasts.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::cli) enum Lifetime {
+    /// It has no end.
+    Never,
+    /// From now on.
+    For(Duration),
+}
+
 /// A list of names, as one argument.
 #[derive(Debug, Clone)]
 pub(in crate::cli) struct Groups(pub(in crate::cli) Vec<String>);
@@ -338,6 +347,10 @@ fn groups(text: &str) -> Result<Groups, String> {
 
 fn subject(text: &str) -> Result<Subject, String> {
     Subject::parse(text).ok_or_else(|| "it is written PROVIDER:sub, such as local:alice".to_owned())
+}
+
+fn lifetime(text: &str) -> Result<Lifetime, String> {
+    if text == "never" { Ok(Lifetime::Never) } else { duration(text).map(Lifetime::For) }
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -35,7 +35,10 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
             for Subject { provider, subject } in &subjects {
                 store.attach_subject(provider, subject, &name).await?;
             }
-            session.done(|| json!({ "name": name, "groups": groups, "plan": plan }))
+            session.say(
+                || json!({ "name": name, "groups": groups, "plan": plan }),
+                || format!("consumer {name} added\n"),
+            )
         }
         Command::Show { name } => show(session, &name).await,
         Command::List => list(session).await,
@@ -52,13 +55,22 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
             if !found {
                 return Err(missing("consumer", &name));
             }
-            session.done(|| json!({ "name": name, "removed": true }))
+            session.say(
+                || json!({ "name": name, "removed": true }),
+                || format!("consumer {name} removed, its keys and the tokens of its subjects revoked\n"),
+            )
         }
         Command::Groups { name, groups } => {
             if !store.change_consumer(&name, Some(&groups.0), None).await? {
                 return Err(absent(session, &name));
             }
-            session.done(|| json!({ "name": name, "groups": groups.0 }))
+            session.say(
+                || json!({ "name": name, "groups": groups.0 }),
+                || match groups.0.as_slice() {
+                    [] => format!("consumer {name} is in no group now\n"),
+                    names => format!("groups of the consumer {name} are now {}\n", names.join(",")),
+                },
+            )
         }
         Command::Plan { name, plan } => {
             let plan = Some(plan.as_str()).filter(|plan| !plan.is_empty());
@@ -66,20 +78,31 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
             if !store.change_consumer(&name, None, Some(plan)).await? {
                 return Err(absent(session, &name));
             }
-            session.done(|| json!({ "name": name, "plan": plan }))
+            session.say(
+                || json!({ "name": name, "plan": plan }),
+                || match plan {
+                    Some(plan) => format!("plan of the consumer {name} is now {plan}\n"),
+                    None => format!("consumer {name} has no plan of its own now\n"),
+                },
+            )
         }
         Command::Attach { name, subject: Subject { provider, subject } } => {
             session.check_subject_of(&provider)?;
             key::check_consumer(session, &name).await?;
             store.attach_subject(&provider, &subject, &name).await?;
-            session.done(|| json!({ "name": name, "provider": provider, "subject": subject }))
+            session.say(
+                || json!({ "name": name, "provider": provider, "subject": subject }),
+                || format!("{provider}:{subject} is the consumer {name}'s now\n"),
+            )
         }
         Command::Detach { name, subject: Subject { provider, subject } } => {
             if !store.detach_subject(&provider, &subject, &name).await? {
                 return Err(Failure(format!("{provider}:{subject} is not {}'s", quote(&name))));
             }
-            session
-                .done(|| json!({ "name": name, "provider": provider, "subject": subject, "detached": true }))
+            session.say(
+                || json!({ "name": name, "provider": provider, "subject": subject, "detached": true }),
+                || format!("{provider}:{subject} is nobody's now\n"),
+            )
         }
     }
 }

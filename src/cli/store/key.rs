@@ -6,7 +6,7 @@ use std::time::Duration;
 use aws_lc_rs::rand::{SecureRandom, SystemRandom};
 use serde_json::json;
 
-use super::args::Key as Command;
+use super::args::{Key as Command, Lifetime};
 use super::{Failure, PAGE, Session, columns, missing, moment, moment_json, on_store};
 use crate::base::decode::quote;
 use crate::identity::directory::hash_key;
@@ -23,7 +23,7 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
             check_consumer(session, &consumer).await?;
             plan.as_deref().map_or(Ok(()), |plan| session.check_plan(plan))?;
             let made = Made::new()?;
-            let expires_at = expires.map(|lifetime| session.after(lifetime));
+            let expires_at = expires.and_then(|lifetime| lifetime.end(session));
             session.store.add_key(&made.of(&consumer, expires_at, plan.as_deref()), session.now).await?;
             made.tell(session, &consumer, expires_at, None)
         }
@@ -42,7 +42,7 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
             if !session.store.revoke_key(id, session.now).await? {
                 return Err(no_key(session, id).await?);
             }
-            session.done(|| json!({ "id": id, "revoked": true }))
+            session.say(|| json!({ "id": id, "revoked": true }), || format!("API key {id} revoked\n"))
         }
         Command::Plan { id, plan } => {
             let id = visible(&id);
@@ -51,9 +51,25 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
             if !session.store.change_key_plan(id, plan).await? {
                 return Err(no_key(session, id).await?);
             }
-            session.done(|| json!({ "id": id, "plan": plan }))
+            session.say(
+                || json!({ "id": id, "plan": plan }),
+                || match plan {
+                    Some(plan) => format!("API key {id} has plan {plan}\n"),
+                    None => format!("API key {id} has the plan of its consumer\n"),
+                },
+            )
         }
         Command::Rotate { id, overlap, expires } => rotate(session, visible(&id), overlap, expires).await,
+    }
+}
+
+impl Lifetime {
+    /// When a key ends that is made now; `None`: never.
+    fn end(self, session: &Session) -> Option<i64> {
+        match self {
+            Self::Never => None,
+            Self::For(duration) => Some(session.after(duration)),
+        }
     }
 }
 
@@ -61,13 +77,13 @@ async fn rotate(
     session: &Session,
     id: &str,
     overlap: Duration,
-    expires: Option<Duration>,
+    expires: Option<Lifetime>,
 ) -> Result<String, Failure> {
     let Some(old) = session.store.key(id).await? else { return Err(missing("API key", id)) };
     let made = Made::new()?;
     // As long-lived as the old one was, unless something else is asked for.
     let inherited = old.expires_at.map(|end| session.now.saturating_add(end.saturating_sub(old.created_at)));
-    let expires_at = expires.map(|lifetime| session.after(lifetime)).or(inherited);
+    let expires_at = expires.map_or(inherited, |lifetime| lifetime.end(session));
     let ends = session.after(overlap);
     let new = made.of(&old.consumer, expires_at, old.plan.as_deref());
     if !session.store.replace_key(id, &new, ends, session.now).await? {

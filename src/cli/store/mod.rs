@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{OK, fail, print, run};
+use super::{fail, print, run};
 use crate::app::{control, user as account};
 use crate::base::decode::quote;
 use crate::base::diagnostic::Diagnostics;
@@ -99,10 +99,7 @@ where
         work(&session).await
     });
     session.tell();
-    match done {
-        Ok(text) => print(&text),
-        Err(Failure(text)) => fail(&text),
-    }
+    report(done)
 }
 
 impl Session {
@@ -184,14 +181,9 @@ impl Session {
         login.map_or_else(Cost::default, |login| login.passwords.cost("", &mut Diagnostics::default()))
     }
 
-    /// `value` for scripts, or `text` for people.
+    /// `value` for scripts, or `text` for people: what was done.
     fn say(&self, value: impl FnOnce() -> Value, text: impl FnOnce() -> String) -> Result<String, Failure> {
         Ok(if self.json { format!("{:#}\n", value()) } else { text() })
-    }
-
-    /// `value` for scripts; people are told nothing, as nothing went wrong.
-    fn done(&self, value: impl FnOnce() -> Value) -> Result<String, Failure> {
-        self.say(value, String::new)
     }
 
     /// When something ends that lasts `lifetime` from now.
@@ -234,10 +226,9 @@ fn missing(what: &str, name: &str) -> Failure {
     Failure(format!("there is no {what} {}", quote(name)))
 }
 
-/// Nothing went wrong, and there is nothing to say.
-fn silent(status: Result<String, Failure>) -> u8 {
-    match status {
-        Ok(text) if text.is_empty() => OK,
+/// What a command prints, and its status.
+fn report(done: Result<String, Failure>) -> u8 {
+    match done {
         Ok(text) => print(&text),
         Err(Failure(text)) => fail(&text),
     }

@@ -36,7 +36,7 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
             if session.store.remove_service(&name, None).await? != Some(true) {
                 return Err(missing("service", &name));
             }
-            session.done(|| json!({ "name": name, "removed": true }))
+            session.say(|| json!({ "name": name, "removed": true }), || format!("service {name} removed\n"))
         }
         Command::Check { form: None } => check_all(session).await,
         Command::Check { form: Some(form) } => {
@@ -140,7 +140,7 @@ async fn switch(session: &Session, name: &str, enabled: bool) -> Result<String, 
             "somebody else has changed services at this moment: nothing was written".to_owned(),
         ));
     }
-    session.done(|| json_of(&row))
+    session.say(|| json_of(&row), || format!("service {name} is served no longer\n"))
 }
 
 fn verdict(session: &Session, services: &Services, row: &ServiceRow) -> Result<Verdict, Failure> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::args::Token as Command;
-use super::{Failure, Session, missing, moment, on_store, silent};
+use super::{Failure, Session, missing, moment, on_store, report};
 use crate::app::Fetcher;
 use crate::base::clock::{self, Moment};
 use crate::base::decode::quote;
@@ -44,7 +44,7 @@ pub(in crate::cli) fn run(config: Option<&Path>, command: Command, json: bool) -
         Command::Issue { provider, subject, roles, lifetime, claims } => {
             with_providers(config, async |setting| {
                 let wanted = Wanted { provider, subject, roles, lifetime, claims };
-                silent(issue(setting, wanted, json).await)
+                report(issue(setting, wanted, json).await)
             })
         }
     }
@@ -67,15 +67,30 @@ async fn revoke(
     if let Some(subject) = subject {
         session.store.revoke_subject(of, subject, session.now, kept_until).await?;
     }
-    session.done(|| {
-        json!({
-            "jti": jti,
-            "subject": subject,
-            "provider": provider,
-            "issued_before": subject.map(|_| moment(session.now)),
-            "kept_until": moment(kept_until),
-        })
-    })
+    session.say(
+        || {
+            json!({
+                "jti": jti,
+                "subject": subject,
+                "provider": provider,
+                "issued_before": subject.map(|_| moment(session.now)),
+                "kept_until": moment(kept_until),
+            })
+        },
+        || {
+            let whose =
+                provider.map_or_else(|| "any provider".to_owned(), |name| format!("the provider {name}"));
+            let what = match (jti, subject) {
+                (Some(jti), _) => format!("the token {jti} of {whose} is revoked"),
+                (None, subject) => format!(
+                    "tokens of {} of {whose} that were issued up to {} are revoked",
+                    subject.unwrap_or_default(),
+                    moment(session.now)
+                ),
+            };
+            format!("{what}; kept until {}\n", moment(kept_until))
+        },
+    )
 }
 
 fn read_token() -> std::io::Result<String> {

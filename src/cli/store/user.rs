@@ -34,7 +34,7 @@ async fn work(session: &Session, command: Command, password: Option<String>) -> 
         Command::Add { name, roles, .. } => {
             let user = User { name, password: hashed, roles, disabled: false };
             session.store.add_user(&user, session.now).await?;
-            return session.done(|| shown(&user));
+            return session.say(|| shown(&user), || format!("user {} added\n", user.name));
         }
         Command::List => return list(session).await,
         Command::Passwd { name, .. } => (name, UserChange::Password(hashed)),
@@ -47,7 +47,18 @@ async fn work(session: &Session, command: Command, password: Option<String>) -> 
         return Err(missing("user", &name));
     }
     let user = session.store.user(&name).await?;
-    session.done(|| user.as_ref().map_or_else(|| json!({ "name": name, "removed": true }), shown))
+    let ended = "refresh tokens and access tokens issued up to now are revoked";
+    session.say(
+        || user.as_ref().map_or_else(|| json!({ "name": name, "removed": true }), shown),
+        || match &change {
+            UserChange::Password(_) => format!("password of {name} changed: {ended}\n"),
+            UserChange::Roles(roles) if roles.is_empty() => format!("{name} has no roles now\n"),
+            UserChange::Roles(roles) => format!("roles of {name} are now {}\n", roles.join(",")),
+            UserChange::Disabled(true) => format!("{name} may not log in any more: {ended}\n"),
+            UserChange::Disabled(false) => format!("{name} may log in again\n"),
+            UserChange::Removed => format!("user {name} removed: {ended}\n"),
+        },
+    )
 }
 
 async fn list(session: &Session) -> Result<String, Failure> {
