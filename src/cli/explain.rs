@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
@@ -19,7 +20,9 @@ use crate::base::reason::Reason;
 use crate::config::snapshot::{Destination, Listener, Route, RoutingKey, Snapshot, Target};
 use crate::config::{self, Runtime, render};
 use crate::files::{self, Site};
+use crate::identity::directory::Directory;
 use crate::identity::principal::Principal;
+use crate::identity::sync::Follower;
 use crate::policy::auth::{Auth, Denied, Identified, Shown};
 use crate::policy::cors;
 use crate::policy::plan::{Gate, Plan};
@@ -28,6 +31,7 @@ use crate::policy::transform::{Action, Rules, Step};
 use crate::routing::explain::{Candidate, Difference, Verdict};
 use crate::routing::template::{Values, Who};
 use crate::routing::{Around, Expression, Outcome, RequestView, host, path};
+use crate::store::{Store, StoreUrl};
 
 /// Explains `method url` with `headers` (`Name: value` each) from `client` against the configuration.
 pub(super) fn run(
@@ -63,12 +67,10 @@ pub(super) fn run(
         // Whoever has not got them may ask all the same; that they are missing is worth saying.
         out::complain(&render::text(&compiled.diagnostics, &compiled.sources, out::complaints_are_read()));
     }
-    // What the store knows besides, only the running process can tell.
-    runtime.identity.directory().configure(snapshot.consumers.clone());
-    if snapshot.store.is_some() {
-        runtime.identity.directory().await_store();
-    }
-    match explain(&snapshot, &request, &secured) {
+    let directory = runtime.identity.directory();
+    directory.configure(snapshot.consumers.clone());
+    let unasked = snapshot.store.as_ref().and_then(|store| ask(store.url(), directory).err());
+    match explain(&snapshot, &request, &secured, unasked.as_deref()) {
         Ok((text, true)) => print(&text),
         // Nothing takes it: said, and told by the status too, so that a script can ask.
         Ok((text, false)) => print(&text).max(PROBLEMS),
@@ -76,6 +78,27 @@ pub(super) fn run(
             out::complain(&format!("edgeward: {message}\n"));
             PROBLEMS
         }
+    }
+}
+
+/// Longest wait for the store.
+const STORE_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Has `directory` know what the store at `url` knows: keys, consumers, revocations. Makes nothing and changes nothing there.
+fn ask(url: &StoreUrl, directory: &Arc<Directory>) -> Result<(), String> {
+    let follower = Follower::new(Store::reading(url.clone()), directory.clone());
+    if let StoreUrl::Sqlite(path) = url
+        && !path.exists()
+    {
+        return Err(format!("{} is not there", path.display()));
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let asked = async { tokio::time::timeout(STORE_TIMEOUT, follower.catch_up()).await };
+    match runtime.block_on(asked) {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("no answer within {} s", STORE_TIMEOUT.as_secs())),
     }
 }
 
@@ -131,7 +154,12 @@ impl Request {
 
 /// The whole explanation, and whether a route takes the request; an error for one that is refused before any route is
 /// looked for.
-fn explain(snapshot: &Snapshot, request: &Request, secured: &[String]) -> Result<(String, bool), String> {
+fn explain(
+    snapshot: &Snapshot,
+    request: &Request,
+    secured: &[String],
+    unasked: Option<&str>,
+) -> Result<(String, bool), String> {
     let name = match request.host() {
         b"" => "".into(),
         raw => host::normalise(raw).map_err(|error| format!("400 request.bad_host: the host {error}"))?.name,
@@ -185,7 +213,7 @@ fn explain(snapshot: &Snapshot, request: &Request, secured: &[String]) -> Result
                 client_cert: None,
                 who: Who::default(),
             };
-            let judged = route.guard.auth.as_ref().map(|auth| judge(auth, &nobody, snapshot.store.is_some()));
+            let judged = route.guard.auth.as_ref().map(|auth| judge(auth, &nobody, unasked));
             let principal = judged.as_ref().and_then(|judged| judged.principal.as_ref());
             let values = Values { who: principal.map(Principal::view).unwrap_or_default(), ..nobody };
             found = !matches!(&route.target, Target::Files(_) if !files::has_method(view.method));
@@ -238,17 +266,18 @@ struct Judged {
     principal: Option<Principal>,
 }
 
-/// Asks `auth` as a request would. Here, where nobody else reads it, the whole reason is told.
-fn judge(auth: &Auth, values: &Values<'_>, has_store: bool) -> Judged {
+/// Asks `auth` as a request would. Here, where nobody else reads it, the whole reason is told; `unasked` is why the store was
+/// not asked.
+fn judge(auth: &Auth, values: &Values<'_>, unasked: Option<&str>) -> Judged {
     let (headers, query) = (values.request.headers, values.request.query);
     let shown = Shown { headers, query, certificate: None, at: Moment::now(), has_waited: true };
     let refused = |denied: Box<Denied>| {
         let Denied { problem, detail, .. } = *denied;
         let reason = problem.reason;
-        let more = match reason {
-            Reason::KeysUnavailable => " (the running process fetches them)",
-            Reason::ApiKeyInvalid if has_store => " in the configuration (the store was not asked)",
-            _ => "",
+        let more = match (reason, unasked) {
+            (Reason::KeysUnavailable, _) => " (the running process fetches them)".to_owned(),
+            (Reason::StoreUnavailable, Some(why)) => format!(" ({why})"),
+            _ => String::new(),
         };
         format!("{} {}: {detail}{more}", reason.status(), reason.code())
     };
@@ -266,7 +295,8 @@ fn judge(auth: &Auth, values: &Values<'_>, has_store: bool) -> Judged {
         (Ok(()), Some(principal)) => {
             let subject = principal.subject().unwrap_or("nobody in particular");
             let roles: Vec<_> = principal.roles().collect();
-            let more = if has_store { "; the store was not asked for consumers and revocations" } else { "" };
+            let unknown = |why| format!("; consumers and revocations of the store are not known: {why}");
+            let more = unasked.map(unknown).unwrap_or_default();
             format!("passes as {subject} ({}), roles: {}{more}", principal.method(), roles.join(", "))
         }
     };

@@ -66,6 +66,8 @@ pub struct Store(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     url: StoreUrl,
+    /// Whether it is taken as it is: neither made nor brought up to date.
+    only_reads: bool,
     /// Made on the runtime that first asks.
     pools: OnceLock<Pools>,
     /// Whether it was reached, with the schema of this version, and no call has failed to reach it since.
@@ -115,8 +117,18 @@ pub enum Health {
 impl Store {
     /// A handle to the store at `url`. Connects to nothing yet.
     pub fn new(url: StoreUrl) -> Self {
+        Self::with(url, false)
+    }
+
+    /// A handle for somebody who only looks: neither makes the store nor brings its schema up to date.
+    pub fn reading(url: StoreUrl) -> Self {
+        Self::with(url, true)
+    }
+
+    fn with(url: StoreUrl, only_reads: bool) -> Self {
         Self(Arc::new(Inner {
             url,
+            only_reads,
             pools: OnceLock::new(),
             is_sound: AtomicBool::new(false),
             gate: tokio::sync::Mutex::new(()),
@@ -173,7 +185,7 @@ impl Store {
                 self.0.pools.get_or_init(|| made)
             }
         };
-        if !self.0.is_sound.load(Ordering::Acquire) {
+        if !self.0.only_reads && !self.0.is_sound.load(Ordering::Acquire) {
             let Ok(_turn) = tokio::time::timeout(CALL_TIMEOUT, self.0.gate.lock()).await else {
                 return Err(StoreError::Unavailable("it is still being prepared".to_owned()));
             };
