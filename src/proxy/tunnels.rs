@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::base::clock;
+use crate::identity::consumer::Consumer;
 use crate::identity::directory::Directory;
 use crate::identity::principal::{Principal, Proof};
 use crate::ingress::connection::Exchange;
@@ -95,12 +96,14 @@ impl Tunnels {
     }
 
     /// When the key of `principal` ends, in Unix seconds, `i64::MAX` for other proofs and keys that do not; `None` = it has
-    /// ended, or the proof or its consumer is gone.
+    /// ended, the proof or its consumer is gone, or the consumer is no longer in one of its groups.
     fn end(&self, principal: &Principal) -> Option<i64> {
-        let consumer_is_gone = || {
-            let consumer = principal.consumer.as_ref();
-            consumer.is_some_and(|consumer| self.directory.consumer(&consumer.name).is_none())
+        // Whoever has lost a group might not be let in again. Groups that were added take nothing away.
+        let has_lost = |consumer: &Consumer| {
+            let now = self.directory.consumer(&consumer.name);
+            now.is_none_or(|now| consumer.groups.iter().any(|group| !now.groups.contains(group)))
         };
+        let consumer_is_gone = || principal.consumer.as_deref().is_some_and(has_lost);
         let end = match &principal.proof {
             Proof::Token(token) if self.directory.is_revoked(token) => None,
             Proof::ApiKey(key) => self.directory.end_of(key).filter(|end| *end > clock::unix_now()),
