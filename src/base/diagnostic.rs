@@ -107,6 +107,16 @@ impl Diagnostics {
         self.has_errors = self.has_errors && (self.dropped > 0 || self.items.iter().any(is_error));
     }
 
+    /// Adds `hint` to the problem of `code` with `path` and `message`, if there is one: what is to be done about it may be
+    /// known only when the rest has been read.
+    pub fn advise(&mut self, code: &str, path: &str, message: &str, hint: &str) {
+        let is_meant =
+            |item: &&mut Diagnostic| item.code == code && item.path == path && item.message == message;
+        if let Some(item) = self.items.iter_mut().find(is_meant) {
+            item.hint = Some(hint.to_owned());
+        }
+    }
+
     /// Takes away `hint` from problems whose place does not call for it.
     pub fn drop_hint(&mut self, hint: &str, is_due: impl Fn(&Origin) -> bool) {
         for item in &mut self.items {

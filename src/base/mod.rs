@@ -20,3 +20,4 @@ pub mod seldom;
 pub mod service;
 pub mod task;
 pub mod units;
+pub mod veil;

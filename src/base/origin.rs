@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::veil;
+
 /// Where a configured value was written.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Origin {
@@ -64,7 +66,8 @@ impl Sources {
     pub fn add(&mut self, path: PathBuf, text: String) -> FileId {
         let line_starts =
             std::iter::once(0).chain(memchr::memchr_iter(b'\n', text.as_bytes()).map(|at| at + 1)).collect();
-        self.files.push(Arc::new(Source { path, text, line_starts, hidden: Mutex::default() }));
+        let hidden = Mutex::new(veil::secrets(&text));
+        self.files.push(Arc::new(Source { path, text, line_starts, hidden }));
         FileId(u16::try_from(self.files.len() - 1).unwrap_or(u16::MAX))
     }
 
@@ -132,13 +135,22 @@ impl Source {
         Position { line, column }
     }
 
-    /// What is hidden of `line` (from 1), as bytes of [`Source::line`].
+    /// What is hidden of `line` (from 1), as bytes of [`Source::line`], in their order and apart from each other.
     pub fn hidden(&self, line: usize) -> Vec<Range<usize>> {
         let start = line.checked_sub(1).and_then(|index| self.line_starts.get(index)).copied().unwrap_or(0);
         let end = start + self.line(line).len();
         let hidden = self.hidden.lock();
         let here = hidden.iter().filter(|span| span.start < end && start < span.end);
-        here.map(|span| span.start.max(start) - start..span.end.min(end) - start).collect()
+        let mut spans: Vec<_> =
+            here.map(|span| span.start.max(start) - start..span.end.min(end) - start).collect();
+        spans.sort_by_key(|span| span.start);
+        spans.into_iter().fold(Vec::new(), |mut apart: Vec<Range<usize>>, span| {
+            match apart.last_mut().filter(|last| span.start <= last.end) {
+                Some(last) => last.end = last.end.max(span.end),
+                None => apart.push(span),
+            }
+            apart
+        })
     }
 
     /// The text of `line` (from 1) without its line end; empty past the end.

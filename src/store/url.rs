@@ -134,7 +134,7 @@ impl Value for StoreUrl {
         let text = match node.as_str() {
             // Nothing secret, and worth showing.
             Some(text) if text.starts_with("sqlite:") => Secret::new(text.to_owned()),
-            _ => Secret::decode(node, cx)?,
+            _ => Secret::decode_url(node, cx)?,
         };
         match Self::parse(text.expose(), |path| cx.resolve(&node.origin, path)) {
             Ok(url) => Some(url),

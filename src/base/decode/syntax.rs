@@ -2,8 +2,12 @@
 
 use std::ops::Range;
 
+use crate::base::veil;
+
 /// What to say instead of `message` about `span` of `text`, and what to do about it.
 pub(super) fn explain(message: &str, text: &str, span: &Range<usize>) -> (String, Option<String>) {
+    let is_secret =
+        veil::secrets(text).iter().any(|hidden| hidden.start < span.end && span.start < hidden.end);
     let shown = text.get(span.clone()).unwrap_or("");
     let rest_of_line = text.get(span.start..).and_then(|rest| rest.lines().next()).unwrap_or("").trim();
     if message.starts_with("string values must be quoted")
@@ -11,6 +15,9 @@ pub(super) fn explain(message: &str, text: &str, span: &Range<usize>) -> (String
     {
         if rest_of_line.is_empty() || rest_of_line.starts_with('#') {
             return ("the value is missing".to_owned(), None);
+        }
+        if is_secret {
+            return ("this is no value".to_owned(), Some("strings stand in quotes".to_owned()));
         }
         let hint = match shown.strip_prefix(is_typographic_quote) {
             Some(rest) => {

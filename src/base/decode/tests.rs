@@ -266,12 +266,16 @@ fn a_variable_may_stand_for_any_scalar() {
 #[test]
 fn secrets_come_from_files_and_variables_and_never_show() {
     let env = |name: &str| (name == "TOKEN").then(|| "hush".to_owned());
-    for text in ["{ file = \"secret\" }", "{ env = \"TOKEN\" }", "\"hush\"", "\"${TOKEN}\""] {
+    for text in ["{ file = \"secret\" }", "{ env = \"TOKEN\" }", "\"${TOKEN}\""] {
         let secret = keys_of_one::<Secret>(&format!("value = {text}"), &env).unwrap();
         assert_eq!(secret.expose(), "hush", "{text}");
         assert!(!secret.render().contains("hush"));
     }
     let error = |text: &str| keys_of_one::<Secret>(&format!("value = {text}"), &env).unwrap_err().0;
+    // One that is written there works, and is warned of.
+    let (message, hint) = keys_of_one::<Secret>("value = \"hush\"", &env).unwrap_err();
+    assert!(message.starts_with("this secret stands in the configuration") && !message.contains("hush"));
+    assert_eq!(hint, "keep it elsewhere: { file = \"path\" } or { env = \"NAME\" }");
     assert_eq!(error("{ env = \"NONE\" }"), "the variable NONE is not set");
     assert_eq!(error("{ file = \"none\" }"), "cannot read the file conf/none: entity not found");
     assert_eq!(error("{}"), "a secret is either { file = \"path\" } or { env = \"NAME\" }");

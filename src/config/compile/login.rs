@@ -18,6 +18,9 @@ use crate::identity::provider::Provider;
 use crate::policy::rate_limit::{Limits, Part, RateLimit};
 use crate::routing::MethodSet;
 
+/// Providers named in a hint.
+const PROVIDERS_SHOWN_MAX: usize = 5;
+
 type Providers = IndexMap<String, Arc<Provider>>;
 
 /// The configuration path of the table.
@@ -26,7 +29,10 @@ pub(super) const PATH: &str = "identity.login";
 impl Compiler<'_> {
     /// What answers logins and what belongs to them; `None` without the table, and where it is wrong.
     pub(super) fn login(self, providers: &Providers, out: &mut Diagnostics) -> Option<Arc<Login>> {
-        let raw = self.raw.identity.login.as_ref()?;
+        let Some(raw) = self.raw.identity.login.as_ref() else {
+            self.advise_provider(out);
+            return None;
+        };
         raw.check_paths(PATH, out);
         let cookie = self.raw.identity.token_cookie.0.as_ref().map(|name| name.as_str());
         let settings = raw.settings(&self.raw.identity.realm.0, cookie, PATH, out);
@@ -39,6 +45,20 @@ impl Compiler<'_> {
         let store = identity.store(&self.raw.store.as_ref()?.url);
         let (directory, live) = (identity.directory().clone(), identity.logins().clone());
         Some(Arc::new(Login::new(provider, store, directory, live, settings)))
+    }
+
+    /// Who left out the provider is told which to write.
+    fn advise_provider(self, out: &mut Diagnostics) {
+        let able = self.raw.identity.providers.iter();
+        let able = able.filter(|(_, provider)| provider.signing_key.is_some() || provider.secret.is_some());
+        let names: Vec<String> =
+            able.map(|(name, _)| format!("`provider = {}`", quote(name))).take(PROVIDERS_SHOWN_MAX).collect();
+        let hint = if names.is_empty() {
+            "name a provider with a `signing_key`: a table [identity.providers.NAME]".to_owned()
+        } else {
+            format!("write {}", names.join(" or "))
+        };
+        out.advise("missing-key", PATH, "the key \"provider\" is missing", &hint);
     }
 
     /// The provider whose tokens are given.
@@ -55,7 +75,13 @@ impl Compiler<'_> {
         };
         let written = self.raw.identity.providers.get(&name.value);
         // Where there is one that cannot be read, that has been told.
-        let has_key = written.is_some_and(|at| at.signing_key.is_some() || at.secret.is_some());
+        let is_told = |key: &str| {
+            let path = format!("identity.providers.{}.{key}", name.value);
+            out.iter().any(|problem| problem.path == path || problem.path.starts_with(&format!("{path}.")))
+        };
+        let has_key = written.is_some_and(|at| at.signing_key.is_some() || at.secret.is_some())
+            || is_told("signing_key")
+            || is_told("secret");
         if provider.issuer().is_none() && !has_key {
             let message = format!("the provider {} cannot issue tokens", quote(name));
             out.error("cannot-issue", &name.origin, path, message)

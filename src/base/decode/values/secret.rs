@@ -22,6 +22,24 @@ impl Value for Secret {
     }
 
     fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
+        let secret = Self::decode_url(node, cx)?;
+        if matches!(node.kind, Kind::String { substituted: false, .. }) {
+            let message =
+                "this secret stands in the configuration, for whoever reads it, its backups and diffs";
+            cx.warning("literal-secret", &node.origin, message)
+                .hint("keep it elsewhere: { file = \"path\" } or { env = \"NAME\" }");
+        }
+        Some(secret)
+    }
+
+    fn render(&self) -> String {
+        "\"***\"".to_owned()
+    }
+}
+
+impl Secret {
+    /// Reads what may hold a secret and need not, such as a URL: written in place it is nothing to be warned of.
+    pub(crate) fn decode_url(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
         if !matches!(node.kind, Kind::Table(_)) {
             cx.sources().hide(&node.origin);
         }
@@ -34,10 +52,6 @@ impl Value for Secret {
             Kind::Table(_) => from_source(&SecretSource::decode(node, cx)?, node, cx),
             _ => cx.expected(node, "{ file = \"path\" } or { env = \"NAME\" }"),
         }
-    }
-
-    fn render(&self) -> String {
-        "\"***\"".to_owned()
     }
 }
 
