@@ -24,9 +24,7 @@ pub struct Problem {
     pub complete_length: Option<Box<u64>>,
     /// The limit that refuses, where one does.
     pub quota: Option<Box<Quota>>,
-    /// What exactly is wrong with what the client sent, in place of the reason's usual words. Says nothing of its values.
-    pub explanation: Option<Box<str>>,
-    /// What an aggregate has to add.
+    /// What is rarely to be added.
     pub parts: Option<Box<Parts>>,
 }
 
@@ -41,13 +39,15 @@ pub struct Quota {
     pub status: u16,
 }
 
-/// What the problem of an aggregate says beside why.
+/// What the problem of an aggregate says beside why, and that of a body that cannot be read.
 #[derive(Debug, Clone, Default)]
 pub struct Parts {
     /// The status, where it is not the reason's: what a service said, which is passed on.
     pub status: Option<u16>,
     /// The leg that is to blame, and its word for why. Both need no escaping.
     pub leg: Option<(Arc<str>, &'static str)>,
+    /// What exactly is wrong with what the client sent, in place of the reason's usual words. Says nothing of its values.
+    pub explanation: Option<Box<str>>,
     /// Further headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
 }
@@ -67,16 +67,7 @@ impl Problem {
     /// The problem for `reason`.
     pub fn new(reason: Reason) -> Self {
         let (retry_after, allow, challenges) = (None, None, Vec::new());
-        Self {
-            reason,
-            retry_after,
-            allow,
-            challenges,
-            complete_length: None,
-            quota: None,
-            explanation: None,
-            parts: None,
-        }
+        Self { reason, retry_after, allow, challenges, complete_length: None, quota: None, parts: None }
     }
 
     /// Adds when to try again.
@@ -100,7 +91,8 @@ impl Problem {
     /// What the client is told in words.
     pub fn detail(&self) -> &str {
         let message = self.quota.as_ref().and_then(|quota| quota.message.as_deref());
-        message.or(self.explanation.as_deref()).unwrap_or_else(|| self.reason.detail())
+        let explanation = self.parts.as_ref().and_then(|parts| parts.explanation.as_deref());
+        message.or(explanation).unwrap_or_else(|| self.reason.detail())
     }
 
     /// The body in `form`; empty for gRPC, whose error stands in the header.

@@ -310,6 +310,9 @@ pub struct Providers {
     all: Box<[Arc<Provider>]>,
 }
 
+/// A token taken apart, its claims, and who is to verify it.
+type Read<'t, 'p> = (Jws<'t>, serde_json::Map<String, serde_json::Value>, &'p Arc<Provider>);
+
 /// How often a token is verified again because of keys that came in the meantime.
 const WAITS_MAX: usize = 3;
 
@@ -360,10 +363,7 @@ impl Providers {
     }
 
     /// Takes a token apart, and chooses who is to verify it.
-    fn read<'t>(
-        &self,
-        compact: &'t str,
-    ) -> Result<(Jws<'t>, serde_json::Map<String, serde_json::Value>, &Arc<Provider>), Refusal> {
+    fn read<'t>(&self, compact: &'t str) -> Result<Read<'t, '_>, Refusal> {
         let jws = Jws::parse(compact)?;
         let claims = json::object(&jws.payload)
             .map_err(|why| Refusal::new(Reason::TokenMalformed, format!("payload: {why}")))?;

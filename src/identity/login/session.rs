@@ -13,6 +13,7 @@ use super::secrets::{self, RefreshToken};
 use super::throttle::Attempt;
 use super::{Login, Refused, Request};
 use crate::base::clock::{self, Moment};
+use crate::base::problem::Parts;
 use crate::base::reason::Reason;
 use crate::identity::password::{Check, CheckError};
 use crate::identity::token::Token;
@@ -321,7 +322,8 @@ fn read<T>(
 /// What cannot be read, and why: what the client sent is the client's to mend. `why` says nothing of its values.
 fn malformed(why: String) -> Refused {
     let mut refused = Refused::new(Reason::LoginMalformed, why);
-    refused.problem.explanation = Some(format!("The request cannot be read: {}.", refused.detail).into());
+    let explanation = Some(format!("The request cannot be read: {}.", refused.detail).into());
+    refused.problem.parts = Some(Box::new(Parts { explanation, ..Parts::default() }));
     refused
 }
 

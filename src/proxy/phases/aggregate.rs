@@ -325,6 +325,7 @@ async fn conclude(session: &mut Session, ctx: &mut Context, plan: &Plan, mut run
             status: refusal.status,
             leg: refusal.leg,
             headers: iter::once(completed).chain(timing.map(|timing| (SERVER_TIMING, timing))).collect(),
+            ..Parts::default()
         }));
         return respond::problem(session, ctx, &problem).await;
     }
