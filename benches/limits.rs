@@ -1,6 +1,6 @@
 //! What it costs to count a request: by its address, and by its address and its subject, among 1, 1,000 and 1,000,000 keys.
 //!
-//! `cargo bench --bench limits`. After the measurements it prints the bytes that a key takes.
+//! `cargo bench --bench limits`. After the measurements it prints the bytes that a key takes, and floods a limit with forged values.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -26,8 +26,12 @@ use edgeward::telemetry::metrics::Metrics;
 const SIZES: [u32; 3] = [1, 1_000, 1_000_000];
 
 fn limit(part: Part, longer: &[(u64, u64)]) -> Arc<RateLimit> {
+    let bucket = BucketRule { count: 1_000_000, per: 1_000_000_000, burst: 1_000_000, queue: 0 };
+    limit_of(part, bucket, longer, 2_000_000)
+}
+
+fn limit_of(part: Part, bucket: BucketRule, longer: &[(u64, u64)], keys_max: usize) -> Arc<RateLimit> {
     let nanos = 1_000_000_000;
-    let bucket = BucketRule { count: 1_000_000, per: nanos, burst: 1_000_000, queue: 0 };
     let rules = Rules {
         generation: 1,
         bucket: Some(bucket),
@@ -49,7 +53,7 @@ fn limit(part: Part, longer: &[(u64, u64)]) -> Arc<RateLimit> {
         modes: Modes { draft: true, ..Modes::default() },
         message: None,
         status: 429,
-        keys_max: 2_000_000,
+        keys_max,
         on_store_failure: OnStoreFailure::Local,
     };
     RateLimit::new(settings, &Live::default(), None, Metrics::new().limit("bench"))
@@ -115,8 +119,30 @@ fn counting(criterion: &mut Criterion) {
 
 criterion_group!(benches, counting);
 
+/// Ten million forged values, a tenth as many places: memory stays bounded, and nobody's counter is freed by them.
+fn flood() {
+    let limit = limit_of(
+        Part::Ip,
+        BucketRule { count: 1, per: 3_600_000_000_000, burst: 1, queue: 0 },
+        &[],
+        1_000_000,
+    );
+    let now = clock::now();
+    let passes = |number| limit.check(&facts(number, None), now).is_some_and(|met| met.refusal().is_none());
+    let victims = 1_000;
+    (0..victims).for_each(|number| assert!(passes(number)));
+    let through = (victims..victims + 10_000_000).filter(|number| passes(*number)).count();
+    let freed = (0..victims).filter(|number| passes(*number)).count();
+    let bytes = limit.store().bytes();
+    println!(
+        "10,000,000 forged values: {through} through, {bytes} bytes, {freed} of {victims} counters freed"
+    );
+    assert!(freed == 0 && through <= 1_000_001 && bytes < 100_000_000, "the flood was not held");
+}
+
 fn main() {
     benches();
+    flood();
     for (name, longer) in [("one window", &[][..]), ("two windows", &[(1_000_000_000, 3600)][..])] {
         for size in SIZES {
             let limit = limit(Part::Ip, longer);

@@ -6,10 +6,13 @@
 //!
 //! ```text
 //! old ─► new   {"sockets": [{"role", "name", "address"}, …]} with as many descriptors, repeated; then {"end": PID}
+//! new ─► old   {"counters": 0}, where the old one has said in the environment that it gives them
+//! old ─► new   {"counters": LENGTH} with a descriptor of that many bytes in memory: those of rate limits, as they stand
 //! new ─► old   {"ready": PID}  or  {"failed": "why"}; the end of the connection without either is a crash
 //! ```
 
-use std::io::{self, IoSlice, IoSliceMut};
+use std::fs::File;
+use std::io::{self, IoSlice, IoSliceMut, Read, Seek, SeekFrom, Write};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
@@ -30,6 +33,11 @@ use serde::{Deserialize, Serialize};
 pub(super) const VARIABLE: &str = "EDGEWARD_HANDOVER";
 /// What [`VARIABLE`] is then.
 pub(super) const STDIN: &str = "stdin";
+
+/// Says to a new process what it may ask for.
+pub(super) const OFFERS_VARIABLE: &str = "EDGEWARD_HANDOVER_OFFERS";
+/// What [`OFFERS_VARIABLE`] is then: counters of rate limits.
+pub(super) const COUNTERS: &str = "counters";
 
 /// Descriptors in one packet; the kernel takes 253.
 const PACKET_SOCKETS_MAX: usize = 64;
@@ -69,6 +77,7 @@ pub(super) struct Described {
 enum Packet {
     Sockets(Vec<Described>),
     End(u32),
+    Counters(u64),
     Ready(u32),
     Failed(String),
 }
@@ -133,14 +142,26 @@ impl ToSuccessor {
         Ok((Self(ours), theirs))
     }
 
-    /// Sends the sockets and waits at most `patience` until the new process serves; then its process id. Blocks.
+    /// Sends the sockets and waits at most `patience` until the new process serves; then its process id. `counters` are sent
+    /// when it asks for them, which is right before it serves. Blocks.
     ///
     /// # Errors
     /// Why it does not serve; `None` if it ended without a word.
-    pub(super) fn hand_over(&self, sockets: &Sockets, patience: Duration) -> Result<u32, Option<String>> {
+    pub(super) fn hand_over(
+        &self,
+        sockets: &Sockets,
+        patience: Duration,
+        counters: impl FnOnce() -> Vec<u8>,
+    ) -> Result<u32, Option<String>> {
         let told = sockets.send(&self.0).and_then(|()| {
             set_socket_timeout(&self.0, Timeout::Recv, Some(patience))?;
-            receive(&self.0)
+            match receive(&self.0)? {
+                Some((Packet::Counters(_), _)) => {
+                    self.give(&counters())?;
+                    receive(&self.0)
+                }
+                other => Ok(other),
+            }
         });
         match told {
             Ok(Some((Packet::Ready(pid), _))) => Ok(pid),
@@ -161,6 +182,26 @@ impl ToSuccessor {
     }
 }
 
+impl ToSuccessor {
+    /// Sends counters; none, where there is no memory for them.
+    fn give(&self, counters: &[u8]) -> io::Result<()> {
+        let memory = rustix::fs::memfd_create("counters", rustix::fs::MemfdFlags::CLOEXEC)
+            .map_err(io::Error::from)
+            .and_then(|memory| {
+                let mut file = File::from(memory);
+                file.write_all(counters)?;
+                Ok(file)
+            });
+        match memory {
+            Ok(file) => send(&self.0, &Packet::Counters(counters.len() as u64), &[file.as_fd()]),
+            Err(error) => {
+                tracing::warn!(%error, "the counters of rate limits are not handed over");
+                send(&self.0, &Packet::Counters(0), &[])
+            }
+        }
+    }
+}
+
 /// The new process's end, with what it was given.
 #[derive(Debug)]
 pub struct Predecessor {
@@ -169,6 +210,8 @@ pub struct Predecessor {
     sockets: Vec<(Described, OwnedFd)>,
     /// What it listens on and this process does not.
     left: Vec<Described>,
+    /// Whether it gives the counters of rate limits.
+    gives_counters: bool,
 }
 
 impl Predecessor {
@@ -184,7 +227,8 @@ impl Predecessor {
         let connection = rustix::stdio::stdin().try_clone_to_owned()?;
         // What reads standard input must not read the old process's words, nor keep the connection open.
         rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
-        Self::receive(connection).map(Some)
+        let gives_counters = std::env::var_os(OFFERS_VARIABLE).is_some_and(|offers| offers == COUNTERS);
+        Ok(Some(Self { gives_counters, ..Self::receive(connection)? }))
     }
 
     fn receive(connection: OwnedFd) -> io::Result<Self> {
@@ -202,7 +246,7 @@ impl Predecessor {
                     ));
                 }
                 Some((Packet::End(pid), _)) => {
-                    return Ok(Self { connection, pid, sockets, left: Vec::new() });
+                    return Ok(Self { connection, pid, sockets, left: Vec::new(), gives_counters: false });
                 }
                 Some(_) => {
                     return Err(io::Error::other("the process to be replaced speaks another language"));
@@ -221,6 +265,35 @@ impl Predecessor {
         let named = self.sockets.iter().position(|(described, _)| fits(described) && described.name == name);
         let position = named.or_else(|| self.sockets.iter().position(|(described, _)| fits(described)))?;
         Some(self.sockets.swap_remove(position).1)
+    }
+
+    /// Its counters of rate limits as they stand, at most `most` bytes; `None` if it gives none. Blocks, for as long as it takes
+    /// to write them.
+    ///
+    /// # Errors
+    /// They do not come, or are more than that.
+    pub(super) fn counters(&self, most: usize) -> io::Result<Option<Vec<u8>>> {
+        if !self.gives_counters {
+            return Ok(None);
+        }
+        send(&self.connection, &Packet::Counters(0), &[])?;
+        let (length, file) = match receive(&self.connection)? {
+            Some((Packet::Counters(length), sockets)) => (length, sockets.into_iter().next()),
+            Some(_) => return Err(io::Error::other("the process to be replaced speaks another language")),
+            None => return Err(io::Error::other("the process to be replaced is gone")),
+        };
+        let Some(file) = file else { return Ok(None) };
+        if length > most as u64 {
+            return Err(io::Error::other(format!("{length} bytes are more than the {most} that are taken")));
+        }
+        let mut file = File::from(file);
+        file.seek(SeekFrom::Start(0))?;
+        let mut bytes = Vec::new();
+        file.take(length).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != length {
+            return Err(io::Error::other(format!("only {} of {length} bytes came", bytes.len())));
+        }
+        Ok(Some(bytes))
     }
 
     /// Its process id.
@@ -310,6 +383,26 @@ mod tests {
     }
 
     #[test]
+    fn counters_come_when_they_are_asked_for() {
+        let bytes: Vec<u8> = (0..300_000_u32).map(|number| number.to_le_bytes()[1]).collect();
+        for (most, gives) in [(1 << 20, true), (1000, true), (1 << 20, false)] {
+            let (ours, theirs) = ToSuccessor::pair().unwrap();
+            let sent = bytes.clone();
+            let old = std::thread::spawn(move || {
+                ours.hand_over(&Sockets::default(), Duration::from_secs(10), move || sent)
+            });
+            let predecessor = Predecessor { gives_counters: gives, ..Predecessor::receive(theirs).unwrap() };
+            match predecessor.counters(most) {
+                Ok(Some(came)) => assert!(gives && came == bytes),
+                Ok(None) => assert!(!gives),
+                Err(error) => assert!(most == 1000 && error.to_string().contains("300000"), "{error}"),
+            }
+            predecessor.ready().unwrap();
+            assert_eq!(old.join().unwrap(), Ok(std::process::id()));
+        }
+    }
+
+    #[test]
     fn sockets_arrive_with_their_names() {
         let (ours, theirs) = ToSuccessor::pair().unwrap();
         let sockets = Sockets::default();
@@ -320,7 +413,7 @@ mod tests {
             let flag = Arc::new(AtomicBool::new(false));
             sockets.hold(described(&format!("l{index}"), "127.0.0.1:0"), listener.as_fd(), flag).unwrap();
         }
-        let old = std::thread::spawn(move || ours.hand_over(&sockets, Duration::from_secs(10)));
+        let old = std::thread::spawn(move || ours.hand_over(&sockets, Duration::from_secs(10), Vec::new));
         let mut predecessor = Predecessor::receive(theirs).unwrap();
         for (index, port) in ports.iter().enumerate() {
             let socket = predecessor.take(Role::Listener, &format!("l{index}"), "127.0.0.1:0").unwrap();
@@ -339,7 +432,7 @@ mod tests {
         let sockets = Sockets::default();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         sockets.hold(described("a", "127.0.0.1:0"), listener.as_fd(), Arc::default()).unwrap();
-        let old = std::thread::spawn(move || ours.hand_over(&sockets, Duration::from_secs(10)));
+        let old = std::thread::spawn(move || ours.hand_over(&sockets, Duration::from_secs(10), Vec::new));
         let mut predecessor = Predecessor::receive(theirs).unwrap();
         assert!(predecessor.take(Role::Admin, "", "127.0.0.1:0").is_none());
         assert!(predecessor.take(Role::Listener, "a", "127.0.0.1:1").is_none());
@@ -351,9 +444,10 @@ mod tests {
     #[test]
     fn a_crash_and_silence_are_told_apart() {
         let (ours, theirs) = ToSuccessor::pair().unwrap();
-        let silent = ours.hand_over(&Sockets::default(), Duration::from_millis(50)).unwrap_err().unwrap();
+        let silent =
+            ours.hand_over(&Sockets::default(), Duration::from_millis(50), Vec::new).unwrap_err().unwrap();
         assert!(silent.contains("not ready within"), "{silent}");
         drop(theirs);
-        assert_eq!(ours.hand_over(&Sockets::default(), Duration::from_secs(10)), Err(None));
+        assert_eq!(ours.hand_over(&Sockets::default(), Duration::from_secs(10), Vec::new), Err(None));
     }
 }

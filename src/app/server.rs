@@ -34,6 +34,7 @@ use crate::ingress::connection::Connections;
 use crate::ingress::listen::{BindError, Bound};
 use crate::ingress::plain::Plain;
 use crate::ingress::{self, Edge, Rules};
+use crate::policy::rate_limit;
 use crate::proxy::{ATTEMPTS_MAX, Gateway, Tunnels};
 use crate::telemetry::access::{Output, Writer};
 use crate::telemetry::metrics::Metrics;
@@ -260,12 +261,13 @@ impl Server {
         let follower = follower.map(Arc::new);
         let ledger = self.process.origins.identity.usage().clone();
         let bookkeeper = self.snapshot.store.clone().map(|store| Arc::new(Bookkeeper::new(store, ledger)));
+        let counters = self.process.origins.limits.clone();
         let loaded = self.process.loaded;
         let services = self.snapshot.store.clone().filter(|_| loaded.is_some());
         let reloader = Arc::new(Reloader::new(self.process.origins, current.clone(), loaded));
         let services = services
             .map(|store| Arc::new(services::Follower::new(store, reloader.clone(), lifecycle.sender())));
-        let upgrader = Upgrader::new(self.process.invocation, self.bindings.sockets);
+        let upgrader = Upgrader::new(self.process.invocation, self.bindings.sockets, counters.clone());
         let health = Arc::new(report::health(&current, &reloader, &directory, services.as_ref()));
 
         let tunnels = Tunnels::new(directory.clone());
@@ -310,6 +312,10 @@ impl Server {
                     "usage hand-over",
                     hand_over_usage(bookkeeper.clone(), lifecycle.handed_over()),
                 ));
+            }
+            if let Some(predecessor) = predecessor.as_ref() {
+                // As late as can be: what the other counts from here on, this one does not know.
+                go_on_counting(predecessor, &counters);
             }
             for (index, bound) in (0_u16..).zip(self.bindings.listeners) {
                 let (edge, stop) = (edge.clone(), lifecycle.stop_accepting());
@@ -393,6 +399,19 @@ impl Server {
         self.writer.stop(FLUSH_TIMEOUT);
         drop(self.pid_file);
         Ok(ending)
+    }
+}
+
+/// Takes over the counters of rate limits. Without them this process serves all the same: an upgrade must not fail for it.
+fn go_on_counting(predecessor: &Predecessor, limits: &rate_limit::Live) {
+    let taken = match predecessor.counters(rate_limit::CARRIED_BYTES_MAX) {
+        Ok(None) => return,
+        Ok(Some(bytes)) => limits.import(&bytes, clock::now()).map_err(str::to_owned),
+        Err(error) => Err(error.to_string()),
+    };
+    match taken {
+        Ok(counters) => tracing::info!(counters, "going on with the counters of rate limits"),
+        Err(why) => tracing::warn!(why, "the counters of rate limits begin anew"),
     }
 }
 

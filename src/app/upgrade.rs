@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::handover::{STDIN, Sockets, ToSuccessor, VARIABLE};
+use super::handover::{COUNTERS, OFFERS_VARIABLE, STDIN, Sockets, ToSuccessor, VARIABLE};
 use super::service_manager;
-use crate::base::task;
+use crate::base::{clock, task};
+use crate::policy::rate_limit;
 
 /// Time the new process has until it serves: to read its configuration, find servers, start threads.
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -53,12 +54,19 @@ pub struct Upgrader {
     /// `None` where this process cannot be replaced: the reason.
     invocation: Result<Invocation, &'static str>,
     sockets: Arc<Sockets>,
+    /// The counters that it goes on with.
+    limits: Arc<rate_limit::Live>,
 }
 
 impl Upgrader {
-    /// Starts what `invocation` says and gives it `sockets`; an `Err` says why this process cannot be replaced.
-    pub(super) fn new(invocation: Result<Invocation, &'static str>, sockets: Arc<Sockets>) -> Self {
-        Self { invocation, sockets }
+    /// Starts what `invocation` says and gives it `sockets` and the counters of `limits`; an `Err` says why this process
+    /// cannot be replaced.
+    pub(super) fn new(
+        invocation: Result<Invocation, &'static str>,
+        sockets: Arc<Sockets>,
+        limits: Arc<rate_limit::Live>,
+    ) -> Self {
+        Self { invocation, sockets, limits }
     }
 
     /// Starts a new process and waits until it serves. Dropped before, or failed, it leaves none behind.
@@ -77,12 +85,20 @@ impl Upgrader {
         let child = Command::new(&invocation.program)
             .args(&invocation.arguments)
             .env(VARIABLE, STDIN)
+            .env(OFFERS_VARIABLE, COUNTERS)
             .stdin(Stdio::from(theirs))
             .spawn()
             .map_err(|error| format!("cannot start {}: {error}", invocation.program.display()))?;
         let mut successor = Successor { pid: child.id(), child: Some(child) };
-        let sockets = self.sockets.clone();
-        let handed = task::blocking(move || connection.hand_over(&sockets, READY_TIMEOUT)).await;
+        let (sockets, limits) = (self.sockets.clone(), self.limits.clone());
+        let counters = move || {
+            let (counters, is_cut) = limits.export(clock::now());
+            if is_cut {
+                tracing::warn!("more counters of rate limits than can be handed over: the others begin anew");
+            }
+            counters
+        };
+        let handed = task::blocking(move || connection.hand_over(&sockets, READY_TIMEOUT, counters)).await;
         match handed {
             Ok(Ok(pid)) => {
                 self.sockets.set_handed_over(true);

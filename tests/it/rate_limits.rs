@@ -399,3 +399,103 @@ async fn explain_shows_the_limits_that_a_request_meets() {
     let cors = order.find("cors.origins").unwrap();
     assert!(cors < address && address < own, "{}", ran.stdout);
 }
+
+/// What a request costs, an expression says; one that has no value for it counts for as much as ever passes.
+#[tokio::test]
+async fn an_expression_says_what_a_request_costs() {
+    let gw = gateway("[rate_limits.weighed]\nkey = \"ip\"\nlimits = [\"12/h\"]\n")
+        .and("cost = \"request.path.startsWith('/export') ? 10 : 1\"\n")
+        .and("[rate_limits.told]\nkey = \"global\"\nlimits = [\"5/h\"]\ncost = \"int(header['x-cost'])\"\n")
+        .and("[[routes]]\npath = \"/told\"\nrespond = { text = \"ok\" }\nrate_limits = [\"told\"]\n")
+        .and("[[routes]]\npath = \"/*\"\nrespond = { text = \"ok\" }\nrate_limits = [\"weighed\"]\n")
+        .start()
+        .await;
+    let left = |answer: &Response| {
+        let field = answer.header("ratelimit").unwrap().to_owned();
+        field.split("r=").nth(1).unwrap().split(';').next().unwrap().parse::<u64>().unwrap()
+    };
+    assert_eq!(left(&gw.get("/export/all").await.expect_status(200)), 2);
+    assert_eq!(left(&gw.get("/").await.expect_status(200)), 1);
+    gw.get("/export/all").await.expect_problem(429, "limit.exceeded");
+    assert_eq!(left(&gw.get("/").await.expect_status(200)), 0);
+    // Nothing is counted for nothing; what cannot be worked out counts for the whole burst.
+    let told = async |cost: &str| gw.get("/told").header("X-Cost", cost).await;
+    assert_eq!(told("0").await.expect_status(200).header("ratelimit"), None);
+    assert_eq!(left(&told("1").await.expect_status(200)), 4);
+    for cost in ["-1", "many", "6", "99999999999999999999"] {
+        told(cost).await.expect_problem(429, "limit.exceeded");
+    }
+    gw.get("/told").await.expect_problem(429, "limit.exceeded");
+    assert_eq!(left(&told("4").await.expect_status(200)), 0);
+    gw.metric_is("edgeward_rate_limit_cost_failures_total", &["policy=\"told\""], 4.0).await;
+    gw.metric_is("edgeward_rate_limit_requests_total", &["policy=\"told\"", "outcome=\"passed\""], 2.0).await;
+    gw.metric_is("edgeward_rate_limit_requests_total", &["policy=\"told\"", "outcome=\"limited\""], 5.0)
+        .await;
+}
+
+/// `explain` asks the running process what is left, for whom and for how much, and counts nothing by that.
+#[tokio::test]
+async fn explain_says_what_is_left() {
+    let mut gw = gateway("[server]\ncontrol_socket = \"run/control.sock\"\n")
+        .and("[rate_limits.address]\nkey = \"ip\"\nlimits = [\"5/h\"]\nallow = [\"192.0.2.9\"]\n")
+        .and("[rate_limits.tenants]\nkey = \"header:X-Tenant\"\nlimits = [\"2/min\", \"9/h\"]\nconcurrent = 3\n")
+        .and("cost = \"request.method == 'POST' ? 2 : 1\"\n")
+        .and("[[routes]]\npath = \"/*\"\nrespond = { text = \"ok\" }\nrate_limits = [\"address\", \"tenants\"]\n")
+        .start()
+        .await;
+    gw.get("/").header("X-Tenant", "acme").await.expect_status(200);
+    gw.get("/").header("X-Tenant", "acme").await.expect_status(200);
+    let url = "http://localhost/";
+    for _ in 0..2 {
+        let told = gw.ran(&["explain", "-H", "X-Tenant: acme", "POST", url]).await.stdout;
+        for part in [
+            "counts 127.0.0.1\n",
+            "left: 3 of 5 (5/h; all in ",
+            "counts its header:x-tenant, and this request for 2\n",
+            "left: 0 of 2 (2/min; all in ",
+            "7 of 9 (9/h; all in ",
+            "3 of 3 at once",
+        ] {
+            assert!(told.contains(part), "{part}: {told}");
+        }
+        assert!(!told.contains("acme"), "{told}");
+    }
+    let told = gw.ran(&["explain", "--client", "192.0.2.7", "GET", url]).await.stdout;
+    assert!(told.contains("counts 192.0.2.7, having no header:x-tenant\n"), "{told}");
+    assert!(told.contains("left: 5 of 5 (5/h)\n") && told.contains("left: 2 of 2 (2/min), 9 of 9"), "{told}");
+    let told = gw.ran(&["explain", "--client", "192.0.2.9", "GET", url]).await.stdout;
+    assert!(told.contains("does not count this one"), "{told}");
+    // Written, and not in force yet.
+    gw.rewrite("edgeward.toml", |text| {
+        text.replace("\"ip\"", "[\"ip\", \"route\"]").replace("tenants", "renters")
+    });
+    let told = gw.ran(&["explain", "GET", url]).await.stdout;
+    assert!(told.contains("the running process counts it by something else"), "{told}");
+    assert!(told.contains("the running process has no such limit"), "{told}");
+    assert_eq!(gw.order("stop").await.status, 0);
+    gw.exit().await;
+    let ran = gw.ran(&["explain", "GET", url]).await;
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(ran.stdout.contains("what is left is not known: no process answers on "), "{}", ran.stdout);
+}
+
+/// The Express.js gateway's second limiter: ten logins a minute, whoever they are for; others go on.
+#[tokio::test]
+async fn the_logins_of_the_example_of_express_are_limited() {
+    let app = upstream().otherwise(Answer::text("ok")).start().await;
+    let gw = example("express.toml", &app).await;
+    let connection = gw.client().connect().await;
+    let login = async || connection.request("POST", "/api/auth/login").body("{}").await;
+    let first = login().await.expect_status(200);
+    assert_eq!(app.last().uri.path(), "/api/v1/auth/login");
+    assert_eq!(first.header("ratelimit-remaining"), Some("9"));
+    let refused = eventually("the limit", async || {
+        let answer = login().await;
+        (answer.status == 429).then_some(answer)
+    })
+    .await;
+    assert!((10..=11).contains(&app.requests()), "{}", app.requests());
+    assert_eq!(refused.json()["detail"], "Too many attempts to log in, please try again after a minute.");
+    assert_eq!(refused.json()["violated-policies"], serde_json::json!(["logins"]));
+    connection.get("/api/users/7").await.expect_status(200);
+}

@@ -61,6 +61,28 @@ async fn the_new_process_serves_and_the_old_one_finishes_what_it_has() {
     .await;
 }
 
+/// The next process goes on with the counters of rate limits: an upgrade gives nobody a fresh burst.
+#[tokio::test]
+async fn counters_of_limits_go_on() {
+    let app = upstream().otherwise(Answer::text("ok")).start().await;
+    let limit = "[rate_limits.r]\nkey = \"ip\"\nlimits = [\"4/h\"]\nburst = 4\n";
+    let gw = in_front_of(&app, limit)
+        .and(SERVER)
+        .and("[defaults]\nrate_limits = [\"r\"]\n")
+        .linked()
+        .start()
+        .await;
+    gw.get("/").await.expect_status(200);
+    gw.get("/").await.expect_status(200);
+    upgrade(&gw).await;
+    let third = gw.get("/").await.expect_status(200);
+    assert!(third.header("ratelimit").unwrap().starts_with("\"r\";r=1;"), "{:?}", third.header("ratelimit"));
+    // Another burst counts from then on, of what was used before.
+    gw.rewrite("edgeward.toml", |text| text.replace("burst = 4", "burst = 3"));
+    upgrade(&gw).await;
+    gw.get("/").await.expect_problem(429, "limit.exceeded");
+}
+
 #[tokio::test]
 async fn again_and_again_also_by_signal() {
     let app = upstream().start().await;

@@ -93,6 +93,16 @@ impl Bucket {
         Self { level: count.saturating_mul(PART), at: now }
     }
 
+    /// The level, and its moment.
+    pub(super) fn parts(&self) -> (u64, u64) {
+        (self.level, self.at)
+    }
+
+    /// One of this level at this moment.
+    pub(super) fn of_parts(level: u64, at: u64) -> Self {
+        Self { level, at }
+    }
+
     /// Whole requests in it, a part counted as one.
     pub(super) fn held(&self) -> u64 {
         self.level.div_ceil(PART)

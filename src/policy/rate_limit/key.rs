@@ -1,14 +1,14 @@
 //! What requests are counted by.
 
-use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::IpAddr;
-use std::sync::LazyLock;
 use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
 use serde_json::Value;
+use siphasher::sip128::SipHasher13;
 use smallvec::SmallVec;
 
+use super::basis;
 use super::cost::Work;
 use crate::base::client_cert::ClientCert;
 use crate::identity::principal::{Principal, Proof};
@@ -70,8 +70,8 @@ pub struct Key {
     ipv6_prefix: u8,
 }
 
-/// Stands for a key's values: two hashes under keys that only this process knows, so that nobody can make two that
-/// collide. Never the default, which stands for none.
+/// Stands for a key's values: a hash under a secret that only this process knows, so that nobody can make two that collide.
+/// Never the default, which stands for none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct KeyHash {
     /// Chooses the place.
@@ -246,18 +246,12 @@ fn claim<'a>(principal: &'a Principal, name: &str) -> Option<&'a Value> {
     steps.try_fold(first, |value, step| value.get(step))
 }
 
-/// SipHash under two random keys: see [`KeyHash`].
-static SECRETS: LazyLock<(RandomState, RandomState)> =
-    LazyLock::new(|| (RandomState::new(), RandomState::new()));
-
+/// SipHash under a secret: see [`KeyHash`].
 pub(super) fn hash(bytes: &[u8]) -> KeyHash {
-    let one = |secret: &RandomState| {
-        let mut hasher = secret.build_hasher();
-        hasher.write(bytes);
-        hasher.finish()
-    };
+    let [one, other] = basis::get().secret;
+    let hash = SipHasher13::new_with_keys(one, other).hash(bytes);
     // Never that of no key.
-    KeyHash { place: one(&SECRETS.0), check: one(&SECRETS.1) | 1 }
+    KeyHash { place: hash.h1, check: hash.h2 | 1 }
 }
 
 #[cfg(test)]

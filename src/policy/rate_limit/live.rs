@@ -5,14 +5,15 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use super::carry::Stores;
 use super::rules::Rules;
 use super::store::Store;
 
 /// What makes counters the same in two configurations, together with the layout.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct Identity {
-    name: Box<str>,
-    kind: String,
+pub(super) struct Identity {
+    pub(super) name: Box<str>,
+    pub(super) kind: String,
 }
 
 /// What the limits of configurations hold of a store, as long as there is one that has it.
@@ -34,6 +35,23 @@ pub struct Live {
 }
 
 impl Live {
+    /// All that are alive, those that others have taken over from included.
+    pub(super) fn stores(&self) -> Stores {
+        let stores = self.stores.lock();
+        let alive = stores.iter().flat_map(|(identity, stores)| {
+            let alive = stores.iter().filter_map(Weak::upgrade);
+            alive.map(move |handle| (identity.clone(), handle.0.clone()))
+        });
+        alive.collect()
+    }
+
+    /// The newest of that identity.
+    pub(super) fn newest(&self, identity: &Identity) -> Option<Arc<Store>> {
+        let stores = self.stores.lock();
+        let newest = stores.get(identity)?.iter().rev().find_map(Weak::upgrade);
+        newest.map(|newest| newest.0.clone())
+    }
+
     /// The counters for the limit called `name` by a key of `kind` under `rules`: those there are, if their layout is the
     /// same, or new ones that adopt what they can of them. Changes nothing that requests see until one counts by them.
     pub(super) fn store(&self, name: &str, kind: String, rules: &Arc<Rules>, keys_max: usize) -> Arc<Handle> {

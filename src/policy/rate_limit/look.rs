@@ -53,9 +53,12 @@ impl RateLimit {
         self.settings.cost.of(facts.work).map_err(|failed| (most, why(failed)))
     }
 
-    /// By whom it is counted beside this process, in words; `None` = by nobody.
+    /// Which instances count it, in words; `None` where there is one only.
     pub fn sharing(&self) -> Option<String> {
-        let shared = self.shared.as_ref()?;
+        let Some(shared) = &self.shared else {
+            let alone = self.is_clustered && self.rules.concurrent.is_some();
+            return alone.then(|| "counted by each instance for itself".to_owned());
+        };
         let alone =
             if self.rules.concurrent.is_some() { "; requests at once by each for itself" } else { "" };
         Some(match shared.batch_max() {

@@ -13,7 +13,9 @@
 //! A limit decides and remembers; who asks it answers, waits, and tells it when the request has ended ([`Met`]).
 
 mod answer;
+mod basis;
 mod bucket;
+mod carry;
 mod config;
 mod cost;
 mod index;
@@ -37,6 +39,7 @@ use http::HeaderValue;
 use smallvec::SmallVec;
 
 pub use answer::Modes;
+pub use carry::BYTES_MAX as CARRIED_BYTES_MAX;
 pub use config::{ModesRaw, RateLimitRaw};
 pub use cost::{Cost, CostRaw, Work};
 pub use key::{Facts, Key, KeyHash, Part};
@@ -108,6 +111,8 @@ pub struct RateLimit {
     counters: Arc<Handle>,
     /// What it shares with other instances.
     shared: Option<Shared>,
+    /// Whether there are other instances.
+    is_clustered: bool,
     told: Told,
     metrics: Arc<LimitMetrics>,
     /// Requests that wait for their place.
@@ -133,7 +138,16 @@ impl RateLimit {
         let rules = Arc::new(rules);
         let counters = live.store(&settings.name, settings.key.kind(), &rules, settings.keys_max);
         let told = Told::new(&settings.name, &rules, settings.modes);
-        Arc::new(Self { settings, rules, counters, shared, told, metrics, waiting: AtomicUsize::new(0) })
+        Arc::new(Self {
+            settings,
+            rules,
+            counters,
+            shared,
+            is_clustered: cluster.is_some(),
+            told,
+            metrics,
+            waiting: AtomicUsize::new(0),
+        })
     }
 
     /// Its name.

@@ -43,6 +43,25 @@ impl Ring {
         ring
     }
 
+    /// What it is made of.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = u32> {
+        [self.newest].into_iter().chain(self.counts)
+    }
+
+    /// What [`Ring::numbers`] gave, one after the other.
+    pub(super) fn of_numbers(mut next: impl FnMut() -> Option<u32>) -> Option<Self> {
+        let mut ring = Self { newest: next()?, ..Self::default() };
+        for count in &mut ring.counts {
+            *count = next()?;
+        }
+        Some(ring)
+    }
+
+    /// Whether nothing in it is later than `now`, of a window of `per`.
+    pub(super) fn is_before(&self, per: u64, now: u64) -> bool {
+        self.newest <= WindowRule { count: 1, per }.step_at(now)
+    }
+
     /// Requests in the window that ends at `now`.
     pub(super) fn held(&self, rule: &WindowRule, now: u64) -> u64 {
         self.counted(rule.step_at(now)).map(|(_, count)| u64::from(count)).sum()

@@ -8,19 +8,19 @@
 //! with other windows gets a new store, which **adopts** what it can use of the old one, shard by shard. From then on the
 //! old one is a signpost: requests that still run under the old configuration count in the new store as well.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
 use smallvec::SmallVec;
 
-use super::bucket::{Bucket, Forgiven};
+use super::basis::{instant, nanos};
+use super::bucket::{Bucket, BucketRule, Forgiven};
 use super::key::KeyHash;
-use super::ring::Ring;
+use super::ring::{Ring, WindowRule};
 use super::rules::{Layout, Rules};
 use super::table::{Counters, Standing, Table};
-use crate::base::clock;
 
 /// Locks that requests of different keys take. A power of two.
 const SHARDS: usize = 64;
@@ -365,16 +365,8 @@ impl Store {
         let Some(slot) = shard.table.find(OVERFLOW) else { return Ok(counters) };
         // Time goes on there at a pace of its own.
         let now = entering.advance(shard.latest);
-        counters = shard.table.counters(slot);
-        let reserved = u64::from(counters.under_way.reserved);
         // Those under way end there; what they may come to count for counts here from now on.
-        counters.under_way = Default::default();
-        if let Some(rule) = rules.bucket.as_ref().filter(|_| reserved > 0) {
-            counters.bucket.add(rule, reserved, now);
-        }
-        for (rule, ring) in rules.windows.iter().zip(&mut counters.rings).filter(|_| reserved > 0) {
-            ring.add(rule, reserved, now);
-        }
+        counters = shard.table.counters(slot).with_reserved(rules, now);
         Ok(counters)
     }
 
@@ -469,6 +461,41 @@ impl Store {
         }
     }
 
+    /// Shows all counters that are not as good as new ones at `now`, with what is reserved in them counted.
+    pub(super) fn each_in_use(&self, now: u64, mut show: impl FnMut(KeyHash, &Counters)) {
+        let rules = self.newest_rules();
+        for shard in self.shards.iter().chain([&self.overflow]) {
+            shard.lock().table.each_in_use(&rules, now, &mut show);
+        }
+    }
+
+    /// Takes in counters of `layout` that another process had at `now`; those that are here already stay. Says how many.
+    pub(super) fn import(&self, layout: &Layout, entries: Vec<(KeyHash, Counters)>, now: u64) -> usize {
+        let rules = Rules {
+            bucket: layout.bucket.map(|per| BucketRule { count: 1, per, burst: 1, queue: 0 }),
+            windows: layout.rings.iter().map(|per| WindowRule { count: 1, per: *per }).collect(),
+            ..Rules::default()
+        };
+        let before = Self::new(Arc::new(rules), 0, None);
+        let mut taken = 0;
+        for (key, counters) in entries {
+            let counters = self.converted(&before, counters, now);
+            let mut shard = if key == OVERFLOW { self.overflow.lock() } else { self.shard(key).lock() };
+            shard.latest = shard.latest.max(now);
+            if shard.table.find(key).is_some() || shard.table.insert(key, &counters).is_none() {
+                continue;
+            }
+            taken += 1;
+            if key == OVERFLOW {
+                self.overflowed.store(true, Relaxed);
+            } else {
+                // More than `keys_max`, for as long as they are not as good as new ones: nobody's counter is lost.
+                self.keys.fetch_add(1, Relaxed);
+            }
+        }
+        taken
+    }
+
     /// Counters of the store `before` in this one's layout: windows of the same length go on, others begin anew.
     fn converted(&self, before: &Self, counters: Counters, now: u64) -> Counters {
         let old_ring = |per: u64| {
@@ -504,18 +531,4 @@ impl Shard {
         self.latest = self.latest.max(now);
         self.latest
     }
-}
-
-/// Moments are counted from here: some time before the first one, so that tests may go back.
-static EPOCH: LazyLock<Instant> = LazyLock::new(|| {
-    let now = clock::now();
-    now.checked_sub(Duration::from_secs(60)).unwrap_or(now)
-});
-
-pub(super) fn nanos(now: Instant) -> u64 {
-    u64::try_from(now.saturating_duration_since(*EPOCH).as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn instant(nanos: u64) -> Instant {
-    EPOCH.checked_add(Duration::from_nanos(nanos)).unwrap_or(*EPOCH)
 }

@@ -44,8 +44,9 @@ impl<T: Copy + Default> Column<T> {
     }
 }
 
-/// A key and its shortest window: what nearly every request looks at, side by side.
+/// A key and its shortest window: what nearly every request looks at, side by side, and never across two cache lines.
 #[derive(Debug, Clone, Copy, Default)]
+#[repr(align(32))]
 struct Entry {
     key: KeyHash,
     bucket: Bucket,
@@ -67,6 +68,23 @@ pub(super) struct Counters {
     pub(super) rings: SmallVec<[Ring; 2]>,
     pub(super) under_way: UnderWay,
     pub(super) forgiven: Forgiven,
+}
+
+impl Counters {
+    /// The same, with what requests under way may come to count for counted at `now`, and none of them under way.
+    pub(super) fn with_reserved(mut self, rules: &Rules, now: u64) -> Self {
+        let reserved = u64::from(std::mem::take(&mut self.under_way).reserved);
+        if reserved > 0 {
+            if let Some(rule) = &rules.bucket {
+                self.forgiven.drain(rule, &self.bucket, now);
+                self.bucket.add(rule, reserved, now);
+            }
+            for (rule, ring) in rules.windows.iter().zip(&mut self.rings) {
+                ring.add(rule, reserved, now);
+            }
+        }
+        self
+    }
 }
 
 /// How all windows of one key stand for a request.
@@ -253,15 +271,8 @@ impl Table {
             let Some(Entry { key, bucket }) = self.entries.get(slot).copied() else { continue };
             // A free slot has no key in the index.
             if key != KeyHash::default()
-                && rules.bucket.as_ref().is_none_or(|rule| {
-                    bucket.is_empty(rule, now) && self.is_forgotten(rule, slot, &bucket, now)
-                })
                 && self.under_way(slot) == UnderWay::default()
-                && rules
-                    .windows
-                    .iter()
-                    .zip(&self.rings)
-                    .all(|(rule, column)| column.get(slot).is_none_or(|ring| ring.is_empty(rule, now)))
+                && self.is_as_new(rules, slot, &bucket, now)
             {
                 let entries = &self.entries;
                 self.index.remove(key.place, slot, |slot| place_of(entries, slot));
@@ -272,6 +283,26 @@ impl Table {
             }
         }
         gone
+    }
+
+    /// Whether nothing of what was counted in `slot` counts any more.
+    fn is_as_new(&self, rules: &Rules, slot: u32, bucket: &Bucket, now: u64) -> bool {
+        let mut rings = rules.windows.iter().zip(&self.rings);
+        rules
+            .bucket
+            .as_ref()
+            .is_none_or(|rule| bucket.is_empty(rule, now) && self.is_forgotten(rule, slot, bucket, now))
+            && rings.all(|(rule, column)| column.get(slot).is_none_or(|ring| ring.is_empty(rule, now)))
+    }
+
+    /// Shows all that is not as good as new, with what is reserved in it counted.
+    pub(super) fn each_in_use(&self, rules: &Rules, now: u64, show: &mut impl FnMut(KeyHash, &Counters)) {
+        for slot in self.index.slots() {
+            let Some(Entry { key, bucket }) = self.entries.get(slot) else { continue };
+            if self.under_way(slot).reserved > 0 || !self.is_as_new(rules, slot, bucket, now) {
+                show(*key, &self.counters(slot).with_reserved(rules, now));
+            }
+        }
     }
 
     /// Everything in it, which leaves it empty.

@@ -14,7 +14,7 @@ use crate::telemetry::metrics::Metrics;
 
 const SECOND: u64 = 1_000_000_000;
 
-fn settings(rules: Rules) -> Settings {
+pub(super) fn settings(rules: Rules) -> Settings {
     Settings {
         name: "per_client".into(),
         origin: Origin::Default,
@@ -32,7 +32,7 @@ fn settings(rules: Rules) -> Settings {
     }
 }
 
-fn rules(count: u64, per: u64, burst: u64, longer: &[(u64, u64)]) -> Rules {
+pub(super) fn rules(count: u64, per: u64, burst: u64, longer: &[(u64, u64)]) -> Rules {
     Rules {
         generation: 1,
         bucket: Some(BucketRule { count, per: per * SECOND, burst, queue: 0 }),
@@ -41,8 +41,12 @@ fn rules(count: u64, per: u64, burst: u64, longer: &[(u64, u64)]) -> Rules {
     }
 }
 
+pub(super) fn limit_in(live: &Live, settings: Settings) -> Arc<RateLimit> {
+    RateLimit::new(settings, live, None, Metrics::new().limit("per_client"))
+}
+
 fn limit(settings: Settings) -> Arc<RateLimit> {
-    RateLimit::new(settings, &Live::default(), None, Metrics::new().limit("per_client"))
+    limit_in(&Live::default(), settings)
 }
 
 fn client(number: u32) -> Facts<'static> {
@@ -185,7 +189,7 @@ fn run_once(seed: u64) {
         let taken =
             limit.store().take(&limit.rules, key, cost, base + Duration::from_nanos(shown), &|_| true);
         // Counted from the store's own beginning.
-        let at = taken.at - store::nanos(base);
+        let at = taken.at - basis::nanos(base);
         assert!(at >= shown && at <= latest, "seed {seed}");
         if taken.admitted {
             histories.entry(number).or_default().passed.push((at, cost, reign));

@@ -286,6 +286,11 @@ impl Gateway {
         run(command(&self.directory(), &[word, "-c", "edgeward.toml"])).await
     }
 
+    /// Runs the binary in its directory, where its configuration is `edgeward.toml`.
+    pub async fn ran(&self, arguments: &[&str]) -> Ran {
+        run(command(&self.directory(), arguments)).await
+    }
+
     /// What the process that serves now tells of itself over the control socket.
     pub async fn status(&self) -> serde_json::Value {
         let ran = self.order("status").await;
