@@ -518,6 +518,13 @@ fn policies(text: &mut String, snapshot: &Snapshot, route: &Route, facts: &Facts
             line(text, name, &place);
         }
     }
+    if let Target::Login(target) = &route.target {
+        for limit in &target.limits.0 {
+            let place = snapshot.sources.describe(&limit.settings().origin);
+            line(text, "rate_limits", &format!("{}: {}  ({place})", limit.name(), limit.describe()));
+            line(text, "", "asked when the body has told which account is tried");
+        }
+    }
     if names.is_empty() {
         text.push_str("  none\n");
     }

@@ -284,7 +284,7 @@ fn looking_counts_nothing() {
     for number in 10..30 {
         passes(&limit, number, base);
     }
-    assert_eq!(look(99).1, true);
+    assert!(look(99).1);
     assert_eq!(look(1), (vec![3, 7], false));
 }
 
