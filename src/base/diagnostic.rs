@@ -83,7 +83,16 @@ impl Diagnostics {
         self.has_errors |= severity == Severity::Error;
         let item =
             Diagnostic { severity, code, message, origin: origin.clone(), path, hint: None, related: None };
-        let full = self.items.len() >= DIAGNOSTICS_MAX;
+        let mut full = self.items.len() >= DIAGNOSTICS_MAX;
+        if full
+            && severity == Severity::Error
+            && let Some(at) = self.items.iter().rposition(|known| known.severity == Severity::Warning)
+        {
+            // Whoever looks for what keeps a configuration from working must find it.
+            self.items.remove(at);
+            self.dropped += 1;
+            full = false;
+        }
         if full || self.items.iter().any(|known| known.is_same(&item)) {
             self.dropped += usize::from(full);
             let unkept = self.unkept.get_or_insert_with(|| Box::new(item.clone()));
@@ -238,6 +247,7 @@ mod tests {
         out.error("e", &Origin::Default, "", "e");
         assert!(out.has_errors());
         assert_eq!((out.len(), out.dropped()), (DIAGNOSTICS_MAX, 6));
+        assert_eq!(out.iter().filter(|item| item.severity == Severity::Error).count(), 1, "and is shown");
         let mut other = Diagnostics::default();
         other.extend(out);
         assert!(other.has_errors());

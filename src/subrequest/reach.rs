@@ -186,7 +186,10 @@ pub(super) fn check_merge(legs: &[Leg], raw: &AggregateRaw, path: &str, out: &mu
                 ),
             )),
         });
-        if let Some((other, message)) = conflict {
+        // Of services of the store the order is known to count: it is what they are for.
+        if let Some((other, message)) = conflict
+            && !matches!(written.name.origin, Origin::Row { .. })
+        {
             let problem =
                 out.warning("leg-conflict", &written.name.origin, format!("{path}.legs[{index}]"), message);
             problem.hint("give one of them a `group`, or both an `allow`");

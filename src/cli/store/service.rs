@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use super::args::{Endpoint, Service as Command, ServiceForm};
-use super::{Failure, Session, columns, missing, moment, on_store};
+use super::{Failure, Session, columns, missing, moment, on_store, print};
 use crate::base::decode::quote;
 use crate::config::services::{Problem, Report, Verdict, json_of, judge, row_of};
 use crate::config::{self, Runtime};
@@ -235,7 +235,11 @@ async fn check_all(session: &Session) -> Result<String, Failure> {
             "warnings": report.warnings,
         });
         let text = format!("{value:#}\n");
-        return if report.left_out.is_empty() { Ok(text) } else { Err(Failure(text)) };
+        if report.left_out.is_empty() {
+            return Ok(text);
+        }
+        print(&text);
+        return Err(Failure(format!("services: {}", report.summary())));
     }
     let mut text = String::new();
     for (name, problems) in &report.warnings {

@@ -33,7 +33,7 @@ const ENDPOINTS_MAX: usize = 32;
 const NAME_BYTES_MAX: usize = 128;
 /// How often a set of services is compiled again without those found to be broken. Each time all problems of the rest
 /// show; more often one row only hides another's.
-const PASSES_MAX: usize = 32;
+const PASSES_MAX: usize = 128;
 
 enum_value! {
     /// How an endpoint is asked.
@@ -167,7 +167,7 @@ impl Loaded {
             let of_rows = compiled.diagnostics.take(|item| service_of(&item.origin).is_some());
             let is_error = |item: &&Diagnostic| item.severity == Severity::Error;
             if !of_rows.iter().any(|item| is_error(&item)) {
-                if rows.is_empty() || !compiled.diagnostics.has_errors() {
+                if rows.is_empty() || compiled.snapshot.is_some() {
                     report.warn(&of_rows, &compiled.sources);
                     return compiled;
                 }

@@ -99,14 +99,13 @@ impl Report {
         self.left_out.push(LeftOut { name: name.to_owned(), problems });
     }
 
-    /// Keeps the warnings among `items`. That the answers of endpoints may bring the same members is what was asked for.
+    /// Keeps the warnings among `items`.
     pub(super) fn warn(&mut self, items: &[Diagnostic], sources: &Sources) {
         for item in items {
             let Some(name) = super::service_of(&item.origin) else { continue };
-            if item.severity != Severity::Warning || item.code == "leg-conflict" {
-                continue;
-            }
-            if self.warnings.len() < WARNED_MAX || self.warnings.contains_key(name) {
+            if item.severity == Severity::Warning
+                && (self.warnings.len() < WARNED_MAX || self.warnings.contains_key(name))
+            {
                 let known = self.warnings.entry(name.to_owned()).or_default();
                 if known.len() < PROBLEMS_MAX {
                     known.push(Problem::of(item, sources));
