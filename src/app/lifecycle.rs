@@ -284,6 +284,10 @@ impl Lifecycle {
                         order.done(serde_json::json!({ "ok": true }));
                     }
                     Some(order) if order.command == Command::Quit => order.done(house.quitting()),
+                    // Asked for by the store's changes, not by anybody: what is left is served as it began.
+                    Some(order) if order.command == Command::Services => {
+                        order.done(refusal("this process is leaving"));
+                    }
                     Some(order) => {
                         tracing::warn!(command = ?order.command, "not carried out: this process is leaving");
                         order.done(refusal("this process is leaving"));

@@ -42,10 +42,9 @@ impl Plain {
         *request.method_mut() = head.method.clone();
         *request.uri_mut() = head.uri.clone();
         *request.headers_mut() = head.headers.clone();
-        if let Some(peer) = session.client_addr() {
-            request.extensions_mut().insert(Peer(peer.to_string()));
+        if let Some(exchange) = connection::exchange() {
+            request.extensions_mut().insert(Peer(exchange.connection.peer.ip().to_string()));
         }
-        let head = session.req_header();
         let expects = head.headers.get(http::header::EXPECT).is_some();
         let response = match self.body(session, expects).await? {
             Some(body) => {

@@ -129,6 +129,10 @@ impl Maker<'_> {
         MethodSet::named(if only_asks { "GET" } else { "POST" }).unwrap_or_default()
     }
 
+    fn has_get(&self) -> bool {
+        self.method_set().includes(MethodSet::named("GET").unwrap_or_default())
+    }
+
     fn methods(&self) -> Node {
         self.list("methods", self.method_set().iter().map(str::to_owned))
     }
@@ -210,7 +214,9 @@ impl Maker<'_> {
         if *endpoint.raw.r#type == EndpointType::HttpPost {
             self.put(&mut leg, "method", self.text(&endpoint.column("type"), "POST"));
         }
-        if *endpoint.raw.r#type != EndpointType::HttpGet {
+        // A queue that is asked without a body gets the parameters of path and query.
+        let asks_queue = *endpoint.raw.r#type == EndpointType::Amqp && self.has_get();
+        if *endpoint.raw.r#type != EndpointType::HttpGet && !asks_queue {
             self.put(&mut leg, "body", self.text(&endpoint.column("type"), "request"));
         }
         for key in ["required", "group"] {
