@@ -14,7 +14,7 @@ static PIECE: [u8; 64 * 1024] = [b'x'; 64 * 1024];
 /// Serves on every address, each as a service of its own (`X-Origin` tells which):
 ///
 /// - `/bytes/N`: N bytes;
-/// - `/echo`: the head of the request, as it came;
+/// - what ends in `/echo`: the head of the request, as it came;
 /// - with a body: how long that was, as JSON;
 /// - anything else: 1 KiB of JSON.
 pub(crate) async fn run(addresses: &[&str]) -> io::Result<()> {
@@ -70,7 +70,7 @@ async fn serve(mut stream: TcpStream, usual: Arc<Bytes>, index: usize) -> io::Re
         if let Some(length) = path.strip_prefix(b"/bytes/") {
             let length = std::str::from_utf8(length).ok().and_then(|text| text.parse().ok());
             send(&mut stream, index, length.ok_or(io::ErrorKind::InvalidData)?).await?;
-        } else if path == b"/echo" {
+        } else if path.ends_with(b"/echo") {
             let answer = [head(index, "text/plain", request.len()), request.to_vec()].concat();
             stream.write_all(&answer).await?;
         } else {

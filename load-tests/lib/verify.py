@@ -51,7 +51,16 @@ def _usual(variant: Variant) -> str:
 def wait_until_ready(proxy: Proxy, variant: Variant, tokens: dict[str, list[str]]) -> None:
     """Some take connections before they have read what their routes are."""
     signed = bearer(tokens["valid"][0]) if "jwt" in variant.features else ()
-    wait_until(lambda: ask(proxy, variant, _usual(variant), *signed).status == 200, 60, f"the first 200 of {proxy.peer.name}")
+
+    def answers() -> bool:
+        try:
+            return ask(proxy, variant, _usual(variant), *signed).status == 200
+        except Failure:
+            if not proxy.process.running():
+                raise
+            return False
+
+    wait_until(answers, 60, f"the first 200 of {proxy.peer.name}")
 
 
 def check(proxy: Proxy, variant: Variant, tokens: dict[str, list[str]]) -> None:

@@ -83,7 +83,7 @@ WORKLOADS = {
             [
                 Variant("full handshakes", _features("tls"), "handshakes", {"kind": "full"}, connections=32),
                 Variant("resumed", _features("tls"), "handshakes", {"kind": "resumed"}, connections=32),
-                Variant("keep-alive", _features("tls"), "h2load", {"h1": True, "tls": True}),
+                Variant("keep-alive", _features("tls"), "wrk", {"tls": True}),
             ],
         ),
         Workload(
