@@ -1,6 +1,8 @@
 //! Clients that ask again and again until the time is over.
 
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -51,6 +53,38 @@ pub(crate) async fn each_its_own(
                 tally.add(outcome.await.map_err(io::Error::from).flatten(), began.elapsed());
             }
             Ok::<_, io::Error>(tally)
+        });
+    }
+    finish(all, start).await
+}
+
+/// So many requests in all, over connections that are kept. The file has a line for each, which are taken in turn: a path,
+/// and behind it a token, if there is one.
+pub(crate) async fn so_many(address: &str, clients: u64, count: u64, file: &str) -> io::Result<()> {
+    let request = |line: &str| {
+        let (path, token) = line.split_once(' ').unwrap_or((line, ""));
+        let token = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{token}\r\n")
+    };
+    let requests: Arc<[String]> = std::fs::read_to_string(file)?.lines().map(request).collect();
+    let (start, next) = (now(), Arc::new(AtomicU64::new(0)));
+    let mut all = JoinSet::new();
+    for _ in 0..clients {
+        let (address, requests, next) = (address.to_owned(), requests.clone(), next.clone());
+        all.spawn(async move {
+            let mut tally = Tally::default();
+            let mut connection = Answers::new(TcpStream::connect(&address).await?);
+            connection.stream.set_nodelay(true)?;
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                let turn = usize::try_from(index).ok().and_then(|index| index.checked_rem(requests.len()));
+                let Some(request) = turn.and_then(|turn| requests.get(turn)).filter(|_| index < count) else {
+                    return Ok(tally);
+                };
+                let began = now();
+                connection.stream.write_all(request.as_bytes()).await?;
+                tally.add(connection.answer().await, began.elapsed());
+            }
         });
     }
     finish(all, start).await

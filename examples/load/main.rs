@@ -5,6 +5,7 @@
 //! load origin ADDRESS...                                    one thread, one service an address; says `ready`
 //! load connections ADDRESS CLIENTS SECONDS                  a new connection for each request
 //! load handshakes ADDRESS CLIENTS SECONDS full|resumed      likewise, over TLS 1.3
+//! load requests ADDRESS CLIENTS COUNT FILE                 so many in all over kept connections: a path, and a token, a line
 //! load transfer ADDRESS CLIENTS SECONDS get|post BYTES      bodies of so many bytes over kept connections
 //! load hold ADDRESS COUNT [tls]                             opens connections, says `held`; counts them when stdin ends
 //! load tokens KEY COUNT ISSUER AUDIENCE                     tokens (RS256), and some that must not pass
@@ -40,6 +41,9 @@ async fn run() -> io::Result<()> {
         ["handshakes", address, clients, time, kind @ ("full" | "resumed")] => {
             let kind = if *kind == "full" { tls::Kind::Full } else { tls::Kind::Resumed };
             client::each_its_own(address, number(clients)?, seconds(time)?, Some(kind)).await
+        }
+        ["requests", address, clients, count, file] => {
+            client::so_many(address, number(clients)?, number(count)?, file).await
         }
         ["transfer", address, clients, time, way @ ("get" | "post"), bytes] => {
             client::transfer(address, number(clients)?, seconds(time)?, *way == "post", number(bytes)?).await

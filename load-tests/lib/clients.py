@@ -67,12 +67,16 @@ class Load:
                 return self._own("transfer", address, count, time, str(variant.options["way"]), str(variant.size))
         raise Failure(f"there is no client {variant.client}")
 
+    def requests(self, variant: Variant, port: int, clients: int, count: int) -> Outcome:
+        """So many requests in all, over connections that are kept."""
+        return self._own("requests", f"127.0.0.1:{port}", str(clients), str(count), str(self._requests(variant)))
+
     def _own(self, *arguments: str) -> Outcome:
         told = _run([self.program, *arguments])
         return Outcome(**json.loads(told.stdout))
 
-    def _wrk(self, variant: Variant, address: str, time: str) -> Outcome:
-        requests = self.directory / "requests"
+    def _requests(self, variant: Variant) -> Path:
+        """A file with a line for each different request."""
         if variant.options.get("tokens"):
             lines = [f"{variant.path} {token}" for token in self.tokens]
         elif variant.routes:
@@ -80,10 +84,14 @@ class Load:
             lines = [f"/r/{index}/users/42" for index in range(0, variant.routes, step)]
         else:
             lines = [variant.path]
-        requests.write_text("\n".join(lines) + "\n")
+        file = self.directory / "requests"
+        file.write_text("\n".join(lines) + "\n")
+        return file
+
+    def _wrk(self, variant: Variant, address: str, time: str) -> Outcome:
         script = str(HERE / "wrk.lua")
         command = ["wrk", "-t", "1", "-c", str(variant.connections), "-d", time, "--timeout", "10s", "-s", script]
-        environment = {"REQUESTS": str(requests)}
+        environment = {"REQUESTS": str(self._requests(variant))}
         scheme = "http"
         if variant.options.get("tls"):
             scheme = "https"

@@ -6,7 +6,7 @@ import re
 import shutil
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -112,8 +112,9 @@ class Proxy:
         return self.process.output if self.peer.name == "haproxy" else self.directory / "access.log"
 
 
-def start(peer: Peer, variant: Variant, directory: Path, values: dict[str, object]) -> Proxy:
-    """Writes the configuration into the directory and starts the program; returns when it takes connections."""
+def start(peer: Peer, variant: Variant, directory: Path, values: dict[str, object], under: Sequence[str] = ()) -> Proxy:
+    """Writes the configuration into the directory and starts the program, `under` another one if need be; returns when it
+    takes connections."""
     directory.mkdir()
     port, admin = free_ports(2)
     values = values | {
@@ -131,7 +132,7 @@ def start(peer: Peer, variant: Variant, directory: Path, values: dict[str, objec
         text = render(file.read_text(), variant.features, values, variant.routes)
         (directory / file.name).write_text(text)
     environment = os.environ | peer.environment | {"HOME": str(directory), "XDG_DATA_HOME": str(directory)}
-    command = [str(peer.program()), *peer.arguments(directory)]
+    command = [*under, str(peer.program()), *peer.arguments(directory)]
     process = Process(command, PROXY_CORES, directory, "out", env=environment)
     proxy = Proxy(peer, process, directory, port, admin)
 

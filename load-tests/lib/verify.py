@@ -64,6 +64,15 @@ def wait_until_ready(proxy: Proxy, variant: Variant, tokens: dict[str, list[str]
 
 
 def check(proxy: Proxy, variant: Variant, tokens: dict[str, list[str]]) -> None:
+    """Fails unless the proxy answers everything as it has to, and has metrics."""
+    check_answers(proxy, variant, tokens)
+    url = f"http://127.0.0.1:{proxy.admin}{proxy.peer.metrics}"
+    told = subprocess.run(["curl", "-sSf", url], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    if told.returncode != 0 or not told.stdout.strip():
+        raise Failure(f"{proxy.peer.name}: no metrics: {told.stderr.strip()}")
+
+
+def check_answers(proxy: Proxy, variant: Variant, tokens: dict[str, list[str]]) -> None:
     """Fails unless the proxy answers everything as it has to."""
     signed = bearer(tokens["valid"][0]) if "jwt" in variant.features else ()
     usual = _usual(variant)
@@ -106,9 +115,6 @@ def check(proxy: Proxy, variant: Variant, tokens: dict[str, list[str]]) -> None:
         expect([parts.get(name) for name in ("one", "two", "three")] == [json.loads(BODY)] * 3, "not three legs", answer)
     if variant.size:
         _bodies(proxy, variant, expect)
-    metrics = _metrics(proxy)
-    if not metrics.strip():
-        raise Failure(f"{proxy.peer.name}: there are no metrics")
 
 
 def _tokens(proxy: Proxy, variant: Variant, tokens: dict[str, list[str]], expect) -> None:
@@ -128,14 +134,6 @@ def _bodies(proxy: Proxy, variant: Variant, expect) -> None:
     file.write_bytes(b"x" * size)
     answer = ask(proxy, variant, "/upload", "--data-binary", f"@{file}", "-H", "Expect:")
     expect(answer.status == 200 and json.loads(answer.body) == {"received": size}, "another body up", answer)
-
-
-def _metrics(proxy: Proxy) -> str:
-    url = f"http://127.0.0.1:{proxy.admin}{proxy.peer.metrics}"
-    told = subprocess.run(["curl", "-sSf", url], capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
-    if told.returncode != 0:
-        raise Failure(f"{proxy.peer.name}: no metrics: {told.stderr.strip()}")
-    return told.stdout
 
 
 def check_limit(proxy: Proxy, variant: Variant, tokens: dict[str, list[str]], limit: int) -> None:
