@@ -63,7 +63,8 @@ pub(crate) async fn each_its_own(
 pub(crate) async fn so_many(address: &str, clients: u64, count: u64, file: &str) -> io::Result<()> {
     let request = |line: &str| {
         let (path, token) = line.split_once(' ').unwrap_or((line, ""));
-        let token = if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
+        let token =
+            if token.is_empty() { String::new() } else { format!("Authorization: Bearer {token}\r\n") };
         format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n{token}\r\n")
     };
     let requests: Arc<[String]> = std::fs::read_to_string(file)?.lines().map(request).collect();
