@@ -152,6 +152,8 @@ def check_limit(proxy: Proxy, variant: Variant, tokens: dict[str, list[str]], li
 
 def check_log(proxy: Proxy, requests: int) -> None:
     """Fails unless there is a line for each request. Asked after the proxy has ended: it may keep lines for a while."""
+    if not proxy.access_log().exists():
+        raise Failure(f"{proxy.peer.name}: there is no access log")
     with proxy.access_log().open("rb") as file:
         lines = sum(piece.count(b"\n") for piece in iter(lambda: file.read(MIB), b""))
     # Requests that were under way when the load ended are not counted as answered, but may be logged.
