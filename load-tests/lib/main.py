@@ -91,7 +91,8 @@ def run(workload: Workload, place: stage.Stage, chosen: argparse.Namespace, know
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(told)
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    file.with_suffix(".svg").write_text(plot.svg(workload, f"{versions}; {chosen.rounds} rounds of {chosen.seconds:g} s", rows))
+    took = report.rounds(chosen.rounds, chosen.seconds)
+    file.with_suffix(".svg").write_text(plot.svg(workload, f"{versions}; {took}", rows))
     print(f"\n{file}, {file.with_suffix('.svg')}")
 
 

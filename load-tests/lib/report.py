@@ -28,6 +28,10 @@ class Measurement:
     memory: float
 
 
+def rounds(count: int, seconds: float) -> str:
+    return f"{count} round{'' if count == 1 else 's'} of {seconds:g} s"
+
+
 UNITS = {"request": "CPU µs/request", "mib": "CPU µs/MiB", "connection": "KiB/connection"}
 
 
