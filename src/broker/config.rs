@@ -95,13 +95,13 @@ impl BrokerRaw {
             out.error("unused-key", &ca.origin, format!("{path}.ca"), message)
                 .hint("write amqps:// in `url` for a connection with TLS");
         }
-        let ca = self.ca.as_ref().and_then(|file| {
+        let ca = self.ca.as_ref().filter(|_| is_tls).and_then(|file| {
             let shown = file.value.0.display();
             let problem = match std::fs::read(&file.value.0) {
                 Err(error) => ("unreadable-file", format!("cannot read {shown}: {error}")),
                 Ok(pem) => match CertificateDer::pem_slice_iter(&pem).collect::<Result<Vec<_>, _>>() {
                     Ok(certificates) if !certificates.is_empty() => return Some(certificates),
-                    _ => ("invalid-value", format!("{shown} holds no certificates in PEM")),
+                    _ => ("invalid-value", "there is no certificate in PEM in this file".to_owned()),
                 },
             };
             out.error(problem.0, &file.origin, format!("{path}.ca"), problem.1);

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
@@ -117,19 +118,27 @@ fn tls(ca: Option<&[CertificateDer<'static>]>) -> Result<Arc<ClientConfig>, Stri
 
 /// Ends the socket it is put on, whoever has it: the library has no other way out of a handshake that never ends.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Plug(Arc<OnceLock<socket2::Socket>>);
+pub(super) struct Plug(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    socket: OnceLock<socket2::Socket>,
+    pulled: AtomicBool,
+}
 
 impl Plug {
     fn put_on(&self, tcp: &TcpStream) -> io::Result<()> {
         let socket = socket2::SockRef::from(tcp).try_clone()?;
         // A connection has one socket.
-        drop(self.0.set(socket));
-        Ok(())
+        drop(self.0.socket.set(socket));
+        // Either this is seen here, or the socket by who pulls.
+        if self.0.pulled.load(SeqCst) { Err(io::ErrorKind::ConnectionAborted.into()) } else { Ok(()) }
     }
 
-    /// Both sides see the end of the connection.
+    /// Both sides see the end of the connection, also of one that is yet to be made.
     pub(super) fn pull(&self) {
-        if let Some(socket) = self.0.get() {
+        self.0.pulled.store(true, SeqCst);
+        if let Some(socket) = self.0.socket.get() {
             // It may have ended by itself.
             drop(socket.shutdown(Shutdown::Both));
         }

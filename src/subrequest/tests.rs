@@ -728,3 +728,39 @@ proptest! {
         prop_assert_eq!(json["t"].as_str().unwrap(), format!("a{value}b"));
     }
 }
+
+/// What a message says of a request that has no body.
+#[test]
+fn parameters_of_path_and_query_as_json() {
+    let names: Vec<Box<str>> = vec!["id".into(), "rest".into()];
+    let told = |query: &str, hidden: Option<&str>| {
+        with_inputs(query, b"h", None, |inputs| {
+            let told = super::input::parameters(inputs.values, &names, hidden)?;
+            Some(String::from_utf8(told).unwrap())
+        })
+    };
+    let path = r#"{"path":{"id":"7","rest":"rest"},"query":"#;
+    assert_eq!(told("", None), Some(format!("{path}{{}}}}")));
+    assert_eq!(
+        told("b=1&a=%22%7D&b=2&b=&c", None),
+        Some(format!(r#"{path}{{"b":["1","2",""],"a":"\"}}","c":""}}}}"#))
+    );
+    assert_eq!(told("key=s3cret&a=1", Some("key")), Some(format!(r#"{path}{{"a":"1"}}}}"#)));
+    // What is no text cannot be said in JSON.
+    assert_eq!((told("a=%ff", None), told("%ff=a", None)), (None, None));
+}
+
+proptest::proptest! {
+    /// Whatever a query holds, what is said of it is JSON with the names that templates find in it.
+    #[test]
+    fn parameters_are_json_whatever_the_query(query in "[a-c=&%0-9+\"{}\\\\]{0,40}") {
+        with_inputs(&query, b"h", None, |inputs| {
+            let told = super::input::parameters(inputs.values, &["id".into()], None);
+            if let Some(told) = told {
+                let parsed = parse(&told, 8);
+                proptest::prop_assert!(parsed.is_ok(), "{:?}", String::from_utf8(told));
+            }
+            Ok(())
+        })?;
+    }
+}

@@ -385,6 +385,8 @@ mod tests {
         for (target, level) in [
             ("pingora_proxy", log::Level::Error),
             ("h2::server", log::Level::Warn),
+            // Whole messages.
+            ("lapin::returned_messages", log::Level::Warn),
             ("pingora_core", log::Level::Error),
             ("pingora_proxylike", log::Level::Error),
             ("some::server", log::Level::Warn),
@@ -401,6 +403,7 @@ mod tests {
         let (log, lines) = logging(LevelFilter::DEBUG, false);
         report(&log, "pingora_proxy", log::Level::Error, "said");
         report(&log, "h2::codec", log::Level::Debug, "each frame");
+        report(&log, "lapin::channel", log::Level::Error, "a message");
         report(&log, "edgeward::upstream", log::Level::Debug, "ours");
         assert_eq!(lines.take(), ["DEBUG [pingora_proxy] said", "DEBUG [edgeward::upstream] ours"]);
     }

@@ -465,7 +465,7 @@ async fn a_reload_keeps_the_connection() {
     let service = Amqp::connect(&rabbit.url()).await;
     service.queue("tickets").await;
     let mut letters = service.take("tickets").await;
-    let gw = before(&rabbit.url(), "").start().await;
+    let gw = before(&rabbit.url(), "[server]\ncontrol_socket = \"run/control.sock\"\n").start().await;
     gw.metric_is("edgeward_broker_up", &[], 1.0).await;
     let asked = tokio::spawn(gw.get("/ask/1").into_future());
     let letter = letters.next().await;

@@ -81,6 +81,21 @@ fn values_land_encoded() {
     }
 }
 
+fn to_words(text: &str, sent: &Sent) -> Option<String> {
+    let route = pattern("/a/{id}/*");
+    let template = Template::value(text, Scope { pattern: &route, groups: None }).unwrap();
+    expand(sent, |values| template.expand_words(values))
+}
+
+#[test]
+fn a_value_is_one_word_of_a_routing_key() {
+    let sent = Sent { query: "v=x+y&dots=a.b&any=%23&some=*&line=a%0Ab&none=".to_owned(), ..Sent::default() };
+    assert_eq!(to_words("shop.{path.id}.{query.v}.#", &sent).as_deref(), Some("shop.7.x y.#"));
+    for no_word in ["dots", "any", "some", "line", "none", "missing"] {
+        assert_eq!(to_words(&format!("shop.{{query.{no_word}}}"), &sent), None, "{no_word}");
+    }
+}
+
 #[test]
 fn a_value_that_is_missing_or_climbs_makes_no_path() {
     let query = |query: &str| Sent { query: query.to_owned(), ..Sent::default() };
