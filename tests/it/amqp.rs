@@ -536,3 +536,112 @@ async fn nobody_can_answer_who_was_not_asked() {
     assert_eq!(within("an answer", two).await.unwrap().expect_status(200).text(), "\"two\"");
     gw.metric_is("edgeward_broker_replies_total", &["event=\"foreign\""], 32.0).await;
 }
+
+/// What only TLS carries, to a broker whose certificate `ca` vouches for; and to none that it does not vouch for.
+#[tokio::test]
+async fn a_broker_over_tls_proves_who_it_is() {
+    let rabbit = RabbitMq::start().await;
+    let service = Amqp::connect(&rabbit.url()).await;
+    let _served = service.serve("tickets", echo).await;
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let config = authority.server(&["127.0.0.1"]).server_config(&[], None);
+    let acceptor = tokio_rustls::TlsAcceptor::from(config);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let address = rabbit.address();
+    let relay = tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut client) = acceptor.accept(socket).await else { return };
+                let mut broker = tokio::net::TcpStream::connect(address).await.unwrap();
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut broker).await;
+            });
+        }
+    });
+    let url = format!("amqps://guest:guest@127.0.0.1:{port}/%2f");
+    let gw = before(&url, "")
+        .replacing(BROKER_END, "ca = \"ca.pem\"\n")
+        .file("ca.pem", &authority.pem)
+        .start()
+        .await;
+    gw.metric_is("edgeward_broker_up", &[], 1.0).await;
+    gw.get("/ask/1").await.expect_status(200);
+
+    let other = before(&url, "")
+        .replacing(BROKER_END, "ca = \"ca.pem\"\n")
+        .file("ca.pem", &stranger.pem)
+        .start()
+        .await;
+    other.get("/ask/1").await.expect_problem(503, "broker.down");
+    let ready = eventually("what is wrong is told", async || {
+        let ready = other.admin().get("/readyz?verbose").await.text();
+        ready.contains("certificate").then_some(ready)
+    })
+    .await;
+    assert!(ready.contains("[-] broker main"), "{ready}");
+    relay.abort();
+}
+
+/// The library has a thread for each connection it makes: one that never comes to anything must not keep it.
+#[tokio::test]
+async fn a_peer_that_says_nothing_keeps_no_threads() {
+    let silent = RawUpstream::script(|mut connection| async move {
+        connection.rest().await;
+    })
+    .await;
+    let url = format!("amqp://127.0.0.1:{}", silent.address().port());
+    let gw = before(&url, "").replacing(BROKER_END, "connect_timeout = \"50ms\"\n").start().await;
+    eventually("many attempts", async || (silent.connections() >= 8).then_some(())).await;
+    gw.get("/ask/1").await.expect_problem(503, "broker.down");
+    let threads = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", gw.pid())).unwrap().flatten();
+        let name =
+            |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+        tasks.map(name).filter(|name| name.starts_with("lapin")).count()
+    };
+    eventually("threads end", async || (threads() <= 2).then_some(())).await;
+}
+
+#[tokio::test]
+async fn what_the_broker_will_not_take_is_told() {
+    let rabbit = RabbitMq::start().await;
+    let service = Amqp::connect(&rabbit.url()).await;
+    let mut arguments = lapin::types::FieldTable::default();
+    arguments.insert("x-max-length".into(), 1.into());
+    arguments.insert("x-overflow".into(), lapin::types::AMQPValue::LongString("reject-publish".into()));
+    let options = lapin::options::QueueDeclareOptions::default();
+    service.channel().queue_declare("letters".into(), options, arguments).await.unwrap();
+    rabbit.ctl(&["add_user", "weak", "weak"]);
+    rabbit.ctl(&["set_permissions", "weak", "", "", ".*"]);
+    let weak = format!(
+        "[brokers.weak]\nurl = \"{}\"\n[[routes]]\npath = \"/weak\"\namqp = {{ broker = \"weak\", queue = \"tickets\" }}\n",
+        rabbit.url_as("weak", "weak", "/")
+    );
+    let served = service.serve("tickets", echo).await;
+    let gw = before(&rabbit.url(), &weak).start().await;
+    gw.metric_is("edgeward_broker_up", &[], 2.0).await;
+    // A full queue.
+    gw.request("POST", "/leave").body("1").await.expect_status(202);
+    gw.request("POST", "/leave").body("2").await.expect_problem(503, "broker.rejected");
+    // An account that may read and not write: told, again and again, and nobody else is disturbed.
+    for _ in 0..3 {
+        let answer = gw.get("/weak").await.expect_problem(502, "broker.refused");
+        assert!(!answer.text().contains("weak\""), "{}", answer.text());
+        gw.get("/ask/1").await.expect_status(200);
+        gw.metric_is("edgeward_broker_up", &[], 2.0).await;
+    }
+    // No memory left: it says so once it is published to, and from then on nothing is sent.
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.00000001"]);
+    eventually("it is known", async || {
+        let answer = gw.get("/quick").await;
+        let known = answer.status == 503 && answer.text().contains("broker.rejected");
+        known.then_some(())
+    })
+    .await;
+    let ready = gw.admin().get("/readyz?verbose").await.text();
+    assert!(ready.contains("takes no messages"), "{ready}");
+    rabbit.ctl(&["set_vm_memory_high_watermark", "0.9"]);
+    eventually("it goes on", async || (gw.get("/ask/1").await.status == 200).then_some(())).await;
+    drop(served);
+}
