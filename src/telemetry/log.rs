@@ -8,13 +8,16 @@
 //! the module in brackets before the fields. Values that come from outside cannot forge a line or command a terminal:
 //! control characters are escaped.
 //!
+//! The same lines go to the log bus as JSON, where there is one: see [`super::bus`].
+//!
 //! Events of `tracing` and records of the `log` crate (Pingora's) end up here alike. [`QUIET`] lists whose errors are
 //! not shown as such.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::SystemTime;
 
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
@@ -24,6 +27,7 @@ use tracing::subscriber::Interest;
 use tracing::{Event, Level, Metadata, Subscriber, span};
 
 use super::access::Stamps;
+use super::bus::{Bus, Fields, is_kept_from_the_bus};
 use crate::base::clock;
 
 /// Who says nothing at all: messages to and from brokers, bodies, headers and passwords among them, stand in what it logs.
@@ -47,6 +51,11 @@ pub const QUIET: &[&str] = &[
     // Names that do not resolve: a status of the upstream.
     "hickory_proto",
     "hickory_resolver",
+    // Brokers that go away: a status of the broker.
+    "lapin",
+    "amq_protocol",
+    "amq_protocol_tcp",
+    "async_rs",
 ];
 
 /// The process log. Clones are the same log.
@@ -89,9 +98,14 @@ impl ProcessLog {
         tracing_core::callsite::rebuild_interest_cache();
     }
 
+    /// Has `bus` take each line, too, whenever it is open. One for the life of the process: the first.
+    pub fn feed(&self, bus: Arc<Bus>) {
+        self.0.bus.get_or_init(|| bus);
+    }
+
     fn to(out: Box<dyn Write + Send>, level: LevelFilter, colour: bool) -> Self {
         let out = Mutex::new(Out { stamps: Stamps::new(TimeZone::UTC), to: out });
-        Self(Arc::new(Shared { level: AtomicU8::new(rank(level)), colour, out }))
+        Self(Arc::new(Shared { level: AtomicU8::new(rank(level)), colour, out, bus: OnceLock::new() }))
     }
 
     fn shows(&self, target: &str, level: Level) -> bool {
@@ -99,8 +113,8 @@ impl ProcessLog {
             && rank(effective(target, level).into()) <= self.0.level.load(Relaxed)
     }
 
-    fn write(&self, target: &str, level: Level, fields: &str, message: &str) {
-        let level = effective(target, level);
+    /// Writes a line of that `level`, which is the effective one. Returns the time that it has.
+    fn write(&self, target: &str, level: Level, fields: &str, message: &str) -> (SystemTime, String) {
         let mut line = String::with_capacity(64 + fields.len() + message.len());
         let (colour, plain) = if self.0.colour { (colour_of(level), "\u{1b}[0m") } else { ("", "") };
         line.extend([" ", colour, level.as_str(), plain]);
@@ -113,7 +127,13 @@ impl ProcessLog {
             push_escaped(message, &mut line);
         }
         line.push('\n');
-        self.0.out.lock().write(&line);
+        self.0.out.lock().write(&line)
+    }
+
+    /// The bus, if it takes a line of `target` and `level`.
+    fn bus(&self, target: &str, level: Level) -> Option<&Arc<Bus>> {
+        let bus = self.0.bus.get().filter(|bus| bus.is_open())?;
+        (!is_kept_from_the_bus(target, level)).then_some(bus)
     }
 }
 
@@ -123,6 +143,7 @@ struct Shared {
     level: AtomicU8,
     colour: bool,
     out: Mutex<Out>,
+    bus: OnceLock<Arc<Bus>>,
 }
 
 struct Out {
@@ -132,10 +153,13 @@ struct Out {
 
 impl Out {
     /// In one write, so that lines of several processes on one terminal stay whole.
-    fn write(&mut self, line: &str) {
-        let stamped = format!("{}{line}", self.stamps.utc_millis(clock::wall()));
+    fn write(&mut self, line: &str) -> (SystemTime, String) {
+        let at = clock::wall();
+        let stamp = self.stamps.utc_millis(at);
+        let stamped = format!("{stamp}{line}");
         // There is nowhere left to say that it did not work.
         let _written = self.to.write_all(stamped.as_bytes());
+        (at, stamp)
     }
 }
 
@@ -172,7 +196,14 @@ impl Subscriber for ProcessLog {
     fn event(&self, event: &Event<'_>) {
         let mut words = Words::default();
         event.record(&mut words);
-        self.write(event.metadata().target(), *event.metadata().level(), &words.fields, &words.message);
+        let target = event.metadata().target();
+        let level = effective(target, *event.metadata().level());
+        let (at, stamp) = self.write(target, level, &words.fields, &words.message);
+        if let Some(bus) = self.bus(target, level) {
+            let mut fields = Fields::default();
+            event.record(&mut fields);
+            bus.offer([fields.message(at, &stamp, level, target, &words.message)]);
+        }
     }
 
     fn enter(&self, _: &span::Id) {}
@@ -187,7 +218,12 @@ impl log::Log for ProcessLog {
 
     fn log(&self, record: &log::Record<'_>) {
         if log::Log::enabled(self, record.metadata()) {
-            self.write(record.target(), level_of(record.level()), "", &record.args().to_string());
+            let (target, message) = (record.target(), record.args().to_string());
+            let level = effective(target, level_of(record.level()));
+            let (at, stamp) = self.write(target, level, "", &message);
+            if let Some(bus) = self.bus(target, level) {
+                bus.offer([Fields::default().message(at, &stamp, level, target, &message)]);
+            }
         }
     }
 
@@ -212,7 +248,7 @@ fn is_ours(target: &str) -> bool {
     is_within(target, "edgeward")
 }
 
-fn is_within(target: &str, module: &str) -> bool {
+pub(super) fn is_within(target: &str, module: &str) -> bool {
     target.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
@@ -279,18 +315,23 @@ impl Visit for Words {
 
     /// With all its causes.
     fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
-        let mut text = value.to_string();
-        let mut cause = value.source();
-        while let Some(error) = cause {
-            text.extend([": ", &error.to_string()]);
-            cause = error.source();
-        }
-        self.push(field, &text);
+        self.push(field, &with_causes(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         self.push(field, &format!("{value:?}"));
     }
+}
+
+/// An error with all its causes.
+pub(super) fn with_causes(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.extend([": ", &error.to_string()]);
+        cause = error.source();
+    }
+    text
 }
 
 /// Control characters as `\n` or `\u{1b}`: a value from outside must not begin a line or command a terminal.
@@ -425,5 +466,68 @@ mod tests {
         let (log, lines) = logging(LevelFilter::INFO, true);
         report(&log, "edgeward", log::Level::Error, "said");
         assert_eq!(lines.take(), ["\u{1b}[31mERROR\u{1b}[0m said"]);
+    }
+
+    /// The bus has what standard error has, whole and with its types; never what publishing says of each message.
+    #[test]
+    fn lines_go_to_the_bus_as_documents() {
+        use crate::telemetry::metrics::Metrics;
+        let (log, lines) = logging(LevelFilter::TRACE, false);
+        let bus = Bus::new(Metrics::new());
+        log.feed(bus.clone());
+        report(&log, "edgeward", log::Level::Error, "before it is open");
+        bus.open(1 << 20);
+        tracing::subscriber::with_default(log.clone(), || {
+            let error = io::Error::other("no such host");
+            let more = (Some(true), f64::NAN);
+            tracing::warn!(
+                host = "a\r\n\"b",
+                failures = 5,
+                ratio = 0.5,
+                open = true,
+                nan = more.1,
+                "said {}",
+                "\n"
+            );
+            tracing::info!(error = &error as &dyn std::error::Error, server = %"10.0.0.1:80");
+            tracing::trace!("too much");
+        });
+        report(&log, "h2", log::Level::Error, "noise");
+        for target in ["lapin", "lapin::channel", "edgeward::broker::rpc", "edgeward::app::bus"] {
+            report(&log, target, log::Level::Debug, "published");
+        }
+        report(&log, "lapin", log::Level::Error, "a status of the broker");
+        report(&log, "edgeward::broker", log::Level::Warn, "the broker is away");
+        assert_eq!(lines.take().len(), 11);
+        let documents: Vec<serde_json::Value> =
+            bus.take(99).iter().map(|message| serde_json::from_slice(&message.body).unwrap()).collect();
+        let shown: Vec<_> = documents
+            .iter()
+            .map(|it| {
+                (
+                    it["level"].as_str().unwrap(),
+                    it["target"].as_str().unwrap(),
+                    it["message"].as_str().unwrap(),
+                )
+            })
+            .collect();
+        let here = module_path!();
+        assert_eq!(
+            shown,
+            [
+                ("warn", here, "said \n"),
+                ("info", here, ""),
+                ("debug", "h2", "noise"),
+                ("warn", "edgeward::broker", "the broker is away"),
+            ]
+        );
+        let fields =
+            serde_json::json!({ "host": "a\r\n\"b", "failures": 5, "ratio": 0.5, "open": true, "nan": null });
+        assert_eq!(documents[0]["fields"], fields);
+        assert_eq!(
+            documents[1]["fields"],
+            serde_json::json!({ "error": "no such host", "server": "10.0.0.1:80" })
+        );
+        assert_eq!(documents[0]["time"].as_str().unwrap().len(), 24);
     }
 }

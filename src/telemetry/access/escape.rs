@@ -32,7 +32,7 @@ pub(super) fn write(value: &[u8], escape: Escape, out: &mut Vec<u8>) {
 
 /// Writes `value` as a JSON string with its quotes. What is not UTF-8 becomes U+FFFD, so that any reader takes the
 /// line.
-pub(super) fn write_json_string(value: &[u8], out: &mut Vec<u8>) {
+pub(in crate::telemetry) fn write_json_string(value: &[u8], out: &mut Vec<u8>) {
     out.push(b'"');
     if std::str::from_utf8(value).is_ok() {
         write_runs(value, is_special_in_json, out, write_json_escape);

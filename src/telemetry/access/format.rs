@@ -28,6 +28,8 @@ const FORMAT_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug)]
 pub struct Format {
     layout: Layout,
+    /// Where the document finds its headers, if there is to be one beside the line.
+    document: Option<json::Slots>,
     /// Where each slot of the record comes from.
     needs: Vec<Need>,
     /// The texts of the record that lines show.
@@ -85,13 +87,9 @@ impl Format {
             "combined" => Compiler::compile(COMBINED, Escape::Default),
             "json" => {
                 let mut needs = Needs::default();
-                let slots = json::Slots {
-                    user: needs.slot(Need::User),
-                    referer: needs.slot(Need::RequestHeader(REFERER)),
-                    user_agent: needs.slot(Need::RequestHeader(USER_AGENT)),
-                };
                 Ok(Self {
-                    layout: Layout::Json(slots),
+                    layout: Layout::Json(needs.document()),
+                    document: None,
                     needs: needs.0,
                     fields: FieldSet::ALL,
                     mask: Mask::default(),
@@ -104,6 +102,15 @@ impl Format {
     /// Never shows the value of this parameter of a query, beside those that are always secrets.
     pub fn hiding(mut self, parameter: Option<&str>) -> Self {
         self.mask = Mask(parameter.map(Box::from));
+        self
+    }
+
+    /// Has records keep what [`Format::write_document`] shows, whatever the line shows.
+    pub fn with_document(mut self) -> Self {
+        let mut needs = Needs(self.needs);
+        self.document = Some(needs.document());
+        self.needs = needs.0;
+        self.fields = FieldSet::ALL;
         self
     }
 
@@ -155,6 +162,14 @@ impl Format {
             }
         }
         out.push(b'\n');
+    }
+
+    /// Appends the document of `record`: the object of the format `json`, without a line end. Nothing unless the format
+    /// was made [`Format::with_document`].
+    pub fn write_document(&self, record: &AccessRecord, stamps: &mut Stamps, out: &mut Vec<u8>) {
+        if let Some(slots) = &self.document {
+            json::write(record, slots, &self.mask, stamps, out);
+        }
     }
 }
 
@@ -208,6 +223,15 @@ impl Needs {
             self.0.len() - 1
         })
     }
+
+    /// The slots of a document.
+    fn document(&mut self) -> json::Slots {
+        json::Slots {
+            user: self.slot(Need::User),
+            referer: self.slot(Need::RequestHeader(REFERER)),
+            user_agent: self.slot(Need::RequestHeader(USER_AGENT)),
+        }
+    }
 }
 
 struct Compiler {
@@ -228,7 +252,7 @@ impl Compiler {
             let mut fields = FieldSet::default();
             this.pieces.iter().flat_map(Piece::fields).for_each(|field| fields.insert(*field));
             let layout = Layout::Text { escape, pieces: this.pieces };
-            Ok(Format { layout, needs: this.needs.0, fields, mask: Mask::default() })
+            Ok(Format { layout, document: None, needs: this.needs.0, fields, mask: Mask::default() })
         } else {
             Err(this.errors)
         }

@@ -4,6 +4,7 @@
 //! proxy: AccessLog::record → fields as they become known → AccessLog::submit
 //!                                                                │ bounded queue; full: dropped and counted
 //! writer thread:                          Format::write → batch → stdout, stderr or a file
+//!                                         Format::write_document → the log bus, if there is one
 //! ```
 
 mod escape;
@@ -23,10 +24,12 @@ use std::sync::Arc;
 use http::HeaderMap;
 
 pub use self::escape::Escape;
+pub(super) use self::escape::write_json_string;
 pub use self::format::{COMBINED, Format, FormatError};
 pub use self::record::{AccessRecord, Attempt, Field, TlsInfo};
 pub use self::sink::{Queue, Writer};
 pub use self::stamp::Stamps;
+use super::bus::Bus;
 
 /// Where lines go.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -49,30 +52,45 @@ impl std::fmt::Display for Output {
     }
 }
 
-/// One configured access log: a format and an output, behind the process's queue.
+/// One configured access log: a format, an output and a bus, behind the process's queue.
 ///
 /// Making one has no effect: nothing is opened before the first record, or [`AccessLog::open`].
 #[derive(Debug)]
 pub struct AccessLog {
     format: Format,
-    output: Output,
+    output: Option<Output>,
+    /// Takes each record as a document, too.
+    bus: Option<Arc<Bus>>,
     queue: Arc<Queue>,
 }
 
 impl AccessLog {
     /// Lines of `format` on `output`, by way of `queue`.
     pub fn new(queue: Arc<Queue>, format: Format, output: Output) -> Arc<Self> {
-        Arc::new(Self { format, output, queue })
+        Self::with_bus(queue, format, Some(output), None)
     }
 
-    /// Where the lines go.
-    pub fn output(&self) -> &Output {
-        &self.output
+    /// Lines of `format` on `output`, where there is one, and documents for `bus`, where there is one.
+    pub fn with_bus(
+        queue: Arc<Queue>,
+        format: Format,
+        output: Option<Output>,
+        bus: Option<Arc<Bus>>,
+    ) -> Arc<Self> {
+        let format = if bus.is_some() { format.with_document() } else { format };
+        Arc::new(Self { format, output, bus, queue })
+    }
+
+    /// Where the lines go; `None` = nowhere.
+    pub fn output(&self) -> Option<&Output> {
+        self.output.as_ref()
     }
 
     /// Has the writer open the output now, so that what is wrong with it shows at start and not with the first request.
     pub fn open(&self) {
-        self.queue.open(&self.output);
+        if let Some(output) = &self.output {
+            self.queue.open(output);
+        }
     }
 
     /// An empty record for this log: it keeps those texts alone that the format shows.

@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread::{self, JoinHandle, Thread};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 
@@ -20,6 +21,7 @@ use super::record::AccessRecord;
 use super::stamp::Stamps;
 use super::{AccessLog, Output};
 use crate::base::clock;
+use crate::telemetry::bus::{self, Bus, Message};
 use crate::telemetry::metrics::Metrics;
 
 /// Records that may wait. At a hundred thousand requests a second the writer may stall for a sixth of a second before
@@ -35,6 +37,9 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// Bytes of lines written at once.
 const BATCH_BYTES: usize = 64 * 1024;
+
+/// Documents that go to the bus at once.
+const BATCH_DOCUMENTS: usize = 256;
 
 /// How long an output that failed is left alone.
 const RETRY: Duration = Duration::from_secs(1);
@@ -149,7 +154,8 @@ impl Writer {
         let thread = thread::Builder::new().name("access-log".to_owned()).spawn({
             let queue = Arc::clone(queue);
             move || {
-                Loop { queue, receiver, outputs: Vec::new(), stamps: Stamps::new(TimeZone::system()) }.run()
+                let (outputs, documents) = (Vec::new(), Documents::default());
+                Loop { queue, receiver, outputs, documents, stamps: Stamps::new(TimeZone::system()) }.run()
             }
         })?;
         if queue.writer.set(thread.thread().clone()).is_err() {
@@ -190,6 +196,7 @@ struct Loop {
     receiver: Receiver<Entry>,
     /// A few: looked through.
     outputs: Vec<Destination>,
+    documents: Documents,
     stamps: Stamps,
 }
 
@@ -254,18 +261,20 @@ impl Loop {
     ///
     /// Stops after as many records as the queue holds: under load there are always new ones, and orders wait.
     fn drain(&mut self, first: Option<Entry>) -> bool {
-        let Self { queue, receiver, outputs, stamps } = self;
+        let Self { queue, receiver, outputs, documents, stamps } = self;
         let mut records = 0;
         let mut last: Option<(Arc<AccessLog>, usize)> = None;
         let waiting = std::iter::from_fn(|| receiver.try_recv().ok());
         for (log, record) in first.into_iter().chain(waiting).take(QUEUE_RECORDS_MAX) {
             queue.waiting_bytes.fetch_sub(record.bytes(), Ordering::Relaxed);
             records += 1;
+            documents.add(&log, &record, stamps);
+            let Some(output) = &log.output else { continue };
             // Nearly always the log of the record before: paths are slow to compare.
             let index = match &last {
                 Some((before, index)) if Arc::ptr_eq(before, &log) => *index,
                 _ => {
-                    let index = place(outputs, &log.output);
+                    let index = place(outputs, output);
                     last = Some((log.clone(), index));
                     index
                 }
@@ -277,6 +286,7 @@ impl Loop {
                 destination.write(&queue.metrics, clock::now());
             }
         }
+        documents.offer();
         if records > 0 {
             let now = clock::now();
             outputs.iter_mut().for_each(|destination| destination.write(&queue.metrics, now));
@@ -292,6 +302,39 @@ impl Loop {
             destination.retry_at = None;
             destination.torn = false;
             destination.open(clock::now());
+        }
+    }
+}
+
+/// What is on its way to the bus.
+#[derive(Debug, Default)]
+struct Documents {
+    /// The bus of those that wait: one per process.
+    bus: Option<Arc<Bus>>,
+    waiting: Vec<Message>,
+    scratch: Vec<u8>,
+}
+
+impl Documents {
+    /// Adds the document of `record`, if its log has a bus that takes any.
+    fn add(&mut self, log: &AccessLog, record: &AccessRecord, stamps: &mut Stamps) {
+        let Some(bus) = log.bus.as_ref().filter(|bus| bus.is_open()) else { return };
+        if self.bus.as_ref().is_none_or(|known| !Arc::ptr_eq(known, bus)) {
+            self.offer();
+            self.bus = Some(bus.clone());
+        }
+        self.scratch.clear();
+        log.format.write_document(record, stamps, &mut self.scratch);
+        let body = Bytes::copy_from_slice(&self.scratch);
+        self.waiting.push(Message { kind: bus::Kind::Access, at: record.ended, body });
+        if self.waiting.len() >= BATCH_DOCUMENTS {
+            self.offer();
+        }
+    }
+
+    fn offer(&mut self) {
+        if let (Some(bus), false) = (&self.bus, self.waiting.is_empty()) {
+            bus.offer(self.waiting.drain(..));
         }
     }
 }

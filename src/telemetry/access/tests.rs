@@ -605,3 +605,51 @@ fn a_queue_has_one_writer() {
     let logging = Logging::start();
     assert!(Writer::start(&logging.queue).is_err());
 }
+
+/// Whatever the lines show, and whether there are any: the bus has each record whole, with its secrets hidden.
+#[test]
+fn the_bus_has_documents_beside_the_lines() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("access.log");
+    let logging = Logging::start();
+    let bus = Bus::new(logging.metrics.clone());
+    let log = |format: &str, output: Option<Output>| {
+        let format = Format::compile(format, Escape::Default).unwrap().hiding(Some("mine"));
+        AccessLog::with_bus(logging.queue.clone(), format, output, Some(bus.clone()))
+    };
+    let submit = |log: &Arc<AccessLog>, target: &str| {
+        let mut record = log.record();
+        fill(&mut record);
+        record.set(Field::Target, target);
+        let request =
+            headers(&[("referer", "https://e/?token=s3cret"), ("user-agent", "it/1"), ("x-own", "y")]);
+        log.collect_request(&mut record, &request);
+        log.submit(record);
+    };
+    let with_lines = log("$http_x_own $uri", Some(Output::File(path.clone())));
+    submit(&with_lines, "/closed");
+    assert!(logging.writer.flush(SOON));
+    bus.open(1 << 20);
+    submit(&with_lines, "/a?mine=s3cret&x=1");
+    submit(&log("combined", None), "/b");
+    submit(&log("json", None), "/c");
+    submit(&logging.log_to(&path), "/not for the bus");
+    assert!(logging.writer.flush(SOON));
+    assert_eq!(fs::read_to_string(&path).unwrap(), "y /b\ny /b\n/b\n", "the path is as it was filled");
+    let taken = bus.take(9);
+    let documents: Vec<serde_json::Value> =
+        taken.iter().map(|message| serde_json::from_slice(&message.body).unwrap()).collect();
+    let shown = |key: &str| documents.iter().map(|it| it[key].clone()).collect::<Vec<_>>();
+    assert_eq!(shown("uri"), ["/a?mine=***&x=1", "/b", "/c"]);
+    assert_eq!(shown("referer"), ["https://e/?token=***"; 3]);
+    assert_eq!(shown("user_agent"), ["it/1"; 3]);
+    assert_eq!(shown("route"), ["users"; 3]);
+    assert!(
+        taken
+            .iter()
+            .all(|message| message.kind == crate::telemetry::bus::Kind::Access && message.at == ended())
+    );
+    let keys = |value: &serde_json::Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let line: serde_json::Value = serde_json::from_str(&line_of("json", Escape::None, &record())).unwrap();
+    assert_eq!(keys(&documents[0]), keys(&line), "the document of the format `json`");
+}

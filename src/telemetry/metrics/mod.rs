@@ -7,6 +7,7 @@
 
 mod aggregate;
 mod broker;
+mod bus;
 mod cells;
 mod cluster;
 mod handles;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 
 pub use self::aggregate::LegMetrics;
 pub use self::broker::BrokerMetrics;
+pub use self::bus::BusMetrics;
 pub use self::cluster::ClusterMetrics;
 pub use self::jwks::JwksMetrics;
 pub use self::limit::LimitMetrics;
@@ -70,6 +72,7 @@ pub struct Metrics {
     /// Of the store: served, left out, switched off. Absent until they are known.
     services: Mutex<Option<[usize; 3]>>,
     cluster: OnceLock<Arc<ClusterMetrics>>,
+    bus: OnceLock<Arc<BusMetrics>>,
 }
 
 /// One counter a reason. (Arrays this long have no `Default` of their own.)
@@ -129,6 +132,11 @@ impl Metrics {
     /// The metrics of what instances share; shown from the first time somebody asks for them.
     pub fn cluster(&self) -> Arc<ClusterMetrics> {
         self.cluster.get_or_init(Arc::default).clone()
+    }
+
+    /// The metrics of the log bus; shown from the first time somebody asks for them.
+    pub fn bus(&self) -> Arc<BusMetrics> {
+        self.bus.get_or_init(Arc::default).clone()
     }
 
     /// The metrics of the leg called `leg` of the route called `route`; lives like [`Metrics::route`].

@@ -58,6 +58,7 @@ impl Collector for Metrics {
         self.encode_cluster(&mut out)?;
         self.encode_legs(&mut out)?;
         self.encode_brokers(&mut out)?;
+        self.encode_bus(&mut out)?;
         self.encode_process_wide(&mut out)?;
         encode_process(Process::read(), &mut out)
     }
@@ -451,6 +452,24 @@ impl Metrics {
             })?;
         }
         Ok(())
+    }
+
+    fn encode_bus(&self, out: &mut Out<'_>) -> fmt::Result {
+        let Some(bus) = self.bus.get() else { return Ok(()) };
+        for (name, help, words) in [
+            ("edgeward_log_bus_messages", "Messages that the broker has confirmed", &bus.published),
+            ("edgeward_log_bus_dropped", "Messages dropped because the buffer was full", &bus.dropped),
+            (
+                "edgeward_log_bus_lost",
+                "Messages given up because the process ended or the bus was taken away",
+                &bus.lost,
+            ),
+        ] {
+            let mut family = out.counter(name, help)?;
+            words.each(|kind, count| counter(&mut family, &[("kind", kind)], count))?;
+        }
+        let waiting = i64::try_from(bus.bytes_waiting()).unwrap_or(i64::MAX);
+        plain_gauge(out, "edgeward_log_bus_waiting_bytes", "Bytes of messages not confirmed yet", waiting)
     }
 
     fn encode_process_wide(&self, out: &mut Out<'_>) -> fmt::Result {
