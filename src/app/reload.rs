@@ -14,6 +14,7 @@ use super::descriptors;
 use crate::base::diagnostic::{Diagnostics, Severity};
 use crate::base::{clock, task};
 use crate::broker::Brokers;
+use crate::broker::bus::Publisher;
 use crate::cluster::Slot;
 use crate::config::diff::{self, Changes};
 use crate::config::services::{LeftOut, Problem, Report};
@@ -56,6 +57,8 @@ pub struct Origins {
     pub metrics: Arc<Metrics>,
     /// Takes access records.
     pub access: Arc<Queue>,
+    /// Publishes them, and the lines of the process log.
+    pub bus: Arc<Publisher>,
     /// The process log, whose level is configured.
     pub log: ProcessLog,
 }
@@ -74,6 +77,7 @@ impl Origins {
             identity: self.identity.clone(),
             metrics: self.metrics.clone(),
             access_queue: self.access.clone(),
+            bus: self.bus.bus().clone(),
             limits: self.limits.clone(),
             cluster: self.cluster.clone(),
             brokers: self.brokers.clone(),
@@ -299,6 +303,7 @@ impl Reloader {
             log.open();
         }
         self.origins.access.reopen();
+        self.origins.bus.follow(snapshot.log.bus.as_ref());
         // The last holder of a large configuration takes some time to drop it: not here, where signals wait.
         drop(task::blocking(move || drop(old)));
         Ok((generation, changes, warnings))

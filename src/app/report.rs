@@ -84,7 +84,11 @@ pub(super) fn health(
         .detail(move || service_lines(&left_out.load().services))
         .detail(move || known(stores.load().store.as_ref(), &directory.facts()))
         .detail(move || clusters.load().cluster.as_ref().map(|cluster| shared(cluster)).unwrap_or_default())
-        .detail(move || brokers.load().brokers.values().map(asked).collect())
+        .detail(move || {
+            let snapshot = brokers.load();
+            let bus = snapshot.log.bus.iter().map(|bus| &bus.broker);
+            snapshot.brokers.values().chain(bus).map(asked).collect()
+        })
         .detail(move || upstreams.load().upstreams.values().map(|upstream| report(upstream)).collect())
         .detail(move || {
             let (snapshot, now) = (providers.load(), clock::now());

@@ -162,7 +162,7 @@ impl Server {
             prepared.map_err(|source| StartError::PidFile { path: path.display().to_string(), source })
         });
         let pid_file = pid_file.transpose()?;
-        if let Some(Output::File(path)) = snapshot.log.access.as_ref().map(|log| log.output())
+        if let Some(Output::File(path)) = snapshot.log.access.as_ref().and_then(|log| log.output())
             && let Some(directory) = path.parent()
             && !directory.exists()
         {
@@ -255,6 +255,8 @@ impl Server {
         let connections = Arc::new(Connections::default());
         let current = Arc::new(Current::new(self.snapshot.clone()));
         let metrics = self.process.origins.metrics.clone();
+        let publisher = self.process.origins.bus.clone();
+        publisher.follow(self.snapshot.log.bus.as_ref());
         let directory = self.process.origins.identity.directory().clone();
         directory.configure(self.snapshot.consumers.clone());
         let follower = self.snapshot.store.clone().map(|store| Follower::new(store, directory.clone()));
@@ -396,7 +398,10 @@ impl Server {
         // What was still served is recorded when its task is dropped, which has to happen before the writer stops.
         data.shutdown_timeout(SHUTDOWN_TIMEOUT);
         control_plane.shutdown_background();
+        let flushed = clock::now() + FLUSH_TIMEOUT;
         self.writer.stop(FLUSH_TIMEOUT);
+        // The last records are on the bus now.
+        publisher.stop(flushed);
         drop(self.pid_file);
         Ok(ending)
     }

@@ -56,6 +56,8 @@ pub(super) struct Job {
     pub(super) body: Bytes,
     pub(super) deadline: Instant,
     pub(super) kind: Kind,
+    /// Whether some queue must take it.
+    pub(super) mandatory: bool,
     /// One of the places for messages under way: kept until the broker has said what became of it.
     pub(super) place: Arc<OwnedSemaphorePermit>,
 }
@@ -269,7 +271,7 @@ impl Driver {
             self.pending.settle(&job.id, Err(Failure::TooLarge));
             return Ok(());
         }
-        let Job { id, exchange, routing_key, properties, body, deadline, kind, place, .. } = job;
+        let Job { id, exchange, routing_key, properties, body, deadline, kind, mandatory, place, .. } = job;
         let properties = properties.with_correlation_id(id.to_string().into());
         let properties = match kind {
             Kind::Tell => properties.with_delivery_mode(PERSISTENT),
@@ -284,7 +286,7 @@ impl Driver {
         };
         let channel = channel.clone();
         let mut work = async move {
-            let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
+            let options = BasicPublishOptions { mandatory, ..BasicPublishOptions::default() };
             let published = channel.basic_publish(exchange, routing_key, options, &body, properties).await;
             drop(body);
             let confirmed = match published {

@@ -70,6 +70,8 @@ pub struct Message {
     pub content_type: Option<&'static str>,
     /// What it says beside.
     pub headers: Headers,
+    /// Set for news.
+    pub news: Option<News>,
     /// When nobody waits for it any more; `None` = [`super::WAIT_MAX`] from now.
     pub deadline: Option<Instant>,
 }
@@ -79,6 +81,15 @@ impl Message {
     pub fn json(body: impl Into<Bytes>) -> Self {
         Self { body: body.into(), content_type: Some("application/json"), ..Self::default() }
     }
+}
+
+/// What is published for whoever wants to hear it: if nobody does, that is no failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct News {
+    /// What it is about: the message's type.
+    pub kind: &'static str,
+    /// When it happened, in seconds since 1970.
+    pub at: u64,
 }
 
 /// The headers of a message, bounded.

@@ -7,8 +7,10 @@
 //!
 //! A [`Broker`] is made when a configuration is compiled, and does nothing until it is started. It then keeps its
 //! connection by itself: a request never connects, and never waits for a connection. Calls share a few channels; each
-//! exchange that is named has one of its own, as publishing to one that does not exist closes the channel.
+//! exchange that is named has one of its own, as publishing to one that does not exist closes the channel. The log bus
+//! ([`bus`]) has a connection of its own.
 
+pub mod bus;
 pub mod config;
 mod failure;
 mod id;
@@ -33,7 +35,7 @@ pub use self::config::{BrokerRaw, BrokerSettings};
 pub use self::failure::Failure;
 use self::id::Ids;
 use self::lane::{Common, Job, Kind, Lane};
-pub use self::message::{Headers, Message, NAME_BYTES_MAX, Name, Place, Reply, queue_name};
+pub use self::message::{Headers, Message, NAME_BYTES_MAX, Name, News, Place, Reply, queue_name};
 use self::socket::{Connected, Plug};
 pub use self::url::BrokerUrl;
 use crate::base::registry::Registry;
@@ -41,6 +43,8 @@ use crate::base::task::{self, AbortOnDrop};
 use crate::base::{clock, units};
 use crate::telemetry::metrics::{BrokerMetrics, Metrics};
 
+/// Who publishes news.
+const APP_ID: &str = "edgeward";
 /// Longest wait for an answer, or for a confirmation, where nothing shorter is asked for.
 pub const WAIT_MAX: Duration = Duration::from_secs(30);
 /// Between attempts to connect: the first comes at once.
@@ -119,6 +123,11 @@ impl Broker {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.0.state.settings.name
+    }
+
+    /// Whether both are handles on the same.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Connects, and keeps connected for as long as somebody holds a handle and the current runtime lives. Only the first
@@ -206,6 +215,10 @@ impl State {
         if let Some(kind) = message.content_type {
             properties = properties.with_content_type(kind.into());
         }
+        if let Some(news) = message.news {
+            properties =
+                properties.with_type(news.kind.into()).with_timestamp(news.at).with_app_id(APP_ID.into());
+        }
         lane.send(Job {
             id,
             exchange: place.exchange.as_ref().map(Name::short).unwrap_or_default(),
@@ -215,6 +228,7 @@ impl State {
             body: message.body,
             deadline,
             kind,
+            mandatory: message.news.is_none(),
             place: permit.clone(),
         });
         // The place is taken for as long as it is waited, and until the broker has said what became of the message.
@@ -370,5 +384,22 @@ impl Brokers {
         let key = (format!("{} = {written}", settings.name), settings.content());
         let made = Broker::new(settings, metrics)?;
         Ok(Broker(self.0.get_arc(key, || made)))
+    }
+
+    /// Another connection to what `broker` is, called `name`, for at most `max_pending` messages under way.
+    ///
+    /// # Errors
+    /// It cannot be.
+    pub fn beside(
+        &self,
+        broker: &Broker,
+        name: &str,
+        max_pending: u32,
+        metrics: &Metrics,
+    ) -> Result<Broker, String> {
+        let settings = &broker.0.state.settings;
+        let settings = BrokerSettings { name: name.into(), channels: 1, max_pending, ..settings.clone() };
+        let written = format!("beside: {} {:?}", settings.url, settings.connect_timeout);
+        self.of(settings, &written, metrics)
     }
 }

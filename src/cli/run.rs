@@ -6,10 +6,12 @@ use std::sync::Arc;
 use super::{DEFAULT_CONFIGS, OK, PROBLEMS, USAGE, fail};
 use crate::app::{Fetcher, Invocation, Origins, Predecessor, Process, Read, Server, StartError};
 use crate::base::out;
+use crate::broker::bus::Publisher;
 use crate::config::snapshot::Snapshot;
 use crate::config::{self, Compiled, Loaded, render};
 use crate::identity::live::Live as Identity;
 use crate::telemetry::access::Queue;
+use crate::telemetry::bus::Bus;
 use crate::telemetry::log::ProcessLog;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::Live;
@@ -80,12 +82,14 @@ impl Prepared {
             .map_err(|error| format!("edgeward: {error}\n"))?;
         let metrics = Metrics::new();
         let access = Queue::new(metrics.clone());
+        let bus = Publisher::new(Bus::new(metrics.clone()));
+        log.feed(bus.bus().clone());
         let live = Live::new(metrics.clone(), Arc::new(System));
         let identity = Identity::new(metrics.clone(), Arc::new(Fetcher::new()));
         let (limits, cluster, sessions) = (Arc::default(), Arc::default(), Arc::default());
         let brokers = Arc::default();
         let origins =
-            Origins { read, live, identity, limits, cluster, brokers, sessions, metrics, access, log };
+            Origins { read, live, identity, limits, cluster, brokers, sessions, metrics, access, bus, log };
         let runtime = origins.runtime(1, Vec::new());
         let loaded = (origins.read)();
         let kept = loaded.serves_services().then(|| Arc::new(loaded.clone()));

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::base::decode::{Decoder, Node, Shape, Value, quote};
+use crate::base::decode::{Decoder, Node, Shape, Size, Value, quote};
 use crate::routing::config::Written;
 use crate::{enum_value, keys};
 
@@ -13,6 +13,8 @@ keys! {
         level: LevelRaw = LevelRaw::Info,
         /// One line a request.
         access: AccessLogRaw = AccessLogRaw::default(),
+        /// Each of both also as a message; absent: no broker hears of them.
+        bus: optional BusRaw,
     }
 }
 
@@ -25,6 +27,20 @@ keys! {
         format: Written = Written::plain("combined"),
         /// How values are escaped in a text format.
         escape: EscapeRaw = EscapeRaw::Default,
+    }
+}
+
+keys! {
+    /// Access records and lines of the process log as messages, in JSON.
+    pub struct BusRaw {
+        /// One of `[brokers]`.
+        broker: required String,
+        /// The exchange, which is not declared; "" = the default one, whose routing keys are the names of queues.
+        exchange: String = "log".to_owned(),
+        /// The routing key of all messages.
+        routing_key: String = "gateway".to_owned(),
+        /// Bytes of messages that may wait for the broker; what comes beyond is dropped and counted.
+        buffer: Size = Size(32 << 20),
     }
 }
 

@@ -20,6 +20,7 @@ pub use super::settings::{AdminSettings, BindAddress, Limits, ServerSettings};
 pub use super::tls::{CertificateFacts, ListenerTls, PolicyId};
 pub use crate::base::decode::Setting;
 use crate::base::origin::{Origin, Sources};
+use crate::broker::bus::LogBus;
 use crate::broker::{Broker, Name};
 use crate::cluster::Cluster;
 use crate::files::Site;
@@ -223,6 +224,8 @@ pub struct LogSettings {
     pub level: tracing::level_filters::LevelFilter,
     /// The access log; `None` = off.
     pub access: Option<Arc<AccessLog>>,
+    /// Where both go as messages, too.
+    pub bus: Option<LogBus>,
 }
 
 /// One route, compiled.

@@ -51,11 +51,6 @@ pub const QUIET: &[&str] = &[
     // Names that do not resolve: a status of the upstream.
     "hickory_proto",
     "hickory_resolver",
-    // Brokers that go away: a status of the broker.
-    "lapin",
-    "amq_protocol",
-    "amq_protocol_tcp",
-    "async_rs",
 ];
 
 /// The process log. Clones are the same log.
@@ -493,12 +488,11 @@ mod tests {
             tracing::trace!("too much");
         });
         report(&log, "h2", log::Level::Error, "noise");
-        for target in ["lapin", "lapin::channel", "edgeward::broker::rpc", "edgeward::app::bus"] {
+        for target in ["edgeward::broker", "edgeward::broker::lane"] {
             report(&log, target, log::Level::Debug, "published");
         }
-        report(&log, "lapin", log::Level::Error, "a status of the broker");
         report(&log, "edgeward::broker", log::Level::Warn, "the broker is away");
-        assert_eq!(lines.take().len(), 11);
+        assert_eq!(lines.take().len(), 8);
         let documents: Vec<serde_json::Value> =
             bus.take(99).iter().map(|message| serde_json::from_slice(&message.body).unwrap()).collect();
         let shown: Vec<_> = documents

@@ -18,6 +18,7 @@
 mod access_log;
 mod aggregate;
 mod amqp;
+mod amqp_faults;
 mod api_keys;
 mod auth;
 mod balancing;
@@ -39,6 +40,7 @@ mod h2_refusals;
 mod health;
 mod hostile;
 mod https;
+mod log_bus;
 mod login;
 mod malformed;
 mod memory;

@@ -12,7 +12,6 @@ const ROUTE: &[&str] = &["cache", "compress", "split", "split_by", "mirror", "gr
 
 const PENDING: &[(&str, &[&str])] = &[
     ("", &["cache"]),
-    ("log", &["bus"]),
     ("routes.response", &["envelope"]),
     ("defaults.response", &["envelope"]),
     ("routes", ROUTE),

@@ -3,6 +3,7 @@
 //! Pure but for files that the configuration names (certificates, static answers). The same at start, for `check`, and
 //! for a reload; compiling starts nothing.
 
+mod bus;
 mod claims;
 mod limits;
 mod login;
@@ -34,6 +35,7 @@ use crate::base::diagnostic::Diagnostics;
 use crate::base::names::nearest;
 use crate::base::origin::{At, Origin, Sources};
 use crate::base::units::format_duration;
+use crate::broker::bus::LogBus;
 use crate::broker::{Broker, Brokers};
 use crate::cluster::{Cluster, Slot};
 use crate::identity::config::{ProviderRaw, Surroundings};
@@ -44,6 +46,7 @@ use crate::identity::provider::Provider;
 use crate::policy;
 use crate::routing::{Mistake, Table};
 use crate::telemetry::access::{AccessLog, Escape, Format, Output, Queue};
+use crate::telemetry::bus::Bus;
 use crate::telemetry::metrics::Metrics;
 use crate::upstream::config::{UpstreamRaw, link_fallbacks};
 use crate::upstream::resolver::System;
@@ -56,6 +59,8 @@ pub struct Runtime {
     pub metrics: Arc<Metrics>,
     /// Takes access records.
     pub access_queue: Arc<Queue>,
+    /// Takes them, and lines of the process log, as messages.
+    pub bus: Arc<Bus>,
     /// Knows servers and names from earlier configurations.
     pub live: Arc<Live>,
     /// Knows providers, the keys fetched for them and the tokens verified by them from earlier configurations; who is
@@ -89,6 +94,7 @@ impl Runtime {
         let metrics = Metrics::new();
         Self {
             access_queue: Queue::new(metrics.clone()),
+            bus: Bus::new(metrics.clone()),
             live: Live::new(metrics.clone(), Arc::new(System)),
             identity: Identity::offline(metrics.clone()),
             metrics,
@@ -173,6 +179,7 @@ impl Compiler<'_> {
         let upstreams = self.upstreams(&mut outline, out);
         let cluster = self.cluster(&mut outline, out);
         let brokers = self.brokers(&mut outline, out);
+        let bus = self.bus(&brokers, out);
         let providers = self.providers(&mut outline, out);
         let consumers = self.consumers(&mut outline, out);
         let rate_limits = self.rate_limits(cluster.as_ref(), out);
@@ -208,7 +215,7 @@ impl Compiler<'_> {
             store: raw.store.as_ref().map(|store| self.runtime.identity.store(&store.url)),
             consumers,
             cluster,
-            log: log(&raw.log, identity.places.key_query.as_deref(), self.runtime, out),
+            log: log(&raw.log, bus, identity.places.key_query.as_deref(), self.runtime, out),
             identity,
             table,
             routes: routes.routes,
@@ -391,7 +398,13 @@ impl Compiler<'_> {
 }
 
 /// `hidden` is the parameter of API keys, whose value no line shows.
-fn log(raw: &LogRaw, hidden: Option<&str>, runtime: &Runtime, out: &mut Diagnostics) -> LogSettings {
+fn log(
+    raw: &LogRaw,
+    bus: Option<LogBus>,
+    hidden: Option<&str>,
+    runtime: &Runtime,
+    out: &mut Diagnostics,
+) -> LogSettings {
     use tracing::level_filters::LevelFilter;
     let level = match *raw.level {
         LevelRaw::Off => LevelFilter::OFF,
@@ -425,10 +438,10 @@ fn log(raw: &LogRaw, hidden: Option<&str>, runtime: &Runtime, out: &mut Diagnost
         }
     };
     let queue = runtime.access_queue.clone();
-    LogSettings {
-        level,
-        access: format.zip(output).map(|(format, output)| AccessLog::new(queue, format, output)),
-    }
+    let documents = bus.as_ref().map(|_| runtime.bus.clone());
+    let format = format.filter(|_| output.is_some() || documents.is_some());
+    let access = format.map(|format| AccessLog::with_bus(queue, format, output, documents));
+    LogSettings { level, access, bus }
 }
 
 /// Longest name of a route, upstream or listener: it stands in every log line and series.

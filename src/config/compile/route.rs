@@ -339,7 +339,7 @@ impl Compiler<'_> {
         None
     }
 
-    fn broker(
+    pub(super) fn broker(
         self,
         name: &At<String>,
         path: &str,

@@ -13,15 +13,7 @@ use crate::telemetry::log::{is_within, with_causes};
 
 /// Where a message goes through on its way to the broker: what these say for debugging is said once for each message, and
 /// would become the next one.
-const ON_THE_WAY: &[&str] = &[
-    "edgeward::app::bus",
-    "edgeward::broker",
-    "lapin",
-    "amq_protocol",
-    "amq_protocol_tcp",
-    "amq_protocol_uri",
-    "async_rs",
-];
+const ON_THE_WAY: &[&str] = &["edgeward::broker", "amq_protocol", "amq_protocol_tcp", "async_rs"];
 
 /// Whether a line of the process log is not for the bus. What publishing itself says at `debug` would feed it forever; so
 /// might anything at `trace`, where libraries tell of each byte that moves.
