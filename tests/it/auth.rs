@@ -100,7 +100,23 @@ async fn what_is_refused_is_refused_in_the_words_of_the_standard() {
             401,
             "auth.credentials_required",
             "Bearer realm=\"shop\"",
-            "nothing was shown",
+            "nothing was shown of jwt; Authorization is of the scheme \\\"Basic\\\"",
+        ),
+        (
+            "/2b",
+            &[("authorization", &good.replacen("Bearer", "Token", 1))],
+            401,
+            "auth.credentials_required",
+            "Bearer realm=\"shop\"",
+            "Authorization is of the scheme \\\"Token\\\"",
+        ),
+        (
+            "/2c",
+            &[("authorization", good.strip_prefix("Bearer ").unwrap_or_default())],
+            401,
+            "auth.credentials_required",
+            "Bearer realm=\"shop\"",
+            "Authorization is a single word",
         ),
         (
             "/3",
@@ -202,7 +218,7 @@ async fn what_is_refused_is_refused_in_the_words_of_the_standard() {
     gw.metric_is(
         "edgeward_auth_failures_total",
         &["route=\"protected\"", "scheme=\"none\"", "reason=\"auth.credentials_required\""],
-        3.0,
+        5.0,
     )
     .await;
 }

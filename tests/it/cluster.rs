@@ -1,5 +1,8 @@
 //! A process that shares over Redis: started with and without it, told of it, kept over reloads.
 
+use edgeward::identity::directory::hash_key;
+use edgeward::store::{NewKey, Store, StoreUrl};
+
 use crate::support::*;
 
 /// A gateway that shares over the Redis at `url`. A machine that is busy with other tests is not to look like a slow Redis.
@@ -186,4 +189,74 @@ async fn held_to_the_law(rate: u64, burst: u64, slack: u64) {
     assert!(passed <= most, "{passed} are more than {most}");
     // Clients that were too slow to meet the limit say nothing about its lower side.
     assert!(refused == 0 || passed >= least, "{passed} are fewer than {least}");
+}
+
+const KEYS: &str = "[store]\nurl = \"sqlite:keys.db\"\n[[routes]]\npath = \"/keys\"\nrespond = {}\n\
+    auth = { with = [\"api_key\"] }\n";
+
+/// What is revoked in the store of one instance holds at none, though the store of the other knows nothing of it: at once,
+/// after a restart, and when it was missed.
+#[tokio::test]
+async fn keys_and_consumers_end_at_all_instances() {
+    let mut redis = Redis::start().await;
+    let (one, mut two) =
+        (sharing(&redis.url()).and(KEYS).start().await, sharing(&redis.url()).and(KEYS).start().await);
+    let owners =
+        [("ew_first", "partner"), ("ew_second", "partner"), ("ew_third", "other"), ("ew_fourth", "partner")];
+    for gw in [&one, &two] {
+        reported(gw, "+").await;
+        let store = Store::new(StoreUrl::Sqlite(gw.directory().join("keys.db")));
+        for consumer in ["partner", "other"] {
+            store.add_consumer(consumer, &[], None, 1).await.unwrap();
+        }
+        for (id, consumer) in owners {
+            let hash = hash_key(&format!("{id}_whole"));
+            store.add_key(&NewKey { id, consumer, hash: &hash, expires_at: None }, 1).await.unwrap();
+        }
+    }
+    let show = async |gw: &Gateway, id: &str| {
+        gw.get("/keys").header("x-api-key", &format!("{id}_whole")).await.status
+    };
+    let comes_to = async |gw: &Gateway, id: &str, status: u16| {
+        let what = format!("{id} gets {status}");
+        eventually(&what, async || (show(gw, id).await == status).then_some(())).await;
+    };
+    for (id, _) in owners {
+        for gw in [&one, &two] {
+            comes_to(gw, id, 200).await;
+        }
+    }
+    let edgeward = async |arguments: &[&str]| {
+        let ran = run(command(&one.directory(), &[arguments, &["-c", "edgeward.toml"]].concat())).await;
+        assert_eq!(ran.status, 0, "{}", ran.stderr);
+    };
+
+    edgeward(&["key", "revoke", "ew_first"]).await;
+    let began = std::time::Instant::now();
+    assert_eq!(show(&one, "ew_first").await, 401);
+    comes_to(&two, "ew_first", 401).await;
+    assert!(began.elapsed() < std::time::Duration::from_secs(1), "{:?}", began.elapsed());
+    edgeward(&["consumer", "remove", "other"]).await;
+    comes_to(&two, "ew_third", 401).await;
+    assert_eq!(show(&two, "ew_second").await, 200);
+
+    // Who starts later knows from its first request on.
+    assert_eq!(two.order("upgrade").await.status, 0);
+    assert!(two.exit().await.success());
+    for (id, status) in [("ew_first", 401), ("ew_second", 200), ("ew_third", 401)] {
+        assert_eq!(show(&two, id).await, status, "{id}");
+    }
+
+    // Told while Redis is away, and heard when it is back: with nothing left of what it had.
+    redis.kill();
+    for gw in [&one, &two] {
+        reported(gw, "-").await;
+    }
+    edgeward(&["key", "revoke", "ew_second"]).await;
+    assert_eq!((show(&one, "ew_second").await, show(&two, "ew_second").await), (401, 200));
+    redis.again().await;
+    comes_to(&two, "ew_second", 401).await;
+    for (id, status) in [("ew_first", 401), ("ew_third", 401), ("ew_fourth", 200)] {
+        assert_eq!(show(&two, id).await, status, "{id}");
+    }
 }

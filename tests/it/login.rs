@@ -7,6 +7,7 @@ use edgeward::store::{Store, StoreUrl, User, UserChange};
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor};
 
+use crate::support::postgres::Postgres;
 use crate::support::*;
 
 const CHEAP: Cost = Cost { memory_kib: 1024, passes: 1 };
@@ -72,6 +73,12 @@ fn store_of(gw: &Gateway) -> Store {
     Store::new(StoreUrl::Sqlite(gw.directory().join("users.db")))
 }
 
+/// Logins against `database` of a PostgreSQL, and its store.
+fn on_postgres(database: &str, more: &str) -> (GatewayBuilder, Store) {
+    let store = StoreUrl::parse(database, |_| unreachable!("it is no file")).unwrap();
+    (edge(more).replacing("sqlite:users.db", database), Store::new(store))
+}
+
 async fn add_users(store: &Store, cost: Cost) {
     for (name, roles, disabled) in
         [("alice", vec!["user"], false), ("root", vec!["user", "admin"], false), ("mallory", vec![], true)]
@@ -110,6 +117,23 @@ fn with(client: &Client, path: &str, token: &str) -> RequestBuilder {
 #[tokio::test]
 async fn from_a_login_to_its_logout() {
     let gw = started(edge(CHEAP_PASSWORDS).and(PROTECTED)).await;
+    logs_in_and_out(&gw).await;
+}
+
+#[tokio::test]
+async fn from_a_login_to_its_logout_on_postgresql() {
+    let server = Postgres::start();
+    let (edge, store) = on_postgres(&server.database(), CHEAP_PASSWORDS);
+    let gw = edge.and(PROTECTED).start().await;
+    add_users(&store, CHEAP).await;
+    logs_in_and_out(&gw).await;
+    ends_sessions_of_changed_users(&gw, &store).await;
+    let checked = gw.metric("edgeward_logins_total", &["step=\"login\"", "outcome=\"unavailable\""]).await;
+    assert!(checked.is_none_or(|count| count == 0.0), "{checked:?}");
+}
+
+/// Twice, by HTTP/1 and HTTP/2: tokens of a second login hold in the very second in which those of the first were revoked.
+async fn logs_in_and_out(gw: &Gateway) {
     for client in [gw.client(), gw.client().http2()] {
         client.get("/me").await.expect_problem(401, "auth.credentials_required");
         let (access, refresh) = tokens(log_in(&client, "alice").await);
@@ -137,18 +161,9 @@ async fn from_a_login_to_its_logout() {
         with(&client, "/admin", &admin).await.expect_problem(401, "auth.token_revoked");
         let ended = json!({ "refresh_token": refresh });
         post(&client, "/refresh", &ended).await.expect_problem(401, "login.refresh_invalid");
-        // Tokens of the user are revoked up to this second: the next login is one of the next.
-        next_second().await;
     }
     gw.metric_is("edgeward_logins_total", &["step=\"refresh\"", "outcome=\"reused\""], 2.0).await;
     gw.metric_is("edgeward_logins_total", &["step=\"logout\"", "outcome=\"ok\""], 2.0).await;
-}
-
-/// Tokens say seconds.
-async fn next_second() {
-    let now = || std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let before = now();
-    eventually("the next second", async || (now() > before).then_some(())).await;
 }
 
 #[tokio::test]
@@ -280,6 +295,8 @@ async fn bodies_are_read_strictly() {
             let answer = ask(kind, body.clone()).await;
             let answer = answer.expect_problem(400, "login.malformed");
             assert!(!answer.text().contains("alice"), "{}", answer.text());
+            let detail = answer.json()["detail"].as_str().unwrap().to_owned();
+            assert!(detail.starts_with("The request cannot be read: "), "{detail}");
         }
         // The connection is as good as before.
         ask("application/json", good.into()).await.expect_status(200);
@@ -294,7 +311,15 @@ async fn bodies_are_read_strictly() {
             assert_eq!(answer.header("allow"), Some("POST"), "{path}");
         }
         post(&client, "/.well-known/jwks.json", &json!({})).await.expect_status(405);
-        post(&client, "/refresh", &json!({})).await.expect_problem(400, "login.malformed");
+        let empty = post(&client, "/refresh", &json!({})).await.expect_problem(400, "login.malformed");
+        assert_eq!(
+            empty.json()["detail"],
+            "The request cannot be read: `refresh_token` is missing or empty."
+        );
+        let number = json!({ "username": "alice", "password": 5 });
+        let number = post(&client, "/login", &number).await.expect_problem(400, "login.malformed");
+        let detail = number.json()["detail"].as_str().unwrap().to_owned();
+        assert!(detail.contains("`password` is a number, and has to be a string"), "{detail}");
         post(&client, "/refresh", &json!({ "refresh_token": "x" }))
             .await
             .expect_problem(401, "login.refresh_invalid");
@@ -428,11 +453,91 @@ async fn a_store_that_is_down_stops_logins_alone() {
     .await;
 }
 
+/// PostgreSQL is pulled out under load, and started again: tokens are verified all the while, logins get 503 and nothing
+/// else, readiness says so, and everything goes on by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_may_be_killed_under_load() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    let mut server = Postgres::start();
+    let (edge, store) = on_postgres(&server.database(), &format!("{CHEAP_PASSWORDS}\n{PATIENT}"));
+    let gw = edge.and(PROTECTED).start().await;
+    add_users(&store, CHEAP).await;
+    let (access, refresh) = tokens(log_in(&gw.client(), "alice").await);
+    let has_ended = Arc::new(AtomicBool::new(false));
+    let counts: Arc<[AtomicUsize; 3]> = Arc::default();
+    let verifying = (0..4).map(|_| {
+        let (client, access) = (gw.client(), access.clone());
+        let (has_ended, counts) = (has_ended.clone(), counts.clone());
+        tokio::spawn(async move {
+            let connection = client.connect().await;
+            while !has_ended.load(Ordering::Relaxed) {
+                let request = connection.get("/me").header("authorization", &format!("Bearer {access}"));
+                assert_eq!(request.await.status, 200);
+                counts[0].fetch_add(1, Ordering::Relaxed);
+            }
+        })
+    });
+    let logging_in = (0..2).map(|_| {
+        let (client, has_ended, counts) = (gw.client(), has_ended.clone(), counts.clone());
+        tokio::spawn(async move {
+            while !has_ended.load(Ordering::Relaxed) {
+                match log_in(&client, "alice").await.status {
+                    200 => counts[1].fetch_add(1, Ordering::Relaxed),
+                    503 => counts[2].fetch_add(1, Ordering::Relaxed),
+                    other => panic!("a login got {other}"),
+                };
+            }
+        })
+    });
+    let load: Vec<_> = verifying.chain(logging_in).collect();
+    let count = |index: usize| counts[index].load(Ordering::Relaxed);
+    let more = async |index: usize| {
+        let before = count(index);
+        eventually("some more", async || (count(index) > before + 3).then_some(())).await;
+    };
+    let says = async |line: &str| {
+        eventually(line, async || {
+            gw.admin().get("/readyz?verbose").await.text().contains(line).then_some(())
+        })
+        .await;
+    };
+    for _ in 0..2 {
+        for index in [0, 1] {
+            more(index).await;
+        }
+        server.stop();
+        says("[-] store: down for ").await;
+        assert_eq!(gw.admin().get("/readyz").await.status, 200);
+        for index in [0, 2] {
+            more(index).await;
+        }
+        let body = json!({ "refresh_token": refresh });
+        post(&gw.client(), "/refresh", &body).await.expect_problem(503, "store.unavailable");
+        server.go();
+        says("[+] store: up").await;
+        for index in [0, 1] {
+            more(index).await;
+        }
+    }
+    has_ended.store(true, Ordering::Relaxed);
+    for task in load {
+        task.await.unwrap();
+    }
+    // What was begun before goes on.
+    tokens(post(&gw.client(), "/refresh", &json!({ "refresh_token": refresh })).await);
+    println!("verified {}, logged in {}, refused {}", count(0), count(1), count(2));
+}
+
 /// The user as he is now: another password, or no right to log in any more, ends what was begun before.
 #[tokio::test]
 async fn changes_of_a_user_end_his_sessions() {
     let gw = start(CHEAP_PASSWORDS).await;
-    let store = store_of(&gw);
+    ends_sessions_of_changed_users(&gw, &store_of(&gw)).await;
+}
+
+async fn ends_sessions_of_changed_users(gw: &Gateway, store: &Store) {
     for change in [UserChange::Password(hash("new", CHEAP).unwrap()), UserChange::Disabled(true)] {
         let name = if matches!(change, UserChange::Disabled(_)) { "root" } else { "alice" };
         let (_, refresh) = tokens(log_in(&gw.client(), name).await);

@@ -61,11 +61,11 @@ async fn failed(directory: &Path, arguments: &str, status: i32) -> String {
 async fn users_are_managed_by_commands() {
     let place = place(SQLITE);
     let here = place.path();
-    assert_eq!(done(here, "user add alice --roles admin,ops --password-stdin").await, "");
+    assert_eq!(done(here, "user add alice --roles admin,ops --password-stdin").await, "user alice added\n");
     let alice = serde_json::json!({ "name": "alice", "roles": ["admin", "ops"], "disabled": false });
     assert_eq!(json(here, "user list").await, serde_json::json!([alice]));
     done(here, "user add bob --password-stdin").await;
-    done(here, "user roles alice ops").await;
+    assert_eq!(done(here, "user roles alice ops").await, "roles of alice are now ops\n");
     done(here, "user roles bob ''").await;
     done(here, "user passwd alice --password-stdin").await;
     done(here, "user disable bob").await;
@@ -178,7 +178,9 @@ async fn consumers_and_their_keys_are_managed_by_commands() {
     assert!(keys.contains(id) && !keys.contains(whole) && keys.contains("mobile"), "{keys}");
     let new = json(here, &format!("key rotate {whole} --overlap 1h")).await;
     assert_eq!((&new["consumer"], &new["replaces"]["id"]), (&"partner".into(), &id.into()));
-    done(here, &format!("key revoke {id}")).await;
+    let forever = json(here, &format!("key rotate {} --expires never", new["id"].as_str().unwrap())).await;
+    assert_eq!(forever["expires"], serde_json::Value::Null);
+    assert_eq!(done(here, &format!("key revoke {id}")).await, format!("API key {id} revoked\n"));
     assert_eq!(
         failed(here, &format!("key revoke {id}"), 1).await,
         format!("edgeward: the API key {id} was revoked before\n")
@@ -190,7 +192,7 @@ async fn consumers_and_their_keys_are_managed_by_commands() {
         .iter()
         .map(|key| key["state"].as_str().unwrap().to_owned())
         .collect();
-    assert_eq!(states.len(), 2);
+    assert_eq!(states.len(), 3);
     assert!(states.contains(&"revoked".to_owned()) && states.contains(&"valid".to_owned()), "{states:?}");
 
     for (wrong, why) in [
@@ -261,11 +263,61 @@ async fn tokens_are_issued_verified_and_revoked_by_commands() {
 #[tokio::test]
 async fn without_a_store_commands_say_what_is_missing() {
     let place = place(LOCAL);
+    let junk = self::place("[store]\nurl = \"sqlite:junk.db\"\n");
+    std::fs::write(junk.path().join("junk.db"), "no database at all, but long enough to be looked at")
+        .unwrap();
+    let complaint = failed(junk.path(), "user list", 1).await;
+    assert!(complaint.contains("junk.db: ") && complaint.contains("not a database"), "{complaint}");
     let complaint = failed(place.path(), "user list", 1).await;
     assert!(complaint.contains("has no [store]") && complaint.contains("hint: add [store]"), "{complaint}");
     // Errors elsewhere keep nobody from revoking.
     let broken = self::place(&format!("{SQLITE}[limits]\nconnections = \"many\"\n"));
     done(broken.path(), "token revoke --jti x").await;
+}
+
+/// `explain` knows what the store knows, and makes nothing there.
+#[tokio::test]
+async fn explain_asks_the_store() {
+    let route = "[[listeners]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n\
+        [[routes]]\npath = \"/\"\nrespond = {}\nauth = { with = [\"api_key\", \"jwt:local\"] }\n";
+    let place = place(&format!("{SQLITE}{LOCAL}{route}"));
+    let here = place.path();
+    let explain = async |header: &str| {
+        let ran = told(here, &format!("explain -H {header} GET http://localhost/"), "").await;
+        ran.stdout + &ran.stderr
+    };
+    let early = explain("X-API-Key:ew_x").await;
+    assert!(
+        early.contains("503 store.unavailable") && early.contains("run/edgeward.db is not there"),
+        "{early}"
+    );
+    assert!(!here.join("run").exists(), "it makes nothing");
+    done(here, "consumer add partner --groups eu").await;
+    let key = json(here, "key create --consumer partner").await;
+    let header = format!("X-API-Key:{}", key["key"].as_str().unwrap());
+    let passes = explain(&header).await;
+    assert!(passes.contains("passes as partner (api_key:") && passes.contains("roles: eu\n"), "{passes}");
+    done(here, &format!("key revoke {}", key["id"].as_str().unwrap())).await;
+    let revoked = explain(&header).await;
+    assert!(
+        revoked.contains("401 auth.api_key_invalid: the API key ") && revoked.contains("was revoked"),
+        "{revoked}"
+    );
+    let token = done(here, "token issue --subject alice").await;
+    done(here, "token revoke --subject alice").await;
+    // Arguments are split at spaces here.
+    let mut asked = command(here, &["explain", "-H"]);
+    asked.arg(format!("Authorization: Bearer {}", token.trim())).args(["GET", "http://localhost/"]);
+    let revoked = run(asked).await.stdout;
+    assert!(
+        revoked.contains("401 auth.token_revoked: provider local: the token was revoked with all of alice"),
+        "{revoked}"
+    );
+    // In that second a token is issued for the next.
+    let token = done(here, "token issue --subject alice").await;
+    let mut asked = command(here, &["token", "verify"]);
+    asked.arg(token.trim());
+    assert_eq!(run(asked).await.status, 0);
 }
 
 /// What `/readyz?verbose` says.
