@@ -8,7 +8,6 @@
 //! says.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -20,7 +19,7 @@ use tokio::sync::watch;
 
 use super::consumer::{ApiKey, Consumer};
 use super::revoked::RevokedSet;
-use super::token::{Refusal, Token};
+use super::token::{Refusal, RevokedBy, Token};
 use crate::base::reason::Reason;
 use crate::base::secret::Secret;
 use crate::cluster::revocations::{Channel, Revocation};
@@ -145,40 +144,6 @@ pub struct Facts {
     pub revoked_bytes: usize,
     /// Consumers that stand in the configuration and in the store.
     pub clashes: Vec<Arc<str>>,
-}
-
-/// What revoked a token; shown, it completes "the token was revoked …".
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum RevokedBy {
-    /// That it is the one with this `jti`.
-    Id(Box<str>),
-    /// That it is one of its subject's, issued no later than a moment.
-    Subject {
-        /// Whose.
-        subject: Box<str>,
-        /// The moment, in Unix seconds.
-        before: i64,
-        /// When it was issued, if it says so.
-        issued_at: Option<i64>,
-    },
-}
-
-impl fmt::Display for RevokedBy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Id(id) => write!(f, "by its id (jti {id})"),
-            Self::Subject { subject, issued_at: Some(issued_at), before } => {
-                let earlier = before - issued_at;
-                write!(
-                    f,
-                    "with all of {subject} that were issued up to {before}: iat is {earlier} s before that"
-                )
-            }
-            Self::Subject { subject, issued_at: None, before } => {
-                write!(f, "with all of {subject} that were issued up to {before}, as it has no iat")
-            }
-        }
-    }
 }
 
 impl Default for Directory {

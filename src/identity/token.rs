@@ -1,5 +1,6 @@
 //! A token that was verified, and why one was not.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -55,6 +56,40 @@ impl Refusal {
     pub fn by(mut self, name: &str) -> Self {
         self.detail.insert_str(0, &format!("provider {name}: "));
         self
+    }
+}
+
+/// What revoked a token; shown, it completes "the token was revoked …".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RevokedBy {
+    /// That it is the one with this `jti`.
+    Id(Box<str>),
+    /// That it is one of its subject's, issued no later than a moment.
+    Subject {
+        /// Whose.
+        subject: Box<str>,
+        /// The moment, in Unix seconds.
+        before: i64,
+        /// When it was issued, if it says so.
+        issued_at: Option<i64>,
+    },
+}
+
+impl fmt::Display for RevokedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => write!(f, "by its id (jti {id})"),
+            Self::Subject { subject, issued_at: Some(issued_at), before } => {
+                let earlier = before - issued_at;
+                write!(
+                    f,
+                    "with all of {subject} that were issued up to {before}: iat is {earlier} s before that"
+                )
+            }
+            Self::Subject { subject, issued_at: None, before } => {
+                write!(f, "with all of {subject} that were issued up to {before}, as it has no iat")
+            }
+        }
     }
 }
 
