@@ -74,7 +74,10 @@ async fn a_key_is_shown_in_one_of_its_places_and_ends_there() {
     }
     let line = gw.logged("/keys/3").await;
     assert!(line.contains("k+e%20y=***") && !line.contains(KEY), "{line}");
-    assert!(line.contains("\"user\":\"mobile\",\"consumer\":\"mobile\",\"auth\":\"api_key:"), "{line}");
+    assert!(
+        line.contains("\"user\":\"mobile\",\"consumer\":\"mobile\",\"plan\":\"gold\",\"auth\":\"api_key:"),
+        "{line}"
+    );
     // Where no key is taken it is none of ours.
     let echo = gw.get("/open").header("x-api-key", "theirs").await.echo();
     assert_eq!(echo.header("x-api-key").as_deref(), Some("theirs"));

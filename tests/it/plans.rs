@@ -221,10 +221,11 @@ async fn two_instances_on_postgresql_add_up_and_go_on_without_it() {
 #[tokio::test]
 async fn an_upgrade_forgets_nothing() {
     let (_place, url) = file();
-    let gw = on(&url).linked().start().await;
+    let mut gw = on(&url).linked().start().await;
     assert_eq!(passing(&gw, KEY, 7).await, 7);
     let ran = gw.order("upgrade").await;
     assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(gw.exit().await.success());
     eventually("the new process to know", async || (usage(&gw, "mobile").await["used"] == 7).then_some(()))
         .await;
     // The new process has read it, as it has just answered that command.
