@@ -7,8 +7,13 @@
 //! written there; keys that the store has for it are its, too. A subject that stands in both is whose the configuration
 //! says.
 
+mod stored;
+#[cfg(test)]
+mod tests;
+
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::fmt;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -17,6 +22,7 @@ use aws_lc_rs::digest;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use self::stored::{StoredKey, Use};
 use super::consumer::{ApiKey, Consumer};
 use super::revoked::RevokedSet;
 use super::token::{Refusal, RevokedBy, Token};
@@ -80,32 +86,6 @@ struct Known {
     consumers: HashMap<String, (Arc<Consumer>, i64)>,
     subjects: HashMap<(String, String), String>,
     keys: HashMap<String, Arc<StoredKey>>,
-}
-
-#[derive(Debug)]
-struct StoredKey {
-    id: Box<str>,
-    consumer: Box<str>,
-    hash: KeyHash,
-    expires_at: Option<i64>,
-    revoked_at: Option<i64>,
-    plan: Option<Box<str>>,
-    created_at: i64,
-    used: Arc<Use>,
-}
-
-impl StoredKey {
-    /// When it ends, or ended.
-    fn end(&self) -> i64 {
-        self.expires_at.into_iter().chain(self.revoked_at).min().unwrap_or(i64::MAX)
-    }
-}
-
-/// When a key was last used, and what of that the store knows.
-#[derive(Debug, Default)]
-struct Use {
-    last: AtomicI64,
-    recorded: AtomicI64,
 }
 
 /// What requests ask.
@@ -485,23 +465,11 @@ impl Known {
     }
 
     fn key(&mut self, row: KeyRow) {
-        // Somebody else wrote something else there.
-        let Ok(hash) = row.hash.try_into() else { return };
-        let used = self.keys.get(&row.id).map(|key| key.used.clone()).unwrap_or_else(|| {
-            let (last, recorded) = (row.last_used.unwrap_or(0).into(), row.last_used.unwrap_or(0).into());
-            Arc::new(Use { last, recorded })
-        });
-        let key = StoredKey {
-            id: row.id.as_str().into(),
-            consumer: row.consumer.into(),
-            hash,
-            expires_at: row.expires_at,
-            revoked_at: row.revoked_at,
-            plan: row.plan.map(String::into_boxed_str),
-            created_at: row.created_at,
-            used,
-        };
-        self.keys.insert(row.id, Arc::new(key));
+        let used = self.keys.get(&row.id).map(|key| key.used.clone());
+        let id = row.id.clone();
+        if let Some(key) = StoredKey::of(row, used) {
+            self.keys.insert(id, Arc::new(key));
+        }
     }
 
     /// Without consumers that are `gone`, whether or not the store was read since.
@@ -525,17 +493,7 @@ impl Known {
         for key in self.keys.values() {
             let consumer = index.consumers.get(&*key.consumer);
             let entry = Entry {
-                key: consumer.map(|consumer| {
-                    let (id, consumer) = (key.id.clone(), consumer.clone());
-                    Arc::new(ApiKey {
-                        id,
-                        consumer,
-                        expires_at: key.expires_at,
-                        plan: key.plan.clone(),
-                        since: Some(key.created_at),
-                        ..ApiKey::default()
-                    })
-                }),
+                key: consumer.map(|consumer| Arc::new(key.shown(consumer))),
                 id: key.id.clone(),
                 revoked_at: key.revoked_at,
                 used: Some(key.used.clone()),
@@ -583,6 +541,3 @@ pub fn hash_key(key: &str) -> KeyHash {
     hash.iter_mut().zip(digest.as_ref()).for_each(|(to, from)| *to = *from);
     hash
 }
-
-#[cfg(test)]
-mod tests;

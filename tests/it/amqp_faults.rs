@@ -77,7 +77,13 @@ async fn ten_thousand_interleaved_calls_get_their_own_answers() {
                 service.reply(&letter, Told::json(&json!({ "id": "a second answer" }))).await;
             }
             if turn % 17 == 0 {
-                service.reply(&letter, Told::json(&json!({ "id": "foreign" })).correlation("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA")).await;
+                service
+                    .reply(
+                        &letter,
+                        Told::json(&json!({ "id": "foreign" }))
+                            .correlation("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"),
+                    )
+                    .await;
             }
         }
     });
@@ -95,7 +101,12 @@ async fn ten_thousand_interleaved_calls_get_their_own_answers() {
             }
         });
     }
-    within_a_minute("all calls", async { while let Some(done) = clients.join_next().await { done.unwrap() } }).await;
+    within_a_minute("all calls", async {
+        while let Some(done) = clients.join_next().await {
+            done.unwrap()
+        }
+    })
+    .await;
     let count = (CLIENTS * EACH) as f64;
     gw.metric_is("edgeward_broker_replies_total", &["delivered"], count).await;
     gw.metric_is("edgeward_broker_replies_total", &["late"], count / 10.0).await;
@@ -157,7 +168,10 @@ impl Load {
                         _ => {
                             let problem: Value = answer.json();
                             let code = problem["code"].as_str().unwrap_or_default().to_owned();
-                            assert!(code.starts_with("broker.") || code.starts_with("request.deadline"), "{problem}");
+                            assert!(
+                                code.starts_with("broker.") || code.starts_with("request.deadline"),
+                                "{problem}"
+                            );
                             // Refused at once there is always a next one: not as fast as that goes.
                             tokio::time::sleep(Duration::from_millis(5)).await;
                         }
@@ -223,7 +237,8 @@ async fn a_broker_killed_and_restarted_under_load() {
     let count = |path, status| seen.statuses.get(&(path, status)).copied().unwrap_or_default();
     assert!(count("/ask", 503) > 0 && count("/leave", 503) > 0, "{:?}", seen.statuses);
     assert!(count("/plain", 200) > 0);
-    let others: Vec<_> = seen.statuses.keys().filter(|(path, status)| *path == "/plain" && *status != 200).collect();
+    let others: Vec<_> =
+        seen.statuses.keys().filter(|(path, status)| *path == "/plain" && *status != 200).collect();
     assert!(others.is_empty(), "a route without a broker failed: {:?}", seen.statuses);
     let statuses: BTreeSet<u16> = seen.statuses.keys().map(|(_, status)| *status).collect();
     assert!(statuses.is_subset(&BTreeSet::from([200, 202, 502, 503, 504])), "{:?}", seen.statuses);
@@ -233,7 +248,8 @@ async fn a_broker_killed_and_restarted_under_load() {
     let mut missing = seen.accepted;
     let mut kept = amqp.take("kept").await;
     while !missing.is_empty() {
-        let letter = within(&format!("{} accepted messages are not there", missing.len()), kept.try_next()).await;
+        let letter =
+            within(&format!("{} accepted messages are not there", missing.len()), kept.try_next()).await;
         missing.remove(&id_of(&letter.unwrap()));
     }
     gw.stop().await;
@@ -257,7 +273,8 @@ async fn a_broker_that_hangs_under_load() {
     broker.thaw();
     load.flows("answers when it goes on").await;
     let seen = load.end().await;
-    let failed: Vec<_> = seen.statuses.keys().filter(|(path, status)| *path == "/plain" && *status != 200).collect();
+    let failed: Vec<_> =
+        seen.statuses.keys().filter(|(path, status)| *path == "/plain" && *status != 200).collect();
     assert!(failed.is_empty(), "{:?}", seen.statuses);
     assert!(seen.slowest < LONGEST, "{:?}", seen.slowest);
     gw.metric_is("edgeward_broker_pending", &["main"], 0.0).await;

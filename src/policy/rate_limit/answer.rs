@@ -92,12 +92,16 @@ pub(super) struct Stand<'a> {
 /// A field and its value.
 type Field = (&'static str, HeaderValue);
 
-const KONG: [(u64, &str, &str); 6] = [
+const KONG: [(u64, &str, &str); 9] = [
     (1, "X-RateLimit-Limit-Second", "X-RateLimit-Remaining-Second"),
     (60, "X-RateLimit-Limit-Minute", "X-RateLimit-Remaining-Minute"),
     (3600, "X-RateLimit-Limit-Hour", "X-RateLimit-Remaining-Hour"),
     (86_400, "X-RateLimit-Limit-Day", "X-RateLimit-Remaining-Day"),
     (2_592_000, "X-RateLimit-Limit-Month", "X-RateLimit-Remaining-Month"),
+    // Quotas have months of the calendar.
+    (2_419_200, "X-RateLimit-Limit-Month", "X-RateLimit-Remaining-Month"),
+    (2_505_600, "X-RateLimit-Limit-Month", "X-RateLimit-Remaining-Month"),
+    (2_678_400, "X-RateLimit-Limit-Month", "X-RateLimit-Remaining-Month"),
     (31_536_000, "X-RateLimit-Limit-Year", "X-RateLimit-Remaining-Year"),
 ];
 
