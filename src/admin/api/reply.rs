@@ -20,13 +20,13 @@ struct Inner {
     code: &'static str,
     detail: String,
     problems: Vec<Problem>,
-    headers: HeaderMap,
+    further: HeaderMap,
 }
 
 impl Refusal {
     pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        let (detail, problems, headers) = (detail.into(), Vec::new(), HeaderMap::new());
-        Self(Box::new(Inner { status, code, detail, problems, headers }))
+        let (detail, problems, further) = (detail.into(), Vec::new(), HeaderMap::new());
+        Self(Box::new(Inner { status, code, detail, problems, further }))
     }
 
     /// What is wrong with a service.
@@ -39,7 +39,7 @@ impl Refusal {
 
     pub(super) fn header(mut self, name: HeaderName, value: &str) -> Self {
         if let Ok(value) = HeaderValue::from_str(value) {
-            self.0.headers.insert(name, value);
+            self.0.further.insert(name, value);
         }
         self
     }
@@ -50,7 +50,7 @@ impl Refusal {
     }
 
     pub(super) fn response(self) -> Response<Bytes> {
-        let Inner { status, code, detail, problems, headers } = *self.0;
+        let Inner { status, code, detail, problems, further } = *self.0;
         let mut body = serde_json::json!({
             "type": "about:blank",
             "title": status.canonical_reason().unwrap_or_default(),
@@ -65,7 +65,7 @@ impl Refusal {
         response
             .headers_mut()
             .insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        response.headers_mut().extend(headers);
+        response.headers_mut().extend(further);
         response
     }
 }
