@@ -17,11 +17,11 @@ _install() { # package...
     "${as_root[@]}" chmod 755 "$policy"
     ours=1
   fi
-  local done=0
+  local failed=0
   { "${as_root[@]}" apt-get update -qq &&
-    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$@"; } >/dev/null || done=1
+    DEBIAN_FRONTEND=noninteractive "${as_root[@]}" apt-get install -y -qq --no-install-recommends "$@"; } >/dev/null || failed=1
   [ -z "$ours" ] || "${as_root[@]}" rm -f "$policy"
-  return "$done"
+  return "$failed"
 }
 
 # Fails when something is still not there.
