@@ -46,6 +46,8 @@ class Row:
     most: float
     """Edgeward's figure in parts of this one: the median over the rounds. None where it was not measured."""
     edgeward: float | None
+    """This figure in parts of the same proxy's under the first variant, likewise."""
+    first: float
     per_second: float
     p50: float
     p99: float
@@ -56,10 +58,13 @@ class Row:
 
 def summarize(measured: list[Measurement]) -> list[Row]:
     rows = []
+    basis = measured[0].variant
+    costs = {(one.variant, one.peer, one.round): one.cost for one in measured}
     for variant, peer in dict.fromkeys((one.variant, one.peer) for one in measured):
         mine = [one for one in measured if (one.variant, one.peer) == (variant, peer)]
-        ours = {one.round: one.cost for one in measured if (one.variant, one.peer) == (variant, "edgeward")}
-        ratios = [ours[one.round] / one.cost for one in mine if one.round in ours and one.cost > 0]
+        theirs = [(one.cost, costs.get((variant, "edgeward", one.round))) for one in mine]
+        ratios = [ours / their for their, ours in theirs if ours is not None and their > 0]
+        firsts = [one.cost / costs[basis, peer, one.round] for one in mine if costs[basis, peer, one.round] > 0]
         median = lambda value: statistics.median(map(value, mine))
         rows.append(
             Row(
@@ -69,6 +74,7 @@ def summarize(measured: list[Measurement]) -> list[Row]:
                 min(one.cost for one in mine),
                 max(one.cost for one in mine),
                 statistics.median(ratios) if ratios else None,
+                statistics.median(firsts) if firsts else 1.0,
                 median(lambda one: one.per_second),
                 median(lambda one: one.p50),
                 median(lambda one: one.p99),
@@ -89,6 +95,7 @@ def table(workload: Workload, rows: list[Row]) -> str:
         (UNITS[workload.unit], lambda row: f"{row.cost:.1f}"),
         ("least to most", lambda row: f"{row.least:.1f} to {row.most:.1f}"),
         ("Edgeward is", lambda row: "" if row.peer == "edgeward" or row.edgeward is None else f"{row.edgeward:.2f} x"),
+        ("beside the first", lambda row: f"{row.first:.2f} x"),
         (per_second, lambda row: f"{row.per_second:,.0f}"),
         ("p50 ms", lambda row: f"{row.p50:.2f}"),
         ("p99 ms", lambda row: f"{row.p99:.2f}"),
@@ -98,6 +105,8 @@ def table(workload: Workload, rows: list[Row]) -> str:
     ]
     if workload.unit == "connection":
         columns = [column for column in columns if column[0] not in (per_second, "p50 ms", "p99 ms", "p99.9 ms")]
+    if not workload.compared:
+        columns = [column for column in columns if column[0] != "beside the first"]
     if len(workload.variants) == 1:
         del columns[0]
     cells = [[name for name, _ in columns], *([show(row) for _, show in columns] for row in rows)]

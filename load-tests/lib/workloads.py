@@ -29,6 +29,8 @@ class Workload:
     variants: list[Variant]
     """What the figure of a proxy is: request, mib or connection."""
     unit: str = "request"
+    """Whether the variants are there to be compared with the first of them."""
+    compared: bool = False
     """Peers that cannot do it, and why."""
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -74,6 +76,7 @@ WORKLOADS = {
                 Variant("plain", _features("aggregate"), "wrk"),
                 Variant("three legs", _features("aggregate"), "wrk", path="/together/42"),
             ],
+            compared=True,
             skipped=dict.fromkeys(("nginx", "haproxy", "envoy", "traefik", "caddy"), _NO_LEGS),
         ),
         Workload(
@@ -118,15 +121,17 @@ WORKLOADS = {
                 Variant(f"{count:,} routes", _features("routes"), "wrk", path="/r/0/users/42", routes=count)
                 for count in (10, 1_000, 10_000)
             ],
+            compared=True,
             skipped={"caddy": "would have a pool of services for each route"},
         ),
         Workload(
             "log",
-            "plain with and without an access log",
+            "plain without and with an access log",
             [
-                Variant("with", _features(), "wrk"),
                 Variant("without", _features(log=False), "wrk"),
+                Variant("with", _features(), "wrk"),
             ],
+            compared=True,
         ),
     ]
 }
