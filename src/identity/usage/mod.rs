@@ -189,11 +189,13 @@ impl Ledger {
     }
 }
 
+type Held = SmallVec<[(PlanId, Arc<Account>); 1]>;
+
 /// The accounts of one owner, found once and then held: by plan, of which it rarely has more than one.
 #[derive(Debug, Default)]
 pub struct Accounts {
     own_plan: OnceLock<PlanId>,
-    held: ArcSwap<SmallVec<[(PlanId, Arc<Account>); 1]>>,
+    held: ArcSwap<Held>,
 }
 
 impl Accounts {
