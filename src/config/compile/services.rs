@@ -1,7 +1,7 @@
 //! Services of the store beside the routes of the files: whoever may write to the database must not thereby open or hide
 //! what an operator wrote.
 
-use std::collections::HashMap;
+use indexmap::IndexMap;
 
 use super::Compiler;
 use crate::base::decode::quote;
@@ -34,13 +34,13 @@ impl Compiler<'_> {
 
 /// The routes of the files, by what their paths begin with.
 struct Routes<'a> {
-    by_first: HashMap<&'a str, Vec<&'a At<RouteRaw>>>,
+    by_first: IndexMap<&'a str, Vec<&'a At<RouteRaw>>>,
     others: Vec<&'a At<RouteRaw>>,
 }
 
 impl<'a> Routes<'a> {
     fn of(routes: impl Iterator<Item = &'a At<RouteRaw>>) -> Self {
-        let mut sorted = Self { by_first: HashMap::new(), others: Vec::new() };
+        let mut sorted = Self { by_first: IndexMap::new(), others: Vec::new() };
         for route in routes {
             match route.path.first_literal() {
                 Some(first) => sorted.by_first.entry(first).or_default().push(route),
