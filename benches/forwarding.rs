@@ -80,6 +80,7 @@ fn forwarding(c: &mut Criterion) {
             marks,
             identity,
             credentials,
+            reads_answer: false,
         };
         let way = Way {
             version,

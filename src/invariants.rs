@@ -18,12 +18,12 @@ use http::{Method, Version};
 
 use crate::base::clock::{self, Moment};
 use crate::base::decode::Surroundings;
+use crate::base::wire::chunked::ChunkScanner;
 use crate::config::{self, Runtime};
 use crate::identity::jwt::{Algorithm, Rules, algorithm::Algorithms};
 use crate::identity::keys::jwk::{Secrets, parse_set};
 use crate::identity::keys::{Key, KeySet};
 use crate::identity::provider::{Keys, Provider, Providers, Settings, Verified};
-use crate::ingress::chunked::ChunkScanner;
 use crate::ingress::frames::{Ended, Glance, Watch};
 use crate::ingress::head::{Framing, HEADER_LINES_MAX, Head, HeadScanner, Span, Status};
 use crate::policy::trusted::TrustedProxies;

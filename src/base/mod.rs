@@ -21,3 +21,4 @@ pub mod service;
 pub mod task;
 pub mod units;
 pub mod veil;
+pub mod wire;

@@ -28,6 +28,7 @@ use crate::identity::directory::Configured;
 use crate::identity::login::{Login, Step};
 use crate::identity::provider::Provider;
 use crate::policy;
+use crate::policy::envelope::Envelope;
 use crate::policy::plan;
 use crate::policy::rate_limit;
 use crate::policy::rate_limit::RateLimit;
@@ -255,6 +256,8 @@ pub struct Route {
     pub request: Option<Box<RequestRules>>,
     /// What is changed in the answer on its way, the gateway's own included.
     pub response: Option<Box<Rules>>,
+    /// What JSON answers are put into.
+    pub envelope: Option<Envelope>,
     /// Its metrics.
     pub metrics: Arc<RouteMetrics>,
     /// Every effective setting with where it was written, for `explain`.

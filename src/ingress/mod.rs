@@ -8,7 +8,6 @@
 //! Nothing outside may know how far this goes: the proxy sees [`connection::Exchange`] and Pingora's session, or the
 //! stream that a message is read from and answered on.
 
-pub mod chunked;
 pub mod connection;
 pub mod frames;
 pub mod head;
@@ -25,7 +24,6 @@ mod http2;
 mod http2_events;
 mod http2_head;
 mod http2_stream;
-pub(crate) mod octets;
 mod pace;
 mod per_address;
 mod proxy_header;

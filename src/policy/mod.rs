@@ -5,6 +5,7 @@
 pub mod auth;
 pub mod body_limit;
 pub mod cors;
+pub mod envelope;
 pub mod ip;
 pub mod networks;
 pub mod plan;

@@ -26,3 +26,35 @@ impl<'h> Asked<'h> {
         }
     }
 }
+
+/// A copy of a head, for who works on it while the client is watched.
+#[derive(Debug)]
+pub(in crate::proxy) struct Kept {
+    method: Method,
+    version: Version,
+    target: Box<[u8]>,
+    authority: Option<Box<str>>,
+    headers: HeaderMap,
+}
+
+impl Kept {
+    pub(in crate::proxy) fn of(asked: Asked<'_>) -> Self {
+        Self {
+            method: asked.method.clone(),
+            version: asked.version,
+            target: asked.target.into(),
+            authority: asked.authority.map(Into::into),
+            headers: asked.headers.clone(),
+        }
+    }
+
+    pub(in crate::proxy) fn asked(&self) -> Asked<'_> {
+        Asked {
+            method: &self.method,
+            version: self.version,
+            target: &self.target,
+            authority: self.authority.as_deref(),
+            headers: &self.headers,
+        }
+    }
+}

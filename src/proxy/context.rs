@@ -10,6 +10,7 @@ use http::{HeaderValue, Method, Version};
 use super::asked::Asked;
 use super::client::Client;
 use super::edit;
+use super::phases::envelope::Wrapping;
 use super::phases::finish;
 use super::received::{Marks, Received};
 use super::tunnels::{Tunnel, Tunnels};
@@ -26,7 +27,6 @@ use crate::ingress::connection::Exchange;
 use crate::policy::plan;
 use crate::policy::rate_limit::Met;
 use crate::routing::Captures;
-use crate::subrequest::Plan;
 use crate::telemetry::access::{AccessRecord, Field};
 use crate::telemetry::metrics::{InFlight, Metrics};
 use crate::telemetry::request_id::RequestId;
@@ -91,6 +91,8 @@ pub struct Context {
     pub(super) recorded: bool,
     /// No pace is demanded yet: see [`Context::hold_pace`].
     pub(super) pace_held: bool,
+    /// The answer is kept until it is whole, to be put into its envelope.
+    pub(super) wrapping: Option<Box<Wrapping>>,
     /// All was decided before Pingora was given the request.
     pub(super) decided: Option<Decided>,
 }
@@ -173,8 +175,6 @@ pub(super) enum Decided {
     Forward,
     /// It is a login, or its kin.
     Login(LoginTarget, Box<login::Request>),
-    /// It asks several services.
-    Aggregate(Arc<Plan>),
     /// It asks a queue, or is published.
     Amqp(Arc<Amqp>),
 }
@@ -223,6 +223,7 @@ impl Context {
             answer_ended: false,
             recorded: false,
             pace_held: false,
+            wrapping: None,
             decided: None,
         }
     }

@@ -43,6 +43,8 @@ pub struct Forwarding<'a> {
     pub identity: Identity<'a>,
     /// What the client showed for that, and services do not get.
     pub credentials: Credentials<'a>,
+    /// The answer is going to be read here: it has to come whole, and not compressed.
+    pub reads_answer: bool,
 }
 
 /// Makes a client's head what every server gets: to be called once a request, when it is settled that it is forwarded,
@@ -87,6 +89,10 @@ pub fn request_fields(headers: &mut HeaderMap, asked: Option<&HeaderValue>, forw
         headers.append(name, value.clone());
     }
     headers.append(header::VIA, via(forwarding.version));
+    if forwarding.reads_answer {
+        headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        remove(headers, &[header::RANGE, header::IF_RANGE]);
+    }
 }
 
 /// Fields that [`request`] adds to a common one.
@@ -277,6 +283,44 @@ pub fn frame(head: &mut ResponseHeader, framing: AnswerFraming) -> Result<()> {
             head.remove_header(&header::CONTENT_LENGTH);
             Ok(())
         }
+        AnswerFraming::Length(length) => {
+            head.remove_header(&header::TRANSFER_ENCODING);
+            head.insert_header(header::CONTENT_LENGTH, length)
+        }
+    }
+}
+
+/// Takes off an answer what holds no longer when its body is put into an envelope: lengths, digests, parts, and that two
+/// answers with the same tag have the same bytes (RFC 9110 section 8.8.1).
+///
+/// # Errors
+/// As [`request`].
+pub fn enveloped(head: &mut ResponseHeader) -> Result<()> {
+    const OF_THE_BYTES: [HeaderName; 7] = [
+        header::CONTENT_LENGTH,
+        header::TRANSFER_ENCODING,
+        header::ACCEPT_RANGES,
+        HeaderName::from_static("content-md5"),
+        HeaderName::from_static("digest"),
+        HeaderName::from_static("content-digest"),
+        HeaderName::from_static("repr-digest"),
+    ];
+    for name in &OF_THE_BYTES {
+        head.remove_header(name);
+    }
+    head.insert_header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))?;
+    weaken(head)
+}
+
+/// Makes a strong entity tag a weak one.
+///
+/// # Errors
+/// As [`request`].
+pub fn weaken(head: &mut ResponseHeader) -> Result<()> {
+    let strong = head.headers.get(header::ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""));
+    match strong.map(|tag| [b"W/", tag.as_bytes()].concat()) {
+        Some(weak) => head.insert_header(header::ETAG, weak),
+        None => Ok(()),
     }
 }
 
@@ -287,6 +331,8 @@ pub enum AnswerFraming {
     Chunks,
     /// It is interim or a 204, which have no body.
     NoContent,
+    /// By its length.
+    Length(usize),
 }
 
 /// Completes the head of an answer that the gateway makes itself.

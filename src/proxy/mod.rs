@@ -40,7 +40,8 @@ use asked::Asked;
 pub use context::Context;
 use context::Decided;
 use phases::{
-    accept, aggregate, amqp, belong, connect, dispatch, fail, finish, forward, guard, login, respond, route,
+    accept, aggregate, amqp, belong, connect, dispatch, envelope, fail, finish, forward, guard, login,
+    respond, route,
 };
 use received::Received;
 pub use tunnels::Tunnels;
@@ -209,7 +210,6 @@ impl ProxyHttp for Gateway {
             Ok(match decided {
                 Decided::Forward => dispatch::Next::Forward,
                 Decided::Login(target, request) => dispatch::Next::Login(target, request),
-                Decided::Aggregate(plan) => dispatch::Next::Aggregate(plan),
                 Decided::Amqp(amqp) => dispatch::Next::Amqp(amqp),
             })
         } else if accept::is_in_order(session, ctx, received.marks) {
@@ -326,7 +326,7 @@ impl ProxyHttp for Gateway {
         end: bool,
         ctx: &mut Box<Context>,
     ) -> Result<Option<Duration>> {
-        respond::body(session, body.as_ref(), end, ctx);
+        respond::body(session, body, end, ctx)?;
         Ok(None)
     }
 
@@ -336,8 +336,7 @@ impl ProxyHttp for Gateway {
         _trailers: &mut http::HeaderMap,
         ctx: &mut Box<Context>,
     ) -> Result<Option<Bytes>> {
-        respond::ended(session, ctx);
-        Ok(None)
+        respond::trailers(session, ctx)
     }
 
     fn error_while_proxy(

@@ -9,10 +9,11 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method};
 
 use super::json::{Json, Object};
+use super::outcome::Failure;
 use super::read::Path;
-use super::run::Settled;
+use super::run::{Settled, State};
 use crate::routing::escape::{decode_query, decode_segment, push_query, query_pairs};
-use crate::routing::template::{Template, Values};
+use crate::routing::template::{Lookup, Template, Values};
 
 /// Longest path and query of a leg: what servers commonly take.
 const TARGET_BYTES_MAX: usize = 8 * 1024;
@@ -131,7 +132,10 @@ impl Made {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unmade {
     /// Something that its path or body needs is missing, or makes no path.
-    Missing,
+    Missing {
+        /// Whether the client should have sent it; otherwise another leg's answer should have it.
+        of_client: bool,
+    },
     /// It would be too large.
     TooLarge,
 }
@@ -155,17 +159,33 @@ impl<'a> Sight<'a> {
         };
         root.at(&reference.path)
     }
+
+    fn text(&self, reference: &Reference) -> Option<Vec<u8>> {
+        Some(self.find(reference)?.as_text()?.as_bytes().to_vec())
+    }
+
+    /// Whether it is the client who has to send what `reference` names. A leg that was not asked for want of something of
+    /// the client's counts as that.
+    fn is_of_client(&self, reference: &Reference) -> bool {
+        match reference.root {
+            Root::Body => true,
+            Root::Item => false,
+            Root::Leg(leg) => self.settled.get(leg).and_then(OnceLock::get).is_some_and(|settled| {
+                settled.value.is_none()
+                    && settled.state == State::Skipped(Failure::InputMissing { of_client: true })
+            }),
+        }
+    }
 }
 
 impl RequestTemplate {
     pub(super) fn make(&self, sight: &Sight<'_>) -> Result<Made, Unmade> {
-        let others = |number: usize| {
-            let found = self.references.get(number).and_then(|reference| sight.find(reference))?;
-            Some(found.as_text()?.as_bytes().to_vec())
-        };
+        let others = |number: usize| sight.text(self.references.get(number)?);
         let values = sight.inputs.values;
-        let path = self.path.as_ref().map(|path| path.expand_path_with(values, &others)).transpose();
-        let mut target = path.map_err(|_| Unmade::Missing)?.unwrap_or_default();
+        let path =
+            |with: Lookup<'_>| self.path.as_ref().map(|path| path.expand_path_with(values, with)).transpose();
+        let made = path(&others).map_err(|_| self.missing(sight, |with| path(with).is_ok()))?;
+        let mut target = made.unwrap_or_default();
         let mut separator = '?';
         for (name, value) in &self.query {
             let Some(value) = value.expand_value_with(values, &others) else { continue };
@@ -189,10 +209,20 @@ impl RequestTemplate {
         })
     }
 
+    /// Why nothing was made with what there is: for want of something of the client's, if nothing is `made` with anything
+    /// in the place of what other legs should have, either.
+    fn missing(&self, sight: &Sight<'_>, made: impl Fn(Lookup<'_>) -> bool) -> Unmade {
+        let with_anything = |number: usize| {
+            let reference = self.references.get(number)?;
+            if sight.is_of_client(reference) { sight.text(reference) } else { Some(b"x".to_vec()) }
+        };
+        Unmade::Missing { of_client: !made(&with_anything) }
+    }
+
     fn headers(
         &self,
         sight: &Sight<'_>,
-        others: &dyn Fn(usize) -> Option<Vec<u8>>,
+        others: Lookup<'_>,
     ) -> Result<Vec<(HeaderName, HeaderValue)>, Unmade> {
         let values = sight.inputs.values;
         let mut headers = Vec::with_capacity(self.headers.len() + self.forward.len());
@@ -211,20 +241,20 @@ impl RequestTemplate {
         if bytes > HEADER_BYTES_MAX { Err(Unmade::TooLarge) } else { Ok(headers) }
     }
 
-    fn body(
-        &self,
-        sight: &Sight<'_>,
-        others: &dyn Fn(usize) -> Option<Vec<u8>>,
-    ) -> Result<Option<Bytes>, Unmade> {
+    fn body(&self, sight: &Sight<'_>, others: Lookup<'_>) -> Result<Option<Bytes>, Unmade> {
         match &self.body {
             BodyTemplate::None => Ok(None),
-            BodyTemplate::Client => {
-                Ok(Some(sight.inputs.body.map(|body| body.bytes.clone()).ok_or(Unmade::Missing)?))
-            }
+            BodyTemplate::Client => Ok(Some(
+                sight
+                    .inputs
+                    .body
+                    .map(|body| body.bytes.clone())
+                    .ok_or(Unmade::Missing { of_client: true })?,
+            )),
             BodyTemplate::Parameters(names) => {
                 let inputs = sight.inputs;
                 let told = parameters(inputs.values, names, inputs.hidden_parameter);
-                Ok(Some(told.ok_or(Unmade::Missing)?.into()))
+                Ok(Some(told.ok_or(Unmade::Missing { of_client: true })?.into()))
             }
             BodyTemplate::Json(piece) => {
                 let mut out = Vec::new();
@@ -238,19 +268,24 @@ impl RequestTemplate {
         &self,
         piece: &Piece,
         sight: &Sight<'_>,
-        others: &dyn Fn(usize) -> Option<Vec<u8>>,
+        others: Lookup<'_>,
         out: &mut Vec<u8>,
     ) -> Result<(), Unmade> {
         match piece {
             Piece::Fixed(value) => value.write(out),
             Piece::Alone(number) => {
-                let found = self.references.get(*number).and_then(|reference| sight.find(reference));
-                found.ok_or(Unmade::Missing)?.write(out);
+                let reference = self.references.get(*number);
+                let found = reference.and_then(|reference| sight.find(reference));
+                let of_client = || reference.is_some_and(|reference| sight.is_of_client(reference));
+                found.ok_or_else(|| Unmade::Missing { of_client: of_client() })?.write(out);
             }
             Piece::Text(template) => {
-                let text = template.expand_value_with(sight.inputs.values, others).ok_or(Unmade::Missing)?;
                 // What is no text cannot be said in JSON.
-                super::json::push_string(out, std::str::from_utf8(&text).map_err(|_| Unmade::Missing)?);
+                let text = |with: Lookup<'_>| {
+                    String::from_utf8(template.expand_value_with(sight.inputs.values, with)?).ok()
+                };
+                let made = text(others).ok_or_else(|| self.missing(sight, |with| text(with).is_some()))?;
+                super::json::push_string(out, &made);
             }
             Piece::Array(elements) => {
                 out.push(b'[');

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::pin::pin;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -202,7 +203,9 @@ struct Work<'a, C> {
 impl<C: Caller> Work<'_, C> {
     /// Until all have settled, time is over, or one has failed that must not.
     async fn all(&self) -> Option<usize> {
-        let mut running: FuturesUnordered<BoxFuture<'_, (usize, &Leg, Settled)>> = FuturesUnordered::new();
+        // One timer for all of them.
+        let mut time_is_over = pin!(over(self.deadline));
+        let mut running = FuturesUnordered::new();
         let mut waiting: Vec<usize> = self.plan.order.to_vec();
         loop {
             waiting.retain(|index| {
@@ -210,11 +213,15 @@ impl<C: Caller> Work<'_, C> {
                 let is_ready = leg.waits_on.iter().all(|other| self.is_settled(*other));
                 if is_ready {
                     let index = *index;
-                    running.push(async move { (index, leg, self.leg(leg).await) }.boxed());
+                    running.push(async move { (index, leg, self.leg(leg).await) });
                 }
                 !is_ready
             });
-            let (index, leg, settled) = until(self.deadline, running.next()).await.flatten()?;
+            let (index, leg, settled) = tokio::select! {
+                biased;
+                next = running.next() => next?,
+                () = &mut time_is_over => return None,
+            };
             let fatal = is_fatal(self.plan, leg, &settled);
             if let Some(slot) = self.settled.get(index) {
                 // Each runs once.
@@ -252,7 +259,7 @@ impl<C: Caller> Work<'_, C> {
         let without = |state| Settled::without_answer(leg, state, Duration::ZERO);
         let made = match leg.request.make(&self.sight(None)) {
             Ok(made) => made,
-            Err(why) => return without(unmade(leg, why)),
+            Err(why) => return without(unmade(why)),
         };
         if !self.take_calls(1) {
             return without(State::Failed(Failure::TooManyCalls));
@@ -280,7 +287,15 @@ impl<C: Caller> Work<'_, C> {
         }
         let bytes_max = self.plan.bounds.leg_bytes;
         let call = LegCall { leg, made, deadline, bytes_max, room: &self.room, attempts };
-        let answer = until(deadline, self.caller.call(call)).await.ok_or(Failure::Timeout)??;
+        // The deadline of all legs ends them all.
+        let own = deadline.filter(|_| deadline != self.deadline);
+        let answer = match own {
+            None => self.caller.call(call).await?,
+            Some(at) => {
+                let call = self.caller.call(call);
+                tokio::time::timeout_at(at.into(), call).await.map_err(|_| Failure::Timeout)??
+            }
+        };
         let value = match answer.status {
             // No Content, Reset Content: there is nothing to read.
             204 | 205 => None,
@@ -381,7 +396,7 @@ impl<C: Caller> Work<'_, C> {
             let made = match leg.request.make(&self.sight(Some(item))) {
                 Ok(made) => made,
                 Err(why) => {
-                    *result = Some(Err(unmade(leg, why).failure().unwrap_or(Failure::RequestTooLarge)));
+                    *result = Some(Err(unmade(why).failure().unwrap_or(Failure::RequestTooLarge)));
                     continue;
                 }
             };
@@ -472,18 +487,17 @@ fn status_of(failure: Failure) -> Option<u16> {
     if let Failure::Status(status) = failure { Some(status) } else { None }
 }
 
-fn unmade(leg: &Leg, why: Unmade) -> State {
+fn unmade(why: Unmade) -> State {
     match why {
-        // It is the client's only if no other leg had a part in it.
-        Unmade::Missing => State::Skipped(Failure::InputMissing { of_client: leg.waits_on.is_empty() }),
+        Unmade::Missing { of_client } => State::Skipped(Failure::InputMissing { of_client }),
         Unmade::TooLarge => State::Failed(Failure::RequestTooLarge),
     }
 }
 
-/// What `work` comes to, or nothing when it is not done at `deadline`.
-async fn until<T>(deadline: Option<Instant>, work: impl Future<Output = T>) -> Option<T> {
+/// Resolves at `deadline`.
+async fn over(deadline: Option<Instant>) {
     match deadline {
-        Some(at) => tokio::time::timeout_at(at.into(), work).await.ok(),
-        None => Some(work.await),
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }

@@ -7,6 +7,7 @@
 //! this file and [`server`] connect them.
 
 pub mod address;
+pub mod answer;
 pub mod attempt;
 pub mod breaker;
 pub mod budget;
@@ -263,12 +264,16 @@ impl Upstream {
     /// Whether its servers, and those of the upstream it falls back to, are spoken to in cleartext HTTP/1 and told
     /// nothing before: then [`Attempt::new_link`] connects to them.
     pub fn is_plain(&self) -> bool {
-        let alone = |one: &Self| one.tls.is_none() && !one.http2 && !one.common.proxy_protocol;
         let stand_in = match &self.fallback {
-            Some(Fallback::Upstream(link)) => link.upstream().is_none_or(|other| alone(other)),
+            Some(Fallback::Upstream(link)) => link.upstream().is_none_or(|other| other.is_cleartext()),
             Some(Fallback::Answer(_)) | None => true,
         };
-        alone(self) && stand_in
+        self.is_cleartext() && stand_in
+    }
+
+    /// The same of its own servers alone.
+    fn is_cleartext(&self) -> bool {
+        self.tls.is_none() && !self.http2 && !self.common.proxy_protocol
     }
 
     /// What a hash goes by for a request; 0 where nothing is hashed.

@@ -35,13 +35,7 @@ const ONE_PLACE: &[(&str, &[&str], &str)] = &[
     (
         r"\.headers\.(insert|append|remove)\(|\b(insert|append|remove)_header\(",
         // The last three make heads of their own and pass none on.
-        &[
-            "proxy/edit.rs",
-            "proxy/edit/",
-            "proxy/phases/respond.rs",
-            "ingress/plain.rs",
-            "upstream/client.rs",
-        ],
+        &["proxy/edit.rs", "proxy/edit/", "proxy/phases/respond.rs", "ingress/plain.rs", "upstream/client/"],
         "headers of requests and answers that pass through are edited in proxy/edit",
     ),
     (r"\bset_var\(|\bprocess::exit\(", &[], "nothing may"),

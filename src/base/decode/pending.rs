@@ -10,11 +10,5 @@ pub(super) fn is_pending(table: &str, key: &str) -> bool {
 
 const ROUTE: &[&str] = &["cache", "compress", "split", "split_by", "mirror", "grpc"];
 
-const PENDING: &[(&str, &[&str])] = &[
-    ("", &["cache"]),
-    ("routes.response", &["envelope"]),
-    ("defaults.response", &["envelope"]),
-    ("routes", ROUTE),
-    ("defaults", ROUTE),
-    ("routes.aggregate.legs", &["grpc"]),
-];
+const PENDING: &[(&str, &[&str])] =
+    &[("", &["cache"]), ("routes", ROUTE), ("defaults", ROUTE), ("routes.aggregate.legs", &["grpc"])];

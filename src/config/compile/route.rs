@@ -154,6 +154,7 @@ impl Compiler<'_> {
             guard: self.guard(Some(raw), path, parties, out),
             request: request_rules(raw, path, out),
             response: response_rules(raw, path, out),
+            envelope: raw.response.as_ref().and_then(|response| response.envelope()),
             metrics,
             settings,
         }
@@ -180,6 +181,8 @@ impl Compiler<'_> {
             guard: self.guard(raw, "defaults", parties, out),
             request: None,
             response: raw.and_then(|raw| response_rules(raw, "defaults", out)),
+            // Only errors answer there.
+            envelope: None,
             metrics: self.runtime.metrics.route(UNMATCHED),
             settings,
         }

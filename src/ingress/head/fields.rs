@@ -3,7 +3,7 @@
 use super::line::RequestLine;
 use super::{Framing, HEADER_LINES_MAX, Rule, Span};
 use crate::base::authority::is_authority;
-use crate::ingress::octets::{is_token, split_field, trim};
+use crate::base::wire::octets::{TOKEN, is, is_token, trim};
 
 /// Options in all `Connection` fields together. The proxy's own parser refuses the tenth.
 const CONNECTION_OPTIONS_MAX: usize = 9;
@@ -215,4 +215,17 @@ fn is_protected(option: &[u8]) -> bool {
         || PREFIXES
             .iter()
             .any(|prefix| option.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix)))
+}
+
+/// Splits a field line without its end into name and trimmed value (RFC 9112 section 5).
+///
+/// The line must hold no control byte but HTAB. Refused: a line that continues the one before (obs-fold), a name that
+/// is not a token, and therefore a space before the colon.
+fn split_field(line: &[u8]) -> Result<(&[u8], &[u8]), Rule> {
+    let name_len = line.iter().position(|byte| !is(*byte, TOKEN)).ok_or(Rule::NoColon)?;
+    match line.split_at_checked(name_len) {
+        Some((name, [b':', value @ ..])) if !name.is_empty() => Ok((name, trim(value))),
+        Some(([], [b' ' | b'\t', ..])) => Err(Rule::Folded),
+        _ => Err(Rule::FieldName),
+    }
 }

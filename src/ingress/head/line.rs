@@ -2,7 +2,7 @@
 
 use super::{Rule, Span};
 use crate::base::authority::is_authority;
-use crate::ingress::octets::{PATH, QUERY, VISIBLE, all, is, is_token};
+use crate::base::wire::octets::{PATH, QUERY, VISIBLE, all, is, is_token};
 
 /// Longest method looked at. The longest registered one has 17 letters (`UPDATEREDIRECTREF`).
 const METHOD_BYTES_MAX: usize = 32;

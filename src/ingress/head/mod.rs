@@ -9,7 +9,7 @@ mod line;
 mod rule;
 
 pub use self::rule::Rule;
-use super::octets::{VISIBLE, all};
+use crate::base::wire::octets::{VISIBLE, all};
 use fields::Fields;
 use line::RequestLine;
 
@@ -70,7 +70,7 @@ pub enum Framing {
     None,
     /// `Content-Length`, in bytes.
     Length(u64),
-    /// `Transfer-Encoding: chunked`; see [`super::chunked`].
+    /// `Transfer-Encoding: chunked`; see [`crate::base::wire::chunked`].
     Chunked,
 }
 

@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 use crate::base::reason::Reason;
+use crate::base::wire::chunked::ChunkScanner;
 use crate::base::{clock, task};
-use crate::ingress::chunked::ChunkScanner;
 use crate::ingress::connection::{Connection, Exchange};
 use crate::ingress::frames::FrameWatch;
 use crate::ingress::head::{Framing, Head, HeadScanner, Status};

@@ -6,10 +6,11 @@ use indexmap::IndexMap;
 use super::query::{QueryEdits, QueryRule};
 use super::{RequestRules, Rule, Rules, Value};
 use crate::base::authority::is_authority;
-use crate::base::decode::{Decoder, MapKey, Node, Shape, quote, text_value};
+use crate::base::decode::{Decoder, MapKey, Node, Shape, Size, quote, text_value};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::At;
 use crate::keys;
+use crate::policy::envelope::Envelope;
 use crate::routing::config::Written;
 use crate::routing::template::{Scope, Template};
 
@@ -46,6 +47,10 @@ keys! {
         add: ResponseHeaders = ResponseHeaders::new(),
         /// Headers that the client does not get.
         remove: Vec<At<ResponseName>> = Vec::new(),
+        /// JSON answers become `{status, data, timestamp, path}`; not the gateway's own errors, nor files.
+        envelope: bool = false,
+        /// Longest answer put into one: each is kept until it is whole. A longer one is 502.
+        envelope_bytes: Size = Size(1 << 20),
     }
 }
 
@@ -74,6 +79,14 @@ impl ResponseRaw {
         rules.read(&self.set, &format!("{path}.set"), scope, out, |name, value| Rule::Set(name.0, value));
         rules.read(&self.add, &format!("{path}.add"), scope, out, |name, value| Rule::Add(name.0, value));
         (!rules.0.is_empty()).then_some(rules)
+    }
+}
+
+impl ResponseRaw {
+    /// The envelope for JSON answers, if they get one.
+    pub fn envelope(&self) -> Option<Envelope> {
+        let bytes_max = usize::try_from(self.envelope_bytes.0).unwrap_or(usize::MAX);
+        self.envelope.then_some(Envelope { bytes_max })
     }
 }
 

@@ -1,25 +1,31 @@
 //! The client's side of one exchange: what was read of its body, what was written to it.
 
 use std::cell::Cell;
+use std::io;
 use std::time::{Duration, UNIX_EPOCH};
 
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, header};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::HttpTask;
-use pingora::{ErrorType, OrErr, Result};
+use pingora::{Error, ErrorType, OrErr, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use super::relay::from_client;
 use super::request::Request;
 use crate::base::clock;
+use crate::base::wire::chunked::ChunkScanner;
+use crate::base::wire::fields::{write_field, write_fields};
 use crate::ingress::EdgeStream;
-use crate::ingress::chunked::ChunkScanner;
 use crate::ingress::head::Framing;
 use crate::proxy::asked::Asked;
-use crate::proxy::downstream::{Downstream, write_field, write_fields};
+use crate::proxy::downstream::Downstream;
 use crate::proxy::phases::connect::Progress;
 
 /// Bytes of a body kept to be sent again to another server.
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a body read at once for an answer of the gateway's own.
+const BODY_BYTES: usize = 8 * 1024;
 /// How long the unread rest of a body may take before the connection is given up.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -106,18 +112,14 @@ impl<'s> Client<'s> {
         self.flush().await
     }
 
-    async fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(super) async fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
         let written = self.stream.write_all(bytes).await;
-        written
-            .or_err(ErrorType::WriteError, "while writing to the client")
-            .map_err(pingora::Error::into_down)
+        written.or_err(ErrorType::WriteError, "while writing to the client").map_err(Error::into_down)
     }
 
     pub(super) async fn flush(&mut self) -> Result<()> {
         let flushed = self.stream.flush().await;
-        flushed
-            .or_err(ErrorType::WriteError, "while writing to the client")
-            .map_err(pingora::Error::into_down)
+        flushed.or_err(ErrorType::WriteError, "while writing to the client").map_err(Error::into_down)
     }
 
     /// Ends the exchange. Whether the connection may carry another request.
@@ -178,6 +180,23 @@ impl Upload {
     }
 }
 
+impl Upload {
+    /// What of `raw`, bytes of the body as they came, is data.
+    fn unframe(&mut self, raw: BytesMut) -> Bytes {
+        let data = match &mut self.scanner {
+            None => raw.freeze(),
+            Some(scanner) => {
+                let mut data = BytesMut::with_capacity(raw.len());
+                // The stream has looked at every byte with a scanner of its own.
+                let _followed = scanner.decode(&raw, |piece| data.extend_from_slice(piece));
+                data.freeze()
+            }
+        };
+        self.taken += data.len() as u64;
+        data
+    }
+}
+
 impl Downstream for Client<'_> {
     fn asked(&self) -> Asked<'_> {
         self.request.asked()
@@ -185,6 +204,34 @@ impl Downstream for Client<'_> {
 
     fn leave_body_behind(&mut self, wait: bool) {
         self.waits = wait;
+    }
+
+    fn is_request_whole(&mut self) -> bool {
+        self.stream.is_message_done()
+    }
+
+    async fn ask_for_body(&mut self) -> Result<()> {
+        self.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").await?;
+        self.flush().await
+    }
+
+    async fn read_body(&mut self) -> Result<Option<Bytes>> {
+        let mut raw = BytesMut::new();
+        while !self.stream.is_message_done() {
+            raw.reserve(BODY_BYTES);
+            if self.stream.read_buf(&mut raw).await.map_err(from_client)? == 0 {
+                return Err(from_client(io::ErrorKind::UnexpectedEof.into()));
+            }
+            let piece = self.upload.unframe(raw.split());
+            if !piece.is_empty() {
+                return Ok(Some(piece));
+            }
+        }
+        Ok(None)
+    }
+
+    async fn gone(&mut self) -> Box<Error> {
+        from_client(std::future::poll_fn(|cx| self.stream.poll_end(cx)).await)
     }
 
     async fn write(&mut self, parts: Vec<HttpTask>) -> Result<()> {

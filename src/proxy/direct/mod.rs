@@ -7,34 +7,34 @@
 //! ```text
 //! scanned head ─► Request ─► decide ─┬─► Relay: one attempt, both directions ─► fail, retried or answered
 //!                (super::phases)     ├─► local answer: respond
+//!                                    ├─► several services' answers: aggregate
 //!                                    └─► not its kind (logins; TLS, HTTP/2 or PROXY headers to servers): Pingora's, decided already
 //! ```
 //! What is decided, edited, counted and logged, and what a failure means, is the same code for both.
 
-mod answer;
 mod client;
-mod fields;
 mod relay;
 mod request;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{StatusCode, Version};
 use pingora::{Error, ErrorType, Result};
 
 use super::context::{Context, Decided};
 use super::dispatch::{Answer as LocalAnswer, Next};
 use super::received::Received;
-use super::{Gateway, connect, decide_in_time, edit, fail, finish, respond};
+use super::{Gateway, aggregate, connect, decide_in_time, edit, envelope, fail, finish, respond};
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::ingress::connection::Exchange;
 use crate::ingress::head::Head;
 use crate::ingress::{Direct, EdgeStream, Served};
 use crate::upstream::LastAnswer;
+use crate::upstream::answer::{Answer, Framing};
 use crate::upstream::retry::is_idempotent;
-use answer::Framing;
 use client::Client;
 use relay::{Relay, up};
 use request::Request;
@@ -70,10 +70,18 @@ async fn serve(gateway: &Gateway, stream: &mut EdgeStream, exchange: &Arc<Exchan
     client.closing = exchange.last || gateway.is_ending(&ctx);
     let ended = match step {
         Ok(Next::Forward) if is_plain(&ctx) => forward(gateway, &mut client, &mut ctx).await,
-        Ok(step @ (Next::Forward | Next::Login(..) | Next::Aggregate(_) | Next::Amqp(_))) => {
+        Ok(Next::Aggregate(plan)) => {
+            match aggregate::answer(&mut client, &mut ctx, plan).await {
+                // The client's side ended it, unless that was while it was answered.
+                Err(error) if !client.answer_started => {
+                    answer_for(gateway, error, &mut client, &mut ctx).await
+                }
+                ended => ended,
+            }
+        }
+        Ok(step @ (Next::Forward | Next::Login(..) | Next::Amqp(_))) => {
             ctx.decided = Some(match step {
                 Next::Login(target, request) => Decided::Login(target, request),
-                Next::Aggregate(plan) => Decided::Aggregate(plan),
                 Next::Amqp(amqp) => Decided::Amqp(amqp),
                 _ => Decided::Forward,
             });
@@ -217,6 +225,16 @@ fn nothing_picked() -> Failed {
     Failed::Connecting(Error::explain(ErrorType::InternalError, "no attempt was picked"))
 }
 
+/// The whole body of an answer in its envelope, where the route wants that.
+async fn wrapped(relay: &mut Relay<'_, '_>, answer: &mut Answer) -> Result<Option<Bytes>> {
+    let Some(wrapping) = envelope::begin(&mut answer.head, relay.ctx())? else { return Ok(None) };
+    let Some(body) = relay.collect(answer.body, wrapping.bytes_max).await? else {
+        return Err(envelope::too_large(relay.ctx()));
+    };
+    let (client, ctx) = relay.sides();
+    envelope::seal(&wrapping, &body, client.request.asked(), ctx).map(Some)
+}
+
 /// One exchange. If the connection may be used again, what its last answer was.
 async fn talk(gateway: &Gateway, relay: &mut Relay<'_, '_>) -> Result<Option<LastAnswer>> {
     let method = relay.ctx().head.method.clone();
@@ -247,12 +265,15 @@ async fn talk(gateway: &Gateway, relay: &mut Relay<'_, '_>) -> Result<Option<Las
     if !asked_for_body {
         relay.withhold();
     }
+    let wrapped = wrapped(relay, &mut answer).await?;
     let (client, ctx) = relay.sides();
     let head = &mut answer.head;
     if respond::begins(head, ctx) {
         client.body_timeout = ctx.snapshot.limits.stream_idle;
     }
-    if answer.body == Framing::UntilClose {
+    if let Some(wrapped) = &wrapped {
+        edit::frame(head, edit::AnswerFraming::Length(wrapped.len()))?;
+    } else if answer.body == Framing::UntilClose {
         edit::frame(head, edit::AnswerFraming::Chunks)?;
     } else if head.status == StatusCode::NO_CONTENT {
         edit::frame(head, edit::AnswerFraming::NoContent)?;
@@ -261,7 +282,13 @@ async fn talk(gateway: &Gateway, relay: &mut Relay<'_, '_>) -> Result<Option<Las
     debug_assert!(ctx.head.version == Version::HTTP_11, "others are Pingora's");
     client.closing |= gateway.is_ending(ctx);
     client.write_head(head).await?;
-    relay.body(answer.body).await?;
+    match wrapped {
+        Some(wrapped) => {
+            client.write_all(&wrapped).await?;
+            respond::piece(wrapped.len(), ctx);
+        }
+        None => relay.body(answer.body).await?,
+    }
     let is_whole = relay.is_request_whole();
     respond::answer_ended(is_whole, relay.ctx());
     if asked_for_body {

@@ -8,18 +8,18 @@ use std::pin::Pin;
 use std::task::{Context as Cx, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::Method;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::answer::{Answer, Framing, Reader};
 use super::client::{Client, LAST_CHUNK, write_chunk};
-use crate::ingress::chunked::ChunkScanner;
+use crate::base::wire::chunked::ChunkScanner;
 use crate::ingress::head::Framing as RequestFraming;
 use crate::proxy::context::Context;
 use crate::proxy::phases::{forward, respond};
 use crate::upstream::Link;
+use crate::upstream::answer::{Answer, Framing, Reader};
 
 /// Bytes asked of a server at first: a head and a short body.
 const FIRST_BYTES: usize = 8 * 1024;
@@ -123,6 +123,25 @@ impl<'r, 's> Relay<'r, 's> {
         std::future::poll_fn(|cx| self.poll_body(cx)).await
     }
 
+    /// Reads the body that `framing` promises, to its end; `None` if it has more than `most` bytes.
+    pub(super) async fn collect(&mut self, framing: Framing, most: usize) -> Result<Option<Bytes>> {
+        self.awaited = None;
+        self.body = match framing {
+            Framing::None | Framing::Length(0) => return Ok(Some(Bytes::new())),
+            Framing::Length(length) => Body::Length(length),
+            Framing::Chunked => Body::Chunked(Box::default()),
+            Framing::UntilClose => Body::UntilClose,
+        };
+        let mut kept = BytesMut::new();
+        while !matches!(self.body, Body::Ended) {
+            std::future::poll_fn(|cx| self.poll_kept(&mut kept, cx)).await?;
+            if kept.len() > most {
+                return Ok(None);
+            }
+        }
+        Ok(Some(kept.freeze()))
+    }
+
     /// Whether all of the request was received.
     pub(super) fn is_request_whole(&self) -> bool {
         self.client.stream.is_message_done()
@@ -187,15 +206,69 @@ impl<'r, 's> Relay<'r, 's> {
         }
     }
 
-    fn poll_body(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
+    /// Goes on with the request while an answer comes.
+    fn poll_request_beside_answer(&mut self, cx: &mut Cx<'_>) -> Result<()> {
         match self.poll_request(cx) {
             // That it takes no more of the request takes nothing from its answer.
             Err(error) if *error.esource() == ErrorSource::Upstream => {
                 self.broken = Some(error);
                 self.end_upload();
+                Ok(())
             }
-            polled => polled?,
+            polled => polled,
         }
+    }
+
+    /// Keeps the next bytes of the body.
+    fn poll_kept(&mut self, kept: &mut BytesMut, cx: &mut Cx<'_>) -> Poll<Result<()>> {
+        self.poll_request_beside_answer(cx)?;
+        if self.input.is_empty() {
+            ready!(self.poll_more(cx))?;
+        }
+        match &mut self.body {
+            Body::Length(left) => {
+                let most = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
+                kept.extend_from_slice(&self.input.split_to(most));
+                *left -= most as u64;
+                if *left == 0 {
+                    self.body = Body::Ended;
+                }
+            }
+            Body::Chunked(scanner) => {
+                let followed = scanner.decode(&self.input, |piece| kept.extend_from_slice(piece));
+                let Ok((consumed, ended)) = followed else {
+                    return Poll::Ready(Err(up(ErrorType::InvalidHTTPHeader, "a chunk is malformed")));
+                };
+                self.input.advance(consumed);
+                if ended {
+                    self.body = Body::Ended;
+                }
+            }
+            Body::UntilClose => kept.extend_from_slice(&self.input.split()),
+            Body::Ended => {}
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Reads more of the body, or its end where the connection tells it.
+    fn poll_more(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
+        match self.poll_receive(cx) {
+            Poll::Ready(Ok(1..)) => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(0)) if matches!(self.body, Body::UntilClose) => {
+                self.body = Body::Ended;
+                Poll::Ready(Ok(()))
+            }
+            Poll::Ready(Ok(0)) => {
+                let what = "the server closed in the middle of its answer";
+                Poll::Ready(Err(up(ErrorType::ConnectionClosed, what)))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.poll_end(cx).map(Err),
+        }
+    }
+
+    fn poll_body(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
+        self.poll_request_beside_answer(cx)?;
         loop {
             ready!(self.poll_chunk(cx))?;
             let taken = match &mut self.body {
@@ -233,18 +306,10 @@ impl<'r, 's> Relay<'r, 's> {
                     count
                 }
                 _ => {
-                    match self.poll_receive(cx) {
-                        Poll::Ready(Ok(1..)) => {}
-                        Poll::Ready(Ok(0)) if matches!(self.body, Body::UntilClose) => {
-                            self.chunk.extend_from_slice(LAST_CHUNK);
-                            self.body = Body::Ended;
-                        }
-                        Poll::Ready(Ok(0)) => {
-                            let what = "the server closed in the middle of its answer";
-                            return Poll::Ready(Err(up(ErrorType::ConnectionClosed, what)));
-                        }
-                        Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                        Poll::Pending => return self.poll_end(cx).map(Err),
+                    let was_until_close = matches!(self.body, Body::UntilClose);
+                    ready!(self.poll_more(cx))?;
+                    if was_until_close && matches!(self.body, Body::Ended) {
+                        self.chunk.extend_from_slice(LAST_CHUNK);
                     }
                     continue;
                 }
@@ -431,7 +496,8 @@ fn down(kind: ErrorType, what: &'static str) -> Box<Error> {
     Error::explain(kind, what).into_down()
 }
 
-fn from_client(error: io::Error) -> Box<Error> {
+/// What ended the client's side.
+pub(super) fn from_client(error: io::Error) -> Box<Error> {
     let kind = match error.kind() {
         io::ErrorKind::UnexpectedEof => ErrorType::ConnectionClosed,
         _ => ErrorType::ReadError,

@@ -4,11 +4,10 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Version, header};
 use pingora::Result;
 
-use super::fields;
+use crate::base::wire::fields::{self, write_field, write_fields};
 use crate::ingress::head::{Framing, Head, Span};
 use crate::proxy::asked::Asked;
 use crate::proxy::context::Context;
-use crate::proxy::downstream::{write_field, write_fields};
 use crate::proxy::edit;
 use crate::proxy::phases::forward;
 

@@ -59,6 +59,7 @@ impl Case {
             marks,
             identity,
             credentials: self.credentials,
+            reads_answer: false,
         };
         request(&mut head, &forwarding).unwrap();
         let (host, server) = (host.as_ref(), "10.0.0.9:81");

@@ -1,16 +1,16 @@
 //! One request, many services: asks the legs of the route's plan, and answers with one document.
 
+use std::borrow::Cow;
 use std::iter;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
-use pingora::http::RequestHeader;
-use pingora::{Error, Result};
-use pingora_proxy::Session;
+use pingora::{Error, ErrorType, Result};
 
 use super::dispatch::Answer;
 use super::route::View;
@@ -18,6 +18,10 @@ use super::{amqp, connect, forward, respond};
 use crate::base::clock;
 use crate::base::problem::{Parts, Problem};
 use crate::base::reason::Reason;
+use crate::policy::body_limit::BodyLimit;
+use crate::policy::envelope::is_json;
+use crate::proxy::asked::Kept;
+use crate::proxy::downstream::Downstream;
 use crate::proxy::names::{TRACESTATE, X_REQUEST_ID, is_alike, is_forwarding, is_identity};
 use crate::proxy::received::Received;
 use crate::proxy::{Asked, Context, edit};
@@ -28,7 +32,7 @@ use crate::subrequest::{
     self, Answer as LegAnswer, Caller, ClientBody, Failure, Inputs, LegCall, Plan, Service, merge, report,
 };
 use crate::telemetry::trace::TraceContext;
-use crate::upstream::client::{Ask, Missed, Notes};
+use crate::upstream::client::{Ask, Fields, Missed, Notes};
 use crate::upstream::{Failure as AttemptFailure, Introduction, Outcome, Upstream};
 
 /// Asks the legs and answers, with what came of them or with a problem. Ends early, and all calls with it, when the
@@ -36,59 +40,79 @@ use crate::upstream::{Failure as AttemptFailure, Introduction, Outcome, Upstream
 ///
 /// Boxed, as a future of unknown type: it ends in another local answer, and the compiler need not look through it.
 pub(in crate::proxy) fn answer<'s>(
-    session: &'s mut Session,
+    client: &'s mut impl Downstream,
     ctx: &'s mut Context,
     plan: Arc<Plan>,
 ) -> BoxFuture<'s, Result<()>> {
-    async move { answer_by(session, ctx, &plan).await }.boxed()
+    async move { answer_by(client, ctx, &plan).await }.boxed()
 }
 
-async fn answer_by(session: &mut Session, ctx: &mut Context, plan: &Plan) -> Result<()> {
-    let body = match client_body(session, ctx, plan).await? {
+async fn answer_by(client: &mut impl Downstream, ctx: &mut Context, plan: &Plan) -> Result<()> {
+    let body = match client_body(client, ctx, plan).await? {
         Ok(body) => body,
-        Err(problem) => return respond::problem(session, ctx, &problem).await,
+        Err(problem) => return respond::problem(client, ctx, &problem).await,
     };
+    if !client.is_request_whole() {
+        // A body that is not asked for may be held back.
+        ctx.hold_pace();
+    }
     let notes = Notes::default();
-    let head = session.req_header().clone();
+    let head = Kept::of(client.asked());
+    let limit = ctx.route.guard.body;
     let asked = {
-        let work = Box::pin(ask(ctx, plan, &head, body.as_ref(), &notes));
-        // With a body that nobody reads there is no way to see the client go.
-        if session.as_downstream_mut().is_body_done() {
-            tokio::select! {
-                biased;
-                run = work => Ok(run),
-                error = gone(session) => Err(error),
-            }
-        } else {
-            Ok(work.await)
+        let work = ask(ctx, plan, head.asked(), body.as_ref(), &notes);
+        tokio::select! {
+            biased;
+            run = work => Ok(run),
+            left = left(client, limit) => Err(left),
         }
     };
     note(ctx, notes);
+    ctx.resume_pace();
     match asked {
-        Err(left) => Err(left),
-        Ok(Err(problem)) => respond::problem(session, ctx, &problem).await,
-        Ok(Ok(run)) => conclude(session, ctx, plan, run).await,
+        Err(Left::Gone(error)) => Err(error),
+        Err(Left::TooMuch) => respond::problem(client, ctx, &Problem::new(Reason::BodyTooLarge)).await,
+        Ok(Err(problem)) => respond::problem(client, ctx, &problem).await,
+        Ok(Ok(run)) => conclude(client, ctx, plan, run).await,
     }
 }
 
-/// Resolves when the client has gone away.
-pub(super) async fn gone(session: &mut Session) -> Box<Error> {
-    match session.as_downstream_mut().read_body_or_idle(true).await {
-        Err(error) => error,
-        Ok(_) => std::future::pending().await,
+/// Why nobody waits for the legs any more.
+enum Left {
+    /// The client has gone away, or its body cannot be read.
+    Gone(Box<Error>),
+    /// It sends more than the route takes.
+    TooMuch,
+}
+
+/// Resolves when the client has left. A body that no leg wants stands before that, and is read for nothing.
+async fn left(client: &mut impl Downstream, limit: Option<BodyLimit>) -> Left {
+    let mut bytes = 0;
+    while !client.is_request_whole() {
+        match client.read_body().await {
+            Ok(Some(piece)) => bytes += piece.len() as u64,
+            Ok(None) => break,
+            // It pauses, and is not waited for.
+            Err(error) if *error.etype() == ErrorType::ReadTimedout => std::future::pending().await,
+            Err(error) => return Left::Gone(error),
+        }
+        if limit.is_some_and(|limit| !limit.allows(bytes)) {
+            return Left::TooMuch;
+        }
     }
+    Left::Gone(client.gone().await)
 }
 
 /// The client's body, where the plan needs it: JSON within its bounds, or why not. Nothing has been asked by then.
 async fn client_body(
-    session: &mut Session,
+    client: &mut impl Downstream,
     ctx: &mut Context,
     plan: &Plan,
 ) -> Result<Result<Option<ClientBody>, Problem>> {
     if !plan.wants_body {
         return Ok(Ok(None));
     }
-    let body = match json_bytes(session, ctx, plan.bounds.total_bytes).await? {
+    let body = match json_bytes(client, ctx, plan.bounds.total_bytes).await? {
         Ok(body) => body,
         Err(problem) => return Ok(Err(problem)),
     };
@@ -103,12 +127,12 @@ async fn client_body(
 
 /// The client's body of at most `most` bytes, which says that it is JSON or nothing of what it is; or why not.
 pub(super) async fn json_bytes(
-    session: &mut Session,
+    client: &mut impl Downstream,
     ctx: &mut Context,
     most: usize,
 ) -> Result<Result<Bytes, Problem>> {
     let refuse = |reason| Ok(Err(Problem::new(reason)));
-    if session.req_header().headers.get(header::CONTENT_TYPE).is_some_and(|value| !is_json(value)) {
+    if client.asked().headers.get(header::CONTENT_TYPE).is_some_and(|value| !is_json(value.as_bytes())) {
         return refuse(Reason::MediaType);
     }
     let limit = ctx.route.guard.body;
@@ -117,10 +141,11 @@ pub(super) async fn json_bytes(
         return refuse(Reason::BodyTooLarge);
     }
     if ctx.head.marks.expect {
-        session.as_downstream_mut().write_continue_response().await?;
+        client.ask_for_body().await?;
     }
     let mut body = BytesMut::new();
-    while let Some(piece) = session.as_downstream_mut().read_request_body().await? {
+    let pause = ctx.snapshot.limits.body_timeout;
+    while let Some(piece) = within(pause, client.read_body()).await? {
         ctx.request_body_bytes += piece.len() as u64;
         if !fits(ctx.request_body_bytes) {
             return refuse(Reason::BodyTooLarge);
@@ -130,29 +155,28 @@ pub(super) async fn json_bytes(
     Ok(Ok(body.freeze()))
 }
 
-/// `application/json`, or anything whose syntax is JSON (RFC 6839 section 3.1).
-fn is_json(value: &HeaderValue) -> bool {
-    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default();
-    let essence = essence.trim_ascii().to_ascii_lowercase();
-    essence == b"application/json" || (essence.starts_with(b"application/") && essence.ends_with(b"+json"))
+/// What `read` comes to, unless the client pauses for too long.
+async fn within<T>(pause: Duration, read: impl Future<Output = Result<T>>) -> Result<T> {
+    let late =
+        || Error::explain(ErrorType::ReadTimedout, "while the client's body was waited for").into_down();
+    tokio::time::timeout(pause, read).await.unwrap_or_else(|_| Err(late()))
 }
 
 async fn ask(
     ctx: &Context,
     plan: &Plan,
-    head: &RequestHeader,
+    head: Asked<'_>,
     body: Option<&ClientBody>,
     notes: &Notes,
 ) -> Result<Run, Problem> {
-    let received = Received::read(&head.headers);
-    let view = View::read(Asked::of(head), &received, ctx.listener)?;
+    let received = Received::read(head.headers);
+    let view = View::read(head, &received, ctx.listener)?;
     let request = view.request();
     let values = view.values(ctx, &request);
-    let host =
-        super::route::host_of(Asked::of(head), &received).and_then(|host| HeaderValue::from_bytes(host).ok());
+    let host = super::route::host_of(head, &received).and_then(|host| HeaderValue::from_bytes(host).ok());
     let caller = Calls {
-        carried: carried(ctx, head),
-        client: head,
+        carried: carried(ctx, head.headers),
+        client: head.headers,
         address: ctx.client.address,
         trusted: ctx.client.peer_trusted,
         identity: forward::identity(ctx),
@@ -167,7 +191,7 @@ async fn ask(
 }
 
 /// What every leg's request says, whatever it asks.
-pub(super) fn carried(ctx: &Context, head: &RequestHeader) -> HeaderMap {
+pub(super) fn carried(ctx: &Context, client: &HeaderMap) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(12);
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     // What is compressed could not be read.
@@ -177,7 +201,7 @@ pub(super) fn carried(ctx: &Context, head: &RequestHeader) -> HeaderMap {
         headers.insert(X_REQUEST_ID, id);
     }
     if ctx.trace.as_ref().is_some_and(|trace| trace.parent.is_some()) {
-        for state in head.headers.get_all(TRACESTATE) {
+        for state in client.get_all(TRACESTATE) {
             headers.append(TRACESTATE, state.clone());
         }
     }
@@ -190,7 +214,7 @@ pub(super) fn carried(ctx: &Context, head: &RequestHeader) -> HeaderMap {
 /// Calls the legs' upstreams for one request.
 struct Calls<'a> {
     carried: HeaderMap,
-    client: &'a RequestHeader,
+    client: &'a HeaderMap,
     address: IpAddr,
     /// Whether what the client says of where it comes from is believed.
     trusted: bool,
@@ -222,9 +246,9 @@ impl Caller for Calls<'_> {
     async fn call(&self, call: LegCall<'_>) -> Result<LegAnswer, Failure> {
         let headers = self.headers(&call);
         match &call.leg.service {
-            Service::Upstream(upstream) => self.call_upstream(upstream, &call, &headers).await,
+            Service::Upstream(upstream) => self.call_upstream(upstream, &call, headers).await,
             Service::Queue { broker, queue } => {
-                amqp::call((broker, queue), &call, &headers, self.trace).await
+                amqp::call((broker, queue), &call, &headers.to_map(), self.trace).await
             }
         }
     }
@@ -232,27 +256,24 @@ impl Caller for Calls<'_> {
 
 impl Calls<'_> {
     /// Everything that a leg's request says beside its body.
-    fn headers(&self, call: &LegCall<'_>) -> HeaderMap {
-        let mut headers = self.carried.clone();
+    fn headers<'c>(&'c self, call: &LegCall<'c>) -> Fields<'c> {
         let made = call.made;
-        let own = || made.headers.iter().filter(|(name, _)| self.may_send(call, name));
-        for (name, _) in own() {
-            headers.remove(name);
-        }
-        for (name, value) in own() {
-            headers.append(name.clone(), value.clone());
-        }
-        if made.body.is_some() {
-            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        }
-        headers
+        let is_json = made.body.is_some();
+        let own = if !is_json && made.headers.iter().all(|(name, _)| self.may_send(call, name)) {
+            Cow::Borrowed(&*made.headers)
+        } else {
+            let may = made.headers.iter().filter(|(name, _)| self.may_send(call, name));
+            let json = is_json.then(|| (header::CONTENT_TYPE, HeaderValue::from_static("application/json")));
+            may.cloned().chain(json).collect()
+        };
+        Fields::new(&self.carried, own)
     }
 
     async fn call_upstream(
         &self,
         upstream: &Upstream,
         call: &LegCall<'_>,
-        headers: &HeaderMap,
+        headers: Fields<'_>,
     ) -> Result<LegAnswer, Failure> {
         let made = call.made;
         let room = |bytes: usize| call.room.take(bytes);
@@ -262,7 +283,7 @@ impl Calls<'_> {
             headers,
             body: made.body.clone(),
             host: self.host.as_ref(),
-            hash_key: upstream.hash_key(self.address, &self.client.headers),
+            hash_key: upstream.hash_key(self.address, self.client),
             introduction: self.introduction,
             deadline: call.deadline,
             trace: self.trace,
@@ -294,7 +315,7 @@ fn note(ctx: &mut Context, notes: Notes) {
             Outcome::ConnectTimeout => Some("connect timeout"),
             outcome => outcome.failure().map(AttemptFailure::label),
         };
-        line.connect = if done.reused == Some(true) { Some(std::time::Duration::ZERO) } else { done.connect };
+        line.connect = if done.reused == Some(true) { Some(Duration::ZERO) } else { done.connect };
         line.header = done.header;
         line.bytes_sent = note.sent;
         line.response_length = note.received;
@@ -304,7 +325,7 @@ fn note(ctx: &mut Context, notes: Notes) {
     }
 }
 
-async fn conclude(session: &mut Session, ctx: &mut Context, plan: &Plan, mut run: Run) -> Result<()> {
+async fn conclude(client: &mut impl Downstream, ctx: &mut Context, plan: &Plan, mut run: Run) -> Result<()> {
     for (leg, settled) in plan.legs.iter().zip(&run.legs) {
         match settled.failure() {
             // It was let go of, and says nothing about its service.
@@ -314,7 +335,7 @@ async fn conclude(session: &mut Session, ctx: &mut Context, plan: &Plan, mut run
         }
         leg.metrics.took(settled.took.as_secs_f64());
     }
-    ctx.detail = Some(report::log_line(plan, &run.legs));
+    ctx.detail = ctx.record.as_ref().map(|_| report::log_line(plan, &run.legs));
     let timing = (plan.report != Report::None).then(|| report::server_timing(plan, &run.legs));
     let timing = timing.and_then(|timing| HeaderValue::try_from(timing).ok());
     if let Some(refusal) = merge::refusal(plan, &run) {
@@ -327,7 +348,7 @@ async fn conclude(session: &mut Session, ctx: &mut Context, plan: &Plan, mut run
             headers: iter::once(completed).chain(timing.map(|timing| (SERVER_TIMING, timing))).collect(),
             ..Parts::default()
         }));
-        return respond::problem(session, ctx, &problem).await;
+        return respond::problem(client, ctx, &problem).await;
     }
     let document = merge::compose(plan, &mut run.legs);
     let mut members = document.members;
@@ -345,11 +366,10 @@ async fn conclude(session: &mut Session, ctx: &mut Context, plan: &Plan, mut run
         None => response,
     };
     let response = response.body(Bytes::from(Json::Object(members).to_vec()));
-    let response = response.map_err(|error| {
-        Error::because(pingora::ErrorType::InternalError, "while making the answer's head", error)
-    })?;
+    let response = response
+        .map_err(|error| Error::because(ErrorType::InternalError, "while making the answer's head", error))?;
     ctx.answer_began();
-    respond::local(session, ctx, Answer::Fixed(Arc::new(response))).await
+    respond::local(client, ctx, Answer::Made(response)).await
 }
 
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");

@@ -20,6 +20,7 @@ use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::broker::{self, Broker, Headers, Message, Name, Place};
 use crate::config::snapshot::{Amqp, Destination, RoutingKey};
+use crate::proxy::downstream::Downstream;
 use crate::proxy::received::Received;
 use crate::proxy::{Asked, Context};
 use crate::subrequest::input::parameters;
@@ -59,7 +60,7 @@ async fn answer_by(session: &mut Session, ctx: &mut Context, target: &Amqp) -> R
             tokio::select! {
                 biased;
                 done = work => done,
-                error = aggregate::gone(session) => return Err(error),
+                error = session.gone() => return Err(error),
             }
         } else {
             work.await
@@ -181,7 +182,7 @@ fn letter(
     };
     let mut headers = Headers::default();
     let mut told = || {
-        carry(&mut headers, &aggregate::carried(ctx, head), ctx.trace.as_ref())?;
+        carry(&mut headers, &aggregate::carried(ctx, &head.headers), ctx.trace.as_ref())?;
         headers.set("request.method", head.method.as_str().as_bytes())?;
         let bare = forward::without_key(&view, ctx);
         let query = bare.as_deref().or(view.query).filter(|query| !query.is_empty());

@@ -47,6 +47,8 @@ pub(in crate::proxy) enum Answer {
     Preflight,
     /// What the route or the fallback says.
     Fixed(Arc<http::Response<Bytes>>),
+    /// What was made for this request.
+    Made(http::Response<Bytes>),
     /// A file, or what is said in its place.
     File(Arc<Site>, Box<files::Request>),
 }

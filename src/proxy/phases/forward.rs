@@ -90,6 +90,7 @@ pub(in crate::proxy) fn forwarding(ctx: &Context) -> Option<edit::Forwarding<'_>
         marks: ctx.head.marks,
         identity: identity(ctx),
         credentials: hidden(ctx),
+        reads_answer: ctx.route.envelope.is_some(),
     })
 }
 

@@ -6,6 +6,7 @@ pub(super) mod amqp;
 pub(super) mod belong;
 pub(super) mod connect;
 pub(super) mod dispatch;
+pub(super) mod envelope;
 pub(super) mod fail;
 pub(super) mod finish;
 pub(super) mod forward;

@@ -13,7 +13,7 @@ use pingora_proxy::Session;
 
 use super::connect::{self, Progress};
 use super::dispatch::Answer;
-use super::forward;
+use super::{envelope, forward};
 use crate::base::clock;
 use crate::base::problem::{Form, Problem};
 use crate::base::reason::Reason;
@@ -65,6 +65,10 @@ pub(in crate::proxy) fn edit(
         edit::interim(response);
         ctx.resume_pace();
         return Ok(());
+    }
+    ctx.wrapping = envelope::begin(response, ctx)?.map(Box::new);
+    if ctx.wrapping.is_some() && ctx.head.version == Version::HTTP_11 {
+        edit::frame(response, edit::AnswerFraming::Chunks)?;
     }
     if begins(response, ctx) {
         session.set_read_timeout(Some(ctx.snapshot.limits.stream_idle));
@@ -148,11 +152,27 @@ fn collect(ctx: &mut Context, response: &ResponseHeader) {
 }
 
 /// One piece of an answer's body.
-pub(in crate::proxy) fn body(session: &mut Session, piece: Option<&Bytes>, end: bool, ctx: &mut Context) {
-    self::piece(piece.map_or(0, Bytes::len), ctx);
+pub(in crate::proxy) fn body(
+    session: &mut Session,
+    body: &mut Option<Bytes>,
+    end: bool,
+    ctx: &mut Context,
+) -> Result<()> {
+    envelope::piece(Asked::of(session.req_header()), body, end, ctx)?;
+    piece(body.as_ref().map_or(0, Bytes::len), ctx);
     if end {
         ended(session, ctx);
     }
+    Ok(())
+}
+
+/// The trailers of an answer, which are its end. What was kept of it until then.
+pub(in crate::proxy) fn trailers(session: &mut Session, ctx: &mut Context) -> Result<Option<Bytes>> {
+    let mut kept = None;
+    envelope::piece(Asked::of(session.req_header()), &mut kept, true, ctx)?;
+    piece(kept.as_ref().map_or(0, Bytes::len), ctx);
+    ended(session, ctx);
+    Ok(kept)
 }
 
 /// So many bytes of an answer's body are on their way to the client.
@@ -262,7 +282,14 @@ pub(in crate::proxy) async fn local(
             for (name, value) in answer.headers() {
                 header.append_header(name.clone(), value.clone())?;
             }
-            send(client, ctx, header, answer.body().clone()).await
+            let body = envelope::local(&mut header, answer.body().clone(), client.asked(), ctx)?;
+            send(client, ctx, header, body).await
+        }
+        Answer::Made(answer) => {
+            let (parts, body) = answer.into_parts();
+            let mut header = ResponseHeader::from(parts);
+            let body = envelope::local(&mut header, body, client.asked(), ctx)?;
+            send(client, ctx, header, body).await
         }
         Answer::File(site, request) => file(client, ctx, site, *request).await,
     }

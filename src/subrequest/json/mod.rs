@@ -83,11 +83,14 @@ impl Json {
 
     /// As text.
     pub fn to_vec(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(TEXT_BYTES_COMMON);
         self.write(&mut out);
         out
     }
 }
+
+/// What a text commonly takes.
+const TEXT_BYTES_COMMON: usize = 2 * 1024;
 
 impl From<&serde_json::Value> for Json {
     fn from(value: &serde_json::Value) -> Self {

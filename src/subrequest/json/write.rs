@@ -39,7 +39,15 @@ impl Json {
 
 /// Appends `text` as a JSON string (RFC 8259 section 7).
 pub fn push_string(out: &mut Vec<u8>, text: &str) {
+    let must_be_escaped = |byte: u8| (byte < 0x20) | (byte == b'"') | (byte == b'\\');
+    out.reserve(text.len() + 2);
     out.push(b'"');
+    // The common case, without a branch for each byte.
+    if !text.bytes().fold(false, |found, byte| found | must_be_escaped(byte)) {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     let mut plain_from = 0;
     for (at, byte) in text.bytes().enumerate() {
         let short = match byte {

@@ -6,24 +6,26 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 
-use super::fields;
-use crate::ingress::octets::trim;
+use crate::base::wire::fields;
+use crate::base::wire::octets::trim;
 
 /// Bytes of one head.
-pub(super) const HEAD_BYTES_MAX: usize = 128 * 1024;
+pub const HEAD_BYTES_MAX: usize = 128 * 1024;
 
 /// The head of an answer.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) head: ResponseHeader,
-    pub(super) body: Framing,
+pub struct Answer {
+    /// Status, phrase and fields.
+    pub head: ResponseHeader,
+    /// What follows it.
+    pub body: Framing,
     /// Whether the connection may be used again once the body was read whole.
-    pub(super) keep_alive: bool,
+    pub keep_alive: bool,
 }
 
 /// How the body of an answer is framed (RFC 9112 section 6.3).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub enum Framing {
     /// There is none.
     None,
     /// So many bytes.
@@ -36,7 +38,7 @@ pub(super) enum Framing {
 
 /// Reads one head, however its bytes arrive. Make a new one for each head, interim ones too.
 #[derive(Debug, Default)]
-pub(super) struct Reader {
+pub struct Reader {
     /// Up to where no end was found.
     looked: usize,
 }
@@ -46,11 +48,7 @@ impl Reader {
     ///
     /// # Errors
     /// What is wrong with it, whatever may follow.
-    pub(super) fn read(
-        &mut self,
-        input: &mut BytesMut,
-        method: &Method,
-    ) -> Result<Option<Answer>, &'static str> {
+    pub fn read(&mut self, input: &mut BytesMut, method: &Method) -> Result<Option<Answer>, &'static str> {
         const START: &[u8] = b"HTTP/1.";
         if input.iter().zip(START).any(|(is, must)| is != must) {
             return Err("the answer is not HTTP/1");

@@ -1,9 +1,9 @@
-//! The field lines of an HTTP/1 head as a map. Their values are parts of the buffer they came in.
+//! The field lines of an HTTP/1 head: read as a map, whose values are parts of the buffer they came in, and written.
 
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::ingress::octets::{is_token, trim};
+use super::octets::{is_token, trim};
 
 /// Fields of a head whose number nobody has looked at yet. Each costs an entry of the map.
 const FIELDS_MAX: usize = 256;
@@ -13,7 +13,7 @@ const FIELDS_MAX: usize = 256;
 ///
 /// # Errors
 /// What is wrong: a line that is no field, or continues the one before, or holds a control byte.
-pub(super) fn read(head: &Bytes, mut at: usize) -> Result<HeaderMap, &'static str> {
+pub fn read(head: &Bytes, mut at: usize) -> Result<HeaderMap, &'static str> {
     let mut headers = HeaderMap::with_capacity(12);
     loop {
         let rest = head.get(at..).unwrap_or_default();
@@ -37,4 +37,25 @@ pub(super) fn read(head: &Bytes, mut at: usize) -> Result<HeaderMap, &'static st
             return Err("too many headers");
         }
     }
+}
+
+/// Titles the name of a field as HTTP/1 writes it, which some old clients and servers insist on.
+pub fn write_fields(headers: &HeaderMap, out: &mut Vec<u8>) {
+    for (name, value) in headers {
+        write_field(name.as_str().as_bytes(), value.as_bytes(), out);
+    }
+}
+
+/// One field line; `name` in lower case.
+pub fn write_field(name: &[u8], value: &[u8], out: &mut Vec<u8>) {
+    out.reserve(name.len() + value.len() + 4);
+    let mut starts = true;
+    out.extend(name.iter().map(|byte| {
+        let titled = if starts { byte.to_ascii_uppercase() } else { *byte };
+        starts = *byte == b'-';
+        titled
+    }));
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
