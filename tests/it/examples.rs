@@ -45,6 +45,22 @@ async fn the_node_gateway_asks_for_all_roles_and_passes_the_payload_on() {
     gw.get("/users").await.expect_problem(401, "auth.credentials_required");
     gw.get("/status").await.expect_status(200);
 
+    // Several services, one answer: merged in order, what fails is left out and logged.
+    users.on("/api/users/7", Answer::json(json!({ "id": 7, "name": "Ada", "state": "old" })));
+    more.on("/api/users/7", Answer::json(json!({ "id": 7, "name": "Ada", "state": "old" })));
+    reports.on("/usage/7", Answer::status(500));
+    reports.on("/score", Answer::json(json!({ "score": 3, "state": "new" })));
+    let together = gw.request("POST", "/overview/7").header("authorization", &bearer(json!(["user"])));
+    let together = together.header("content-type", "application/json").body("{\"since\":1}").await;
+    let together = together.expect_status(200);
+    assert_eq!(together.text(), r#"{"id":7,"name":"Ada","state":"new","score":3}"#);
+    assert_eq!(together.header("x-edgeward-completed"), Some("false"));
+    let score = reports.seen_at("/score").pop().unwrap();
+    assert_eq!(score.body, "{\"since\":1}");
+    assert!(score.header("gatewayauth").is_some(), "each of them learns who it is from");
+    let without = gw.request("POST", "/overview/7").header("authorization", &bearer(json!([]))).body("{}");
+    without.await.expect_problem(403, "auth.role_missing");
+
     // Its login: a name and a password for the bare token.
     let store = Store::new(StoreUrl::Sqlite(gw.directory().join("run/users.db")));
     let password = hash("secret", Cost { memory_kib: 1024, passes: 1 }).unwrap();
@@ -90,7 +106,8 @@ async fn the_express_js_gateway_reads_namespaced_roles() {
     let signer = Signer::rsa("k1");
     let keys = upstream().on("/.well-known/jwks.json", Answer::json(key_set(&[&signer]))).start().await;
     let (users, orders) = (upstream().start().await, upstream().start().await);
-    let servers = [("10.0.0.1:3001", &users), ("10.0.0.2:3002", &orders)];
+    let products = upstream().otherwise(Answer::status(404)).start().await;
+    let servers = [("10.0.0.1:3001", &users), ("10.0.0.2:3002", &orders), ("10.0.0.3:3003", &products)];
     let mut gw = example("express-js.toml", &servers);
     let url = format!("http://{}/.well-known/jwks.json", keys.address());
     gw = gw.replacing("https://tenant.example.auth0.com/.well-known/jwks.json", &url);
@@ -116,6 +133,101 @@ async fn the_express_js_gateway_reads_namespaced_roles() {
     get("/api/orders/1", json!(null)).await.expect_problem(403, "auth.role_missing");
     get("/api/orders/1", json!("customer")).await.expect_status(200);
     gw.get("/api/users/1").await.expect_problem(401, "auth.credentials_required");
+
+    // What it put together by hand, in its envelope.
+    let order = json!({
+        "id": 7, "userId": "u1", "createdAt": "2026-01-02", "total": 30.5,
+        "items": [{ "productId": 1, "quantity": 2 }, { "productId": 2, "quantity": 1 }, { "productId": 1, "quantity": 3 }],
+    });
+    orders.on("/api/v1/orders/7", Answer::json(order));
+    orders.on("/api/v1/orders", Answer::json(json!([{ "id": 7 }])));
+    orders.on("/api/v1/orders/8", Answer::status(404));
+    let user = json!({ "id": "u1", "firstName": "Ada", "lastName": "L", "email": "a@x", "password": "p" });
+    users.on("/api/v1/users/u1", Answer::json(user.clone()));
+    users.on("/api/v1/users/me", Answer::json(user.clone()));
+    products.on("/api/v1/products/1", Answer::json(json!({ "name": "Cup", "price": 1.50 })));
+    products.on("/api/v1/products/2", Answer::json(json!({ "name": "Pot", "price": 27.5 })));
+    let details = get("/api/order-details/7", json!([])).await.expect_status(200);
+    let envelope = details.json();
+    let expected = json!({
+        "orderId": 7, "orderDate": "2026-01-02",
+        "customer": { "email": "a@x", "id": "u1", "name": "Ada L" },
+        "items": [
+            { "productId": 1, "name": "Cup", "price": 1.5, "quantity": 2 },
+            { "productId": 2, "name": "Pot", "price": 27.5, "quantity": 1 },
+            { "productId": 1, "name": "Cup", "price": 1.5, "quantity": 3 },
+        ],
+        "total": 30.5,
+    });
+    assert_eq!((&envelope["status"], &envelope["data"]), (&json!(200), &expected));
+    assert_eq!(
+        (&envelope["path"], envelope["timestamp"].is_string()),
+        (&json!("/api/order-details/7"), true)
+    );
+    assert_eq!(details.header("x-edgeward-completed"), Some("true"));
+    assert_eq!(products.seen_at("/api/v1/products/1").len(), 1, "asked once");
+    let refused = get("/api/order-details/8", json!([])).await.expect_problem(404, "aggregate.leg_refused");
+    assert_eq!(refused.json()["leg"], "order");
+    gw.get("/api/order-details/7").await.expect_problem(401, "auth.credentials_required");
+    // The dashboard shows what there is.
+    let dashboard = get("/api/dashboard", json!([])).await.expect_status(200);
+    assert_eq!(
+        dashboard.json()["data"],
+        json!({ "profile": user, "orders": [{ "id": 7 }], "recommended": [] })
+    );
+    assert_eq!(dashboard.header("x-edgeward-completed"), Some("false"));
+    // A product is needed, and nothing but the product.
+    let product = gw.get("/api/product-details/1").await.expect_status(200).json();
+    let stood_in = json!({ "name": "Cup", "price": 1.5, "reviews": [], "inventory": { "inStock": false, "quantity": 0 } });
+    assert_eq!(product["data"], stood_in);
+    products.on("/api/v1/reviews", Answer::json(json!([{ "stars": 5 }])));
+    products.on("/api/v1/inventory/1", Answer::json(json!({ "inStock": true, "quantity": 4 })));
+    let product = gw.get("/api/product-details/1").await.expect_status(200);
+    assert_eq!(product.json()["data"]["reviews"], json!([{ "stars": 5 }]));
+    assert_eq!(product.json()["data"]["inventory"]["quantity"], 4);
+    assert_eq!(product.header("x-edgeward-completed"), Some("true"));
+    products.on("/api/v1/products/3", Answer::status(500));
+    gw.get("/api/product-details/3").await.expect_problem(502, "aggregate.leg_failed");
+}
+
+/// KrakenD's typical endpoint.
+#[tokio::test]
+async fn krakends_endpoint_is_put_together() {
+    let users = upstream()
+        .on(
+            "/users/7",
+            Answer::json(json!({ "data": { "id": 7, "email": "a@x", "password": "p", "company": "acme" } })),
+        )
+        .on("/users/8", Answer::json(json!({ "data": { "id": 8, "email": "b@x", "password": "p" } })))
+        .on(
+            "/companies/acme",
+            Answer::json(json!({ "name": "Acme", "tax": 1, "address": { "city": "B", "zip": "1" } })),
+        )
+        .start()
+        .await;
+    let shop = upstream()
+        .on("/orders/of/7", Answer::json(json!({ "id": 70, "total": 9.99, "lines": [1, 2] })))
+        .on("/orders/of/8", Answer::status(500))
+        .start()
+        .await;
+    let gw = example("krakend.toml", &[("10.0.0.1:8000", &users), ("10.0.0.2:8000", &shop)]).start().await;
+    let request =
+        gw.get("/v1/users/7?lang=de&debug=1").header("accept-language", "de").header("x-secret", "s");
+    let answer = request.await.expect_status(200);
+    assert_eq!(
+        answer.text(),
+        r#"{"id":7,"contact":"a@x","company":"acme","last_order":{"id":70,"total":9.99},"employer":{"name":"Acme","address":{"city":"B"}}}"#
+    );
+    assert_eq!(answer.header("x-krakend-completed"), Some("true"));
+    assert_eq!((answer.header("x-edgeward-completed"), answer.header("server-timing")), (None, None));
+    let seen = users.seen_at("/users/7").pop().unwrap();
+    assert_eq!((seen.uri.query(), seen.header("accept-language")), (Some("lang=de"), Some("de")));
+    assert_eq!(seen.header("x-secret"), None);
+    // What the sequence needs is not there, and another fails: what there is.
+    let partial = gw.get("/v1/users/8").await.expect_status(200);
+    assert_eq!(partial.json(), json!({ "id": 8, "contact": "b@x" }));
+    assert_eq!(partial.header("x-krakend-completed"), Some("false"));
+    assert_eq!(partial.header("cache-control"), Some("no-store"));
 }
 
 #[tokio::test]
