@@ -12,7 +12,6 @@ mod stored;
 mod tests;
 
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
