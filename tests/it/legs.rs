@@ -26,7 +26,7 @@ fn leg(name: &str, more: &str) -> String {
 #[tokio::test]
 async fn a_client_that_leaves_is_seen_behind_a_body_that_nobody_reads() {
     let app = upstream().otherwise(Answer::Hang).start().await;
-    let gw = aggregate(&app, "", &leg("a", "timeout = \"none\"")).start().await;
+    let gw = aggregate(&app, "", &leg("a", "timeout = \"60s\"")).start().await;
     for request in [
         "POST /x/gone HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello",
         "POST /x/gone HTTP/1.1\r\nHost: h\r\nContent-Length: 50\r\n\r\nhello",
@@ -208,7 +208,8 @@ async fn legs_and_requests_share_connections() {
 async fn silent_servers_are_left_and_remembered() {
     let app = upstream().otherwise(Answer::Hang).start().await;
     let read = "retry = { attempts = 1 }\ntimeouts = { read = \"100ms\" }";
-    let gw = aggregate(&app, read, &leg("a", "required = true")).start().await;
+    let gw = aggregate(&app, read, &leg("a", "required = true")).and("[limits]\nbody_timeout = \"50ms\"\n");
+    let gw = gw.start().await;
     let problem = gw.get("/x/1").await.expect_problem(504, "aggregate.leg_timeout").json();
     assert_eq!(problem["leg_code"], "upstream.timeout");
     for timeout in ["timeout = \"100ms\"\n", ""] {

@@ -66,7 +66,10 @@ pub(in crate::proxy) fn edit(
         ctx.resume_pace();
         return Ok(());
     }
-    ctx.wrapping = envelope::begin(response, ctx)?.map(Box::new);
+    // Pingora asks nothing more about an answer whose head is its end.
+    let is_empty =
+        response.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0");
+    ctx.wrapping = if is_empty { None } else { envelope::begin(response, ctx)?.map(Box::new) };
     if ctx.wrapping.is_some() && ctx.head.version == Version::HTTP_11 {
         edit::frame(response, edit::AnswerFraming::Chunks)?;
     }
