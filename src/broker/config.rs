@@ -14,7 +14,8 @@ use crate::base::origin::Origin;
 use crate::keys;
 
 const CHANNELS_MAX: u16 = 64;
-const PENDING_MAX: u32 = 65_536;
+/// Most messages under way at once.
+pub(super) const PENDING_MAX: u32 = 65_536;
 const CONNECT_TIMEOUT_MIN: Duration = Duration::from_millis(10);
 const CONNECT_TIMEOUT_MAX: Duration = Duration::from_secs(60);
 

@@ -19,6 +19,7 @@ use lapin::types::{FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Confirmation, Connection, Consumer, ErrorKind};
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
+use super::config::PENDING_MAX;
 use super::failure::Failure;
 use super::id::{Id, Ids};
 use super::message::Reply;
@@ -39,7 +40,7 @@ const FRAME_REST: usize = 2 * 1024;
 /// Messages of one channel.
 #[derive(Debug)]
 pub(super) struct Lane {
-    jobs: mpsc::UnboundedSender<Job>,
+    jobs: mpsc::Sender<Job>,
     pending: Arc<Pending>,
     _task: AbortOnDrop,
 }
@@ -94,8 +95,8 @@ impl Lane {
         kind: Kind,
         lost: impl Fn() + Send + 'static,
     ) -> Self {
-        // Bounded by the places for messages under way.
-        let (jobs, queue) = mpsc::unbounded_channel();
+        // Room for as many as there may be places: it is never full.
+        let (jobs, queue) = mpsc::channel(usize::try_from(PENDING_MAX).unwrap_or(usize::MAX));
         let pending = Arc::new(Pending::default());
         let driver = Driver { common, kind, pending: pending.clone(), queue };
         let task = task::spawn("amqp channel", async move {
@@ -113,7 +114,7 @@ impl Lane {
     /// Publishes `job`, for whose id somebody waits already.
     pub(super) fn send(&self, job: Job) {
         let id = job.id;
-        if self.jobs.send(job).is_err() {
+        if self.jobs.try_send(job).is_err() {
             self.pending.settle(&id, Err(Failure::Down));
         }
     }
@@ -148,13 +149,13 @@ struct Driver {
     common: Common,
     kind: Kind,
     pending: Arc<Pending>,
-    queue: mpsc::UnboundedReceiver<Job>,
+    queue: mpsc::Receiver<Job>,
 }
 
 /// Why a channel is served no longer.
 enum Ended {
     /// It broke; a message that was not given to it any more is for the next one.
-    Broke(Failure, Option<Job>),
+    Broke(Failure, Option<Box<Job>>),
     /// Nobody sends any more.
     Unused,
 }
@@ -180,7 +181,7 @@ impl Driver {
                 Ok(open) => match self.serve(open, first.take()).await {
                     Ended::Unused => return,
                     Ended::Broke(failure, job) => {
-                        first = job;
+                        first = job.map(|job| *job);
                         failure
                     }
                 },
@@ -259,7 +260,7 @@ impl Driver {
     fn publish(&self, channel: &Channel, under_way: &mut UnderWay, job: Job) -> Result<(), Ended> {
         if !channel.status().connected() {
             // Nothing was sent.
-            return Err(Ended::Broke(Failure::Lost, Some(job)));
+            return Err(Ended::Broke(Failure::Lost, Some(Box::new(job))));
         }
         let now = clock::now();
         if job.deadline <= now || !self.pending.has(&job.id) {

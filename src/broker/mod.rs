@@ -104,7 +104,7 @@ struct Link {
 }
 
 impl Broker {
-    fn new(settings: BrokerSettings, metrics: Arc<BrokerMetrics>) -> Result<Arc<Live>, String> {
+    fn make(settings: BrokerSettings, metrics: Arc<BrokerMetrics>) -> Result<Arc<Live>, String> {
         let ids = Ids::new().map_err(|_| "the system has no random numbers".to_owned())?;
         let places = usize::try_from(settings.max_pending).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
         let state = State {
@@ -382,7 +382,7 @@ impl Brokers {
     pub fn of(&self, settings: BrokerSettings, written: &str, metrics: &Metrics) -> Result<Broker, String> {
         let metrics = metrics.broker(&settings.name);
         let key = (format!("{} = {written}", settings.name), settings.content());
-        let made = Broker::new(settings, metrics)?;
+        let made = Broker::make(settings, metrics)?;
         Ok(Broker(self.0.get_arc(key, || made)))
     }
 

@@ -210,6 +210,7 @@ impl Reactor for Sockets {
         self.0.interval(duration)
     }
 
+    #[expect(clippy::manual_async_fn, reason = "the future must not borrow the reactor")]
     fn tcp_connect_addr(
         &self,
         address: SocketAddr,

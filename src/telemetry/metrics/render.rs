@@ -45,6 +45,9 @@ impl Metrics {
     }
 }
 
+/// A series of each broker: its name, its help, and how it is read.
+type BrokerSeries<T> = (&'static str, &'static str, fn(&BrokerMetrics) -> T);
+
 impl Collector for Metrics {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut out = Out(encoder);
@@ -414,7 +417,7 @@ impl Metrics {
 
     fn encode_brokers(&self, out: &mut Out<'_>) -> fmt::Result {
         let brokers = self.brokers.all();
-        let gauges: [(_, _, fn(&BrokerMetrics) -> i64); 2] = [
+        let gauges: [BrokerSeries<i64>; 2] = [
             ("edgeward_broker_up", "Whether the broker is connected: 1 or 0", |of| of.is_up().into()),
             ("edgeward_broker_pending", "Calls that wait for the broker now", |of| of.pending.get()),
         ];
@@ -425,7 +428,7 @@ impl Metrics {
                 now.encode(family.encode_family(&[("broker", &*broker.name)])?)?;
             }
         }
-        let counters: [(_, _, fn(&BrokerMetrics) -> u64); 3] = [
+        let counters: [BrokerSeries<u64>; 3] = [
             ("edgeward_broker_published", "Messages given to the broker", |of| of.published.get()),
             ("edgeward_broker_confirmed", "Messages that the broker has taken", |of| of.confirmed.get()),
             ("edgeward_broker_returned", "Messages that no queue takes", |of| of.returned.get()),
