@@ -95,6 +95,12 @@ impl RabbitMq {
     /// Lets it hang: connections stay open, and nothing answers until [`RabbitMq::thaw`].
     pub fn freeze(&self) {
         self.signal(Signal::STOP);
+        // On a busy machine some of its threads run on for a moment.
+        let broker = self.running.as_ref().expect("RabbitMQ runs").broker.id();
+        let until = Instant::now() + PATIENCE;
+        while !stands(broker) && Instant::now() < until {
+            pause();
+        }
     }
 
     /// Lets it go on after [`RabbitMq::freeze`].
@@ -275,6 +281,17 @@ pub(super) fn running_in(directory: &Path) -> Vec<Pid> {
     };
     let pid = |process: PathBuf| Pid::from_raw(process.file_name()?.to_str()?.parse().ok()?);
     processes.map(|entry| entry.path()).filter(here).filter_map(pid).collect()
+}
+
+/// Whether all threads of a process are stopped.
+fn stands(process: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).into_iter().flatten().flatten();
+    threads.map(|thread| std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default()).all(
+        |stat| {
+            // The state follows the name, which may hold anything.
+            stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('T'))
+        },
+    )
 }
 
 /// Between two looks at a process.
