@@ -73,10 +73,10 @@ async fn ten_thousand_interleaved_calls_get_their_own_answers() {
             turn += 1;
             let letter = waiting.swap_remove(turn.wrapping_mul(7919) % waiting.len());
             service.reply(&letter, answer_to(&letter)).await;
-            if turn % 10 == 0 {
+            if turn.is_multiple_of(10) {
                 service.reply(&letter, Told::json(&json!({ "id": "a second answer" }))).await;
             }
-            if turn % 17 == 0 {
+            if turn.is_multiple_of(17) {
                 service
                     .reply(
                         &letter,
