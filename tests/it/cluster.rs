@@ -211,7 +211,10 @@ async fn keys_and_consumers_end_at_all_instances() {
         }
         for (id, consumer) in owners {
             let hash = hash_key(&format!("{id}_whole"));
-            store.add_key(&NewKey { id, consumer, hash: &hash, expires_at: None, plan: None }, 1).await.unwrap();
+            store
+                .add_key(&NewKey { id, consumer, hash: &hash, expires_at: None, plan: None }, 1)
+                .await
+                .unwrap();
         }
     }
     let show = async |gw: &Gateway, id: &str| {
