@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! access log's writer: Format::write_document ─┐
-//! process log:         Line ───────────────────┴─► Bus (bounded in bytes; full: dropped and counted) ─► app::bus ─► broker
+//! process log:         Line ───────────────────┴─► Bus (bounded in bytes; full: dropped and counted) ─► broker::bus
 //! ```
 //!
 //! Knows no broker: who publishes takes messages out ([`Bus::take`]) and says when they are done with
