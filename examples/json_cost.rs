@@ -2,7 +2,12 @@
 //! each, and written. For `load-tests/aggregate-cost`, which says what share of all work that is.
 //!
 //! `json_cost FILE LEGS`
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a tool for measurements")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a tool for measurements"
+)]
 
 use std::hint::black_box;
 use std::time::Instant;

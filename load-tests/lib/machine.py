@@ -104,7 +104,7 @@ def describe() -> dict[str, object]:
     return {
         "processor": model,
         "cores": len(CORES),
-        "kernel": os.uname().release,
+        "kernel": ".".join(os.uname().release.split(".")[:2]),
         "load": os.getloadavg()[0],
         "time": time.strftime("%Y-%m-%d %H:%M", time.gmtime()),
     }

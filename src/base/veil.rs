@@ -52,9 +52,7 @@ fn is_secret(name: &str) -> bool {
     let is_near = |known: &&str| {
         strsim::damerau_levenshtein(&name, known) <= (known.len() / 4).max(1) && name.len() > 3
     };
-    PARTS.iter().any(|part| name.contains(part))
-        || name.ends_with("token")
-        || NAMES.iter().any(|known| is_near(&known))
+    PARTS.iter().any(|part| name.contains(part)) || name.ends_with("token") || NAMES.iter().any(is_near)
 }
 
 /// Hides the value that begins at `from`, quotes included, and says where it ends. A table is none: what is secret in it has

@@ -153,7 +153,7 @@ impl Value for BrokerText {
     }
 
     fn decode(node: &Node, cx: &mut Decoder<'_>) -> Option<Self> {
-        Secret::decode(node, cx).map(Self)
+        Secret::decode_url(node, cx).map(Self)
     }
 
     fn render(&self) -> String {

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use crate::support::*;
 
@@ -148,6 +149,8 @@ impl Load {
             let (http, stop, answered) = (gw.client(), stop.clone(), answered.clone());
             tasks.spawn(async move {
                 let connection = http.connect().await;
+                let mut pace = tokio::time::interval(Duration::from_millis(3));
+                pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
                 let mut seen = Seen::default();
                 let mut id = place as u64 * 1_000_000;
                 while !stop.load(Relaxed) {
@@ -164,7 +167,7 @@ impl Load {
                         }
                         ("/leave", 202) => drop(seen.accepted.insert(id)),
                         // It has no need to be asked as often as that goes.
-                        ("/plain", _) => tokio::time::sleep(Duration::from_millis(2)).await,
+                        ("/plain", _) => drop(pace.tick().await),
                         _ => {
                             let problem: Value = answer.json();
                             let code = problem["code"].as_str().unwrap_or_default().to_owned();
@@ -173,7 +176,7 @@ impl Load {
                                 "{problem}"
                             );
                             // Refused at once there is always a next one: not as fast as that goes.
-                            tokio::time::sleep(Duration::from_millis(5)).await;
+                            pace.tick().await;
                         }
                     }
                 }

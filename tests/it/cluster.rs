@@ -185,7 +185,6 @@ async fn held_to_the_law(rate: u64, burst: u64, slack: u64) {
     let least =
         law(last.load(Ordering::Relaxed) - first.load(Ordering::Relaxed)).saturating_sub(slack + lost + 1);
     let (passed, refused) = (passed.load(Ordering::Relaxed), refused.load(Ordering::Relaxed));
-    println!("passed {passed}, refused {refused}, by the law {least} to {most}");
     assert!(passed <= most, "{passed} are more than {most}");
     // Clients that were too slow to meet the limit say nothing about its lower side.
     assert!(refused == 0 || passed >= least, "{passed} are fewer than {least}");

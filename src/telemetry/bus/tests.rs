@@ -70,21 +70,22 @@ fn what_is_given_up_is_counted() {
 async fn who_publishes_is_woken() {
     let bus = Bus::new(Metrics::new());
     bus.open(10_000);
-    let publisher = tokio::spawn({
-        let bus = bus.clone();
-        async move {
-            loop {
-                let taken = bus.take(10);
-                if !taken.is_empty() {
-                    return taken.len();
-                }
-                bus.arrived().await;
+    let publish = async {
+        loop {
+            let taken = bus.take(10);
+            if !taken.is_empty() {
+                return taken.len();
             }
+            bus.arrived().await;
         }
-    });
-    tokio::task::yield_now().await;
-    bus.offer([message(Kind::Log, 1)]);
-    assert_eq!(tokio::time::timeout(Duration::from_secs(10), publisher).await.unwrap().unwrap(), 1);
+    };
+    let offer = async {
+        // The other one waits by then.
+        tokio::task::yield_now().await;
+        bus.offer([message(Kind::Log, 1)]);
+    };
+    let both = async { tokio::join!(publish, offer).0 };
+    assert_eq!(tokio::time::timeout(Duration::from_secs(10), both).await.unwrap(), 1);
 }
 
 proptest! {
