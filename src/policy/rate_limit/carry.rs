@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 
 use super::basis;
 use super::bucket::{Bucket, Forgiven};
+use super::config::{QUEUE_MAX, nanos};
 use super::key::KeyHash;
 use super::live::{Identity, Live};
 use super::ring::Ring;
@@ -41,13 +42,16 @@ struct Carried {
 }
 
 impl Live {
-    /// All counters that are not as good as new ones, and whether that were so many that some are left out.
+    /// All counters that are not as good as new ones, and whether that were so many that some are left out. `now` or, where
+    /// requests are counted meanwhile, the latest of those is the moment that the next process goes on from.
     pub fn export(&self, now: Instant) -> (Vec<u8>, bool) {
         let passed = basis::nanos(now);
+        let mut latest = passed;
         let stores = self.stores();
         let mut out = Vec::new();
         out.extend_from_slice(MAGIC);
         basis::get().secret.iter().for_each(|part| out.extend_from_slice(&part.to_le_bytes()));
+        let moment = out.len();
         out.extend_from_slice(&passed.to_le_bytes());
         out.extend_from_slice(&u32::try_from(stores.len()).unwrap_or(0).to_le_bytes());
         let mut is_cut = false;
@@ -68,12 +72,12 @@ impl Live {
                     return;
                 }
                 entries += 1;
+                latest = latest.max(counters.bucket.parts().1);
                 put_entry(&mut out, key, counters);
             });
-            if let Some(place) = out.get_mut(at..at + 8) {
-                place.copy_from_slice(&entries.to_le_bytes());
-            }
+            put_at(&mut out, at, entries);
         }
+        put_at(&mut out, moment, latest);
         is_cut |= out.len() > BYTES_MAX;
         (out, is_cut)
     }
@@ -95,6 +99,13 @@ impl Live {
             }
         }
         Ok(entries)
+    }
+}
+
+/// Writes over what stands `at` there.
+fn put_at(out: &mut [u8], at: usize, number: u64) {
+    if let Some(place) = out.get_mut(at..at + 8) {
+        place.copy_from_slice(&number.to_le_bytes());
     }
 }
 
@@ -166,15 +177,17 @@ fn read(bytes: &[u8]) -> Option<([u64; 2], u64, Vec<Carried>)> {
     from.0.is_empty().then_some((secret, passed, all))
 }
 
-/// None of which is later than `passed`: it would count for as long as that is away.
+/// None of which is later than `passed`, or than whoever has a place then may wait for it: it would count for as long as that
+/// is away.
 fn entry(from: &mut Reader<'_>, layout: &Layout, passed: u64) -> Option<(KeyHash, Counters)> {
     let key = KeyHash { place: from.u64()?, check: from.u64()? };
     let bucket = Bucket::of_parts(from.u64()?, Some(from.u64()?).filter(|at| *at <= passed)?);
     let forgiven = Forgiven { parts: from.u64()?, under: from.u64()? };
     let mut rings = SmallVec::new();
+    let latest = passed.saturating_add(nanos(QUEUE_MAX));
     for per in &layout.rings {
         let ring = Ring::of_numbers(|| from.u32())?;
-        rings.push(Some(ring).filter(|ring| ring.is_before(*per, passed))?);
+        rings.push(Some(ring).filter(|ring| ring.is_before(*per, latest))?);
     }
     // No key is that of none.
     (key != KeyHash::default()).then_some((key, Counters { bucket, rings, forgiven, ..Counters::default() }))
@@ -220,6 +233,27 @@ mod tests {
         assert!(!passes(&limit, 1, later + Duration::from_secs(3400)));
         assert!((0..3).all(|_| passes(&limit, 2, later)) && !passes(&limit, 2, later));
         assert!(passes(&limit, 3, later));
+    }
+
+    /// What is counted while they are written, and who has a place in a queue then: neither makes the others useless.
+    #[test]
+    fn what_counts_meanwhile_is_carried_too() {
+        let mut rules = rules(1, 1, 3, &[(50, 10)]);
+        rules.bucket.as_mut().unwrap().queue = 9_000_000_000;
+        let (old, limit) = with(rules.clone());
+        let base = clock::now();
+        let meanwhile = base + Duration::from_secs(1);
+        assert!((0..3).all(|_| passes(&limit, 1, base)));
+        let waiting = limit.check(&Facts::of(IpAddr::V4(1.into())), base).unwrap();
+        assert_eq!(waiting.delay(), Duration::from_secs(1));
+        assert!((0..12).all(|_| passes(&limit, 2, meanwhile)));
+        let (bytes, _) = old.export(base);
+        let (new, limit) = with(rules);
+        assert_eq!(new.import(&bytes, base), Ok(2));
+        // Where the old one was when it counted last is where this one begins.
+        let met = limit.check(&Facts::of(IpAddr::V4(1.into())), meanwhile).unwrap();
+        assert_eq!(met.delay(), Duration::from_secs(1));
+        assert!(!passes(&limit, 2, meanwhile), "as many wait as may");
     }
 
     /// With other windows it goes on with those that are there, as after a reload; with another burst as well.

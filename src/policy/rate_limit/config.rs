@@ -63,7 +63,7 @@ keys! {
 }
 
 /// Longest `queue`: whoever waits holds a connection.
-const QUEUE_MAX: Duration = Duration::from_secs(10);
+pub(super) const QUEUE_MAX: Duration = Duration::from_secs(10);
 
 /// Most values that can have counters of their own.
 const KEYS_MAX: usize = 100_000_000;
@@ -273,7 +273,7 @@ impl RateLimitRaw {
     }
 }
 
-fn nanos(duration: Duration) -> u64 {
+pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
