@@ -169,6 +169,11 @@ impl Store {
             drop(shard);
             return moved.take_for_older(key, cost, now, may_wait);
         }
+        // Once more, under the lock that whatever newer rules have counted has been under.
+        if !self.is_current(rules) {
+            drop(shard);
+            return self.take_for_older(key, cost, now, may_wait);
+        }
         let now = shard.advance(now);
         if let Some(slot) = shard.table.find(key) {
             return self.step(&mut shard, rules, slot, (key, cost), now, may_wait);
@@ -193,6 +198,10 @@ impl Store {
         if let Some(moved) = shard.moved.clone() {
             drop(shard);
             return moved.take_for_older(key, cost, now, may_wait);
+        }
+        if !self.is_current(rules) {
+            drop(shard);
+            return self.take_for_older(key, cost, now, may_wait);
         }
         let now = shard.advance(now);
         let slot = match shard.table.find(OVERFLOW) {
@@ -283,6 +292,9 @@ impl Store {
             drop(shard);
             return moved.end(&moved.newest_rules(), key, held, now);
         }
+        // By older rules it would lower a level to what they know.
+        let newest = (!self.is_current(rules)).then(|| self.newest_rules());
+        let rules = newest.as_ref().unwrap_or(rules);
         let now = shard.advance(nanos(now));
         // Its entry is there: one with a request under way never goes.
         let Some(slot) = shard.table.find(key) else { return };
@@ -338,7 +350,7 @@ impl Store {
         for _ in 0..OTHERS_LOOKED_AT {
             let at = self.round.fetch_add(1, Relaxed) % SHARDS;
             let Some(mut other) = self.shards.get(at).and_then(Mutex::try_lock) else { continue };
-            if !other.adopted || other.moved.is_some() {
+            if !other.adopted || other.moved.is_some() || !self.is_current(rules) {
                 continue;
             }
             let now = other.advance(now);
@@ -444,7 +456,11 @@ impl Store {
         before.adopt_at(&mut old, at);
         shard.latest = shard.latest.max(old.latest);
         let all = old.table.drain(&before.layout);
+        let rules = before.newest_rules();
         for (key, counters) in all {
+            // Where nothing is reserved any more it counts at once.
+            let counters =
+                if self.layout.held { counters } else { counters.with_reserved(&rules, shard.latest) };
             let counters = self.converted(&before, counters, shard.latest);
             // More than `keys_max`, for as long as they are not as good as new ones: nobody's counter is lost.
             if shard.table.insert(key, &counters).is_some() && key != OVERFLOW {

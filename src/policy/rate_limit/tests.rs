@@ -567,6 +567,42 @@ fn an_older_request_gives_back_what_newer_rules_hold() {
     assert_eq!((0..20).filter(|_| passes(&after, 2, now)).count(), 9);
 }
 
+/// Nor does it take anything of what was counted under a larger burst meanwhile, when it has ended.
+#[test]
+fn an_older_request_takes_nothing_from_what_newer_rules_counted() {
+    let live = Live::default();
+    let make = |generation, burst| {
+        let rules = Rules { generation, counted_at_end: true, ..rules(1, 3600, burst, &[]) };
+        let skip = Skip { failed: true, successful: false };
+        RateLimit::new(Settings { skip, ..settings(rules) }, &live, None, Metrics::new().limit("x"))
+    };
+    let now = clock::now();
+    let before = make(1, 3);
+    let mut held = before.check(&client(1), now).unwrap();
+    let after = make(2, 100);
+    assert_eq!((0..90).filter(|_| passes(&after, 1, now)).count(), 90);
+    held.ended(Some(200));
+    assert_eq!((0..100).filter(|_| passes(&after, 1, now)).count(), 9);
+}
+
+/// Where successes do not count, and after a reload do: what is under way then is not forgotten.
+#[test]
+fn what_is_reserved_counts_where_nothing_is_any_more() {
+    let live = Live::default();
+    let make = |generation, counted_at_end| {
+        let rules = Rules { generation, counted_at_end, ..rules(1, 3600, 3, &[(4, 7200)]) };
+        RateLimit::new(settings(rules), &live, None, Metrics::new().limit("x"))
+    };
+    let now = clock::now();
+    let before = make(1, true);
+    let held: Vec<_> = (0..3).map(|_| before.check(&client(1), now).unwrap()).collect();
+    assert!(held.iter().all(|met| met.refusal().is_none()));
+    let after = make(2, false);
+    assert!(!passes(&after, 1, now));
+    drop(held);
+    assert!(!passes(&after, 1, now) && passes(&after, 2, now));
+}
+
 /// Counters go on after a reload, clamped to the new burst, by the name and the kind of key.
 #[test]
 fn a_reload_keeps_counters() {
