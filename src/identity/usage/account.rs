@@ -184,9 +184,10 @@ impl Account {
         !std::mem::replace(&mut state.queued, true)
     }
 
-    /// What the store says of a period.
-    pub(super) fn learn(&self, span: Span, total: Option<u64>) {
+    /// What the store says of a period. Those that are over at `now` make room for it.
+    pub(super) fn learn(&self, span: Span, total: Option<u64>, now: i64) {
         let mut state = self.state.lock();
+        state.forget(now);
         if let Some(count) = state.at(span) {
             count.learn(total);
         }
@@ -260,6 +261,11 @@ impl State {
         let next = known.map_or(Count { span, ..Count::default() }, |at| self.others.swap_remove(at));
         let before = std::mem::replace(&mut self.current, next);
         self.others.push(before);
+        self.forget(now);
+    }
+
+    /// Lets go of other periods that are over and in the store.
+    fn forget(&mut self, now: i64) {
         self.others.retain(|count| !count.is_saved() || count.span.ends > now);
     }
 

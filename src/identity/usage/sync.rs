@@ -116,7 +116,7 @@ impl Bookkeeper {
         while known.is_none_or(|known| known < last) {
             let page = self.store.usage_since(known.unwrap_or(-1), last, now).await?;
             let broken = page.unreadable + page.rows.iter().filter(|row| row.used.is_none()).count();
-            page.rows.into_iter().for_each(|row| self.learn(row));
+            page.rows.into_iter().for_each(|row| self.learn(row, now));
             self.complain(broken);
             *known = Some(page.upto);
             if page.is_all {
@@ -126,13 +126,13 @@ impl Bookkeeper {
         Ok(())
     }
 
-    fn learn(&self, row: UsageRow) {
+    fn learn(&self, row: UsageRow, now: i64) {
         let UsageRow { plan, kind, owner, begins, ends, used } = row;
         let id = AccountId { plan: plan.into(), owner: Owner::Known(kind, owner.into()) };
         let account = self.ledger.account(id);
         // Where there is no room its owner is counted with others, whom its usage is not.
         if matches!(account.id().owner, Owner::Known(..)) {
-            account.learn(Span { begins, ends }, used);
+            account.learn(Span { begins, ends }, used, now);
         }
     }
 

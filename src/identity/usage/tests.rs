@@ -128,6 +128,18 @@ async fn instances_add_up_and_successors_go_on() {
     assert_eq!(counted(&later, "web", &quota, now, 9), 9);
 }
 
+/// Somebody who is counted elsewhere day after day, and comes here again in the end.
+#[test]
+fn what_others_count_is_learnt_day_after_day() {
+    let ledger = Ledger::default();
+    assert_eq!(counted(&ledger, "mobile", &quota(10), NOON, 1), 1);
+    for day in 1..40 {
+        let now = NOON + day * DAY;
+        ledger.account(of("mobile")).learn(Every::Day.around(now, None), Some(10), now);
+    }
+    assert_eq!(counted(&ledger, "mobile", &quota(10), NOON + 39 * DAY, 5), 0);
+}
+
 /// What cannot be written is kept, counts, and is written once.
 #[tokio::test]
 async fn a_store_that_is_away_loses_nothing() {
@@ -327,7 +339,7 @@ proptest! {
                 }
                 Step::Hears(at) if in_flight[at].is_none() => {
                     let span = Every::Day.around(NOON, None);
-                    instances[at].account(of("mobile")).learn(span, Some(total));
+                    instances[at].account(of("mobile")).learn(span, Some(total), NOON);
                 }
                 Step::Killed(at) => {
                     let account = instances[at].account(of("mobile"));
@@ -335,7 +347,7 @@ proptest! {
                     account.unsent();
                     lost += account.send().iter().map(|(_, more)| more).sum::<u64>();
                     instances[at] = new();
-                    instances[at].account(of("mobile")).learn(Every::Day.around(NOON, None), Some(total));
+                    instances[at].account(of("mobile")).learn(Every::Day.around(NOON, None), Some(total), NOON);
                 }
                 Step::Send(_) | Step::Hears(_) => {}
             }
