@@ -73,6 +73,9 @@ pub(super) const QUIT_LINGER: Duration = Duration::from_secs(1);
 /// Longest that a process takes to end once it may: to write its last records, and to let go of what hangs.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Longest that whoever ordered an upgrade waits until nothing is accepted here any more.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The answer to an order to end: who is ending, and for how long that may take.
 pub(super) fn ending(at_most: Duration) -> serde_json::Value {
     let milliseconds = u64::try_from((at_most + END_TIMEOUT).as_millis()).unwrap_or(u64::MAX);
@@ -233,21 +236,21 @@ impl Lifecycle {
         house.announce_end();
         tracing::info!(open = house.connections.open(), "draining");
         let ServerSettings { grace_period, drain_delay, .. } = house.current.load().server.clone();
-        self.drain(house, drain_delay, grace_period, QUIT_LINGER).await
+        self.drain(house, drain_delay, grace_period, QUIT_LINGER, None).await
     }
 
     /// A successor accepts already: nothing is refused while this process serves out what it has.
     async fn hand_over(&mut self, house: &House<'_>, successor: Successor, order: Option<Order>) -> Ending {
         let pid = successor.release();
         tracing::info!(successor = pid, open = house.connections.open(), "handed over, draining");
-        if let Some(order) = order {
-            order.done(serde_json::json!({ "ok": true, "pid": pid }));
-        }
+        house.connections.pass_on();
         self.handed_over.send_replace(true);
         let current = house.current.load();
         let (grace_period, idle_timeout) = (current.server.grace_period, current.limits.idle_timeout);
         drop(current);
-        self.drain(house, Duration::ZERO, grace_period, idle_timeout.min(grace_period / 2)).await
+        let linger = idle_timeout.min(grace_period / 2);
+        let told = order.map(|order| (order, serde_json::json!({ "ok": true, "pid": pid })));
+        self.drain(house, Duration::ZERO, grace_period, linger, told).await
     }
 
     async fn drain(
@@ -256,6 +259,7 @@ impl Lifecycle {
         delay: Duration,
         grace_period: Duration,
         linger: Duration,
+        told: Option<(Order, serde_json::Value)>,
     ) -> Ending {
         let (stop_accepting, draining) = (self.stop_accepting.clone(), self.draining.clone());
         let drained = async {
@@ -264,6 +268,14 @@ impl Lifecycle {
             house.connections.linger_for(linger);
             stop_accepting.send_replace(true);
             draining.send_replace(true);
+            if let Some((order, outcome)) = told {
+                // The listeners hold the other ends. Whoever comes after the answer is served by the next process.
+                let closed = tokio::time::timeout(CLOSE_TIMEOUT, stop_accepting.closed()).await;
+                closed.unwrap_or_else(|_| tracing::warn!("connections are still accepted"));
+                order.done(outcome);
+                // It is written before this process may end.
+                tokio::task::yield_now().await;
+            }
             match tokio::time::timeout(grace_period, house.connections.all_closed()).await {
                 Ok(()) => Ending::Drained,
                 Err(_) => Ending::GraceOver(house.connections.open()),

@@ -27,7 +27,8 @@ use crate::telemetry::access::TlsInfo;
 /// Pause after a failed accept: without descriptors it fails at once again, and again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long connections are still accepted after the listener was told to stop. Closing it resets those whom the kernel
-/// has let in already; they get their one answer instead.
+/// has let in already; they get their one answer instead. Where another process accepts on the same socket nothing is lost
+/// by closing it: then only those who are there already are accepted, for no longer than this.
 const LAST_CALL: Duration = Duration::from_millis(50);
 
 /// Accepts on `bound` as listener `index` until `stop` turns true, then closes the socket.
@@ -57,10 +58,18 @@ where
                 }
                 accepted = socket.accept() => accepted,
             },
-            Some(at) => match tokio::time::timeout_at(at.into(), socket.accept()).await {
-                Ok(accepted) => accepted,
-                Err(_) => return Ok(()),
-            },
+            Some(at) => {
+                let is_passed_on = edge.connections.is_passed_on();
+                let now = clock::now();
+                if is_passed_on && now >= at {
+                    return Ok(());
+                }
+                let until = if is_passed_on { now } else { at };
+                match tokio::time::timeout_at(until.into(), socket.accept()).await {
+                    Ok(accepted) => accepted,
+                    Err(_) => return Ok(()),
+                }
+            }
         };
         let (transport, peer) = match accepted {
             Ok(accepted) => accepted,

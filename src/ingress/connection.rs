@@ -192,6 +192,8 @@ pub struct Connections {
     serial: AtomicU64,
     /// Milliseconds: see [`Connections::linger_for`].
     linger_ms: AtomicU64,
+    /// See [`Connections::pass_on`].
+    passed_on: AtomicBool,
     idle: Notify,
     alarms: Arc<Alarms>,
     addresses: Arc<PerAddress>,
@@ -223,6 +225,15 @@ impl Connections {
 
     pub(crate) fn linger(&self) -> Duration {
         Duration::from_millis(self.linger_ms.load(Ordering::Relaxed))
+    }
+
+    /// Another process accepts on the same sockets from now on: those who are not accepted here come to it.
+    pub fn pass_on(&self) {
+        self.passed_on.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn is_passed_on(&self) -> bool {
+        self.passed_on.load(Ordering::Relaxed)
     }
 
     /// Counts a new connection, unless `most` are open already.
