@@ -66,7 +66,7 @@ async fn the_new_process_serves_and_the_old_one_finishes_what_it_has() {
 async fn counters_of_limits_go_on() {
     let app = upstream().otherwise(Answer::text("ok")).start().await;
     let limit = "[rate_limits.r]\nkey = \"ip\"\nlimits = [\"4/h\"]\nburst = 4\n";
-    let gw = in_front_of(&app, limit)
+    let mut gw = in_front_of(&app, limit)
         .and(SERVER)
         .and("[defaults]\nrate_limits = [\"r\"]\n")
         .linked()
@@ -77,9 +77,10 @@ async fn counters_of_limits_go_on() {
     upgrade(&gw).await;
     let third = gw.get("/").await.expect_status(200);
     assert!(third.header("ratelimit").unwrap().starts_with("\"r\";r=1;"), "{:?}", third.header("ratelimit"));
-    // Another burst counts from then on, of what was used before.
+    assert!(gw.exit().await.success());
+    // Another burst counts from then on, of what was used before: whoever comes after the answer comes to the next process.
     gw.rewrite("edgeward.toml", |text| text.replace("burst = 4", "burst = 3"));
-    upgrade(&gw).await;
+    assert_eq!(gw.order("upgrade").await.status, 0);
     gw.get("/").await.expect_problem(429, "limit.exceeded");
 }
 
