@@ -80,7 +80,7 @@ impl fmt::Display for RevokedBy {
         match self {
             Self::Id(id) => write!(f, "by its id (jti {id})"),
             Self::Subject { subject, issued_at: Some(issued_at), before } => {
-                let earlier = before - issued_at;
+                let earlier = before.saturating_sub(*issued_at);
                 write!(
                     f,
                     "with all of {subject} that were issued up to {before}: iat is {earlier} s before that"
