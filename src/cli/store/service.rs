@@ -26,7 +26,7 @@ async fn work(session: &Session, command: Command) -> Result<String, Failure> {
     match command {
         Command::Add { form, replace } => {
             let row = row(session, &form)?;
-            put(session, row, replace).await
+            put(session, |_| Ok(row.clone()), replace).await
         }
         Command::Enable { name } => switch(session, &name, true).await,
         Command::Disable { name } => switch(session, &name, false).await,
@@ -91,10 +91,16 @@ fn read_input() -> Result<Value, Failure> {
     serde_json::from_str(&text).map_err(|error| Failure(format!("standard input is not JSON: {error}")))
 }
 
-/// Judges and writes. What was judged beside services that have changed meanwhile is judged again.
-async fn put(session: &Session, row: ServiceRow, replace: bool) -> Result<String, Failure> {
+/// Judges and writes what `make` makes of all services. What was made and judged of those that have changed meanwhile is
+/// so again.
+async fn put(
+    session: &Session,
+    make: impl Fn(&Services) -> Result<ServiceRow, Failure>,
+    replace: bool,
+) -> Result<String, Failure> {
     for _try in 0..TRIES_MAX {
         let services = session.store.services().await?;
+        let row = make(&services)?;
         let known = services.rows.iter().find(|other| other.name == row.name);
         if known.is_some() && !replace {
             return Err(Failure(format!(
@@ -124,23 +130,32 @@ async fn put(session: &Session, row: ServiceRow, replace: bool) -> Result<String
             );
         }
     }
-    Err(Failure("others change services all the time: nothing was written".to_owned()))
+    Err(busy())
+}
+
+fn busy() -> Failure {
+    Failure("others change services all the time: nothing was written".to_owned())
 }
 
 async fn switch(session: &Session, name: &str, enabled: bool) -> Result<String, Failure> {
-    let services = session.store.services().await?;
-    let known = services.rows.iter().find(|row| row.name == name).ok_or_else(|| missing("service", name))?;
-    let row = ServiceRow { enabled, changed_at: session.now, ..known.clone() };
+    // Whatever else is changed in it meanwhile stays.
+    let switched = |services: &Services| {
+        let known = services.rows.iter().find(|row| row.name == name);
+        let known = known.ok_or_else(|| missing("service", name))?;
+        Ok(ServiceRow { enabled, changed_at: session.now, ..known.clone() })
+    };
     if enabled {
-        return put(session, row, true).await;
+        return put(session, switched, true).await;
     }
-    // What is wrong with it must not keep anybody from switching it off.
-    if !session.store.put_service(&row, services.number).await? {
-        return Err(Failure(
-            "somebody else has changed services at this moment: nothing was written".to_owned(),
-        ));
+    for _try in 0..TRIES_MAX {
+        let services = session.store.services().await?;
+        let row = switched(&services)?;
+        // What is wrong with it must not keep anybody from switching it off.
+        if session.store.put_service(&row, services.number).await? {
+            return session.say(|| json_of(&row), || format!("service {name} is served no longer\n"));
+        }
     }
-    session.say(|| json_of(&row), || format!("service {name} is served no longer\n"))
+    Err(busy())
 }
 
 fn verdict(session: &Session, services: &Services, row: &ServiceRow) -> Result<Verdict, Failure> {
