@@ -22,13 +22,17 @@ CREATE TRIGGER edgeward_services_removed AFTER DELETE ON edgeward_services BEGIN
     UPDATE edgeward_state SET value = value + 1 WHERE name = 'services';
 END;
 --{postgres}
--- With the rights of who made it: whoever may write services need not know the counter.
-CREATE FUNCTION edgeward_services_changed() RETURNS trigger LANGUAGE plpgsql
-    SECURITY DEFINER SET search_path FROM CURRENT AS $$
+-- With the rights of who made it: whoever may write services need not know the counter. So it looks into this schema
+-- only, not into one of the caller's, and last where temporary tables are.
+CREATE FUNCTION edgeward_services_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
     UPDATE edgeward_state SET value = value + 1 WHERE name = 'services';
     PERFORM pg_notify('edgeward_services', '');
     RETURN NULL;
+END $$;
+DO $$
+BEGIN
+    EXECUTE format('ALTER FUNCTION edgeward_services_changed() SET search_path = pg_catalog, %I, pg_temp', current_schema());
 END $$;
 CREATE TRIGGER edgeward_services_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON edgeward_services
     FOR EACH STATEMENT EXECUTE FUNCTION edgeward_services_changed();
