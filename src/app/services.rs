@@ -119,6 +119,8 @@ impl Follower {
             return Ok(());
         }
         self.reloader.know_services(services);
+        // Whoever stops waiting must not take it for served the next time.
+        known.number = None;
         let outcome = match by {
             By::Itself => self.reloader.apply_services().await,
             By::Order => self.order().await?,
@@ -128,7 +130,6 @@ impl Follower {
             known.number = Some(number);
             return Ok(());
         }
-        known.number = None;
         let error = outcome.get("error").and_then(serde_json::Value::as_str).unwrap_or("it was refused");
         Err(error.to_owned())
     }
