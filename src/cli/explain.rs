@@ -1,6 +1,8 @@
 //! `edgeward explain METHOD URL`: which route takes a request, why the others did not, what becomes of it. Answers from
 //! the same table that requests are routed by.
 
+mod policies;
+
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -9,16 +11,16 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
+use self::policies::policies;
 use super::{PROBLEMS, USAGE, print, run};
-use crate::app::control;
 use crate::base::clock::Moment;
 use crate::base::decode::quote;
 use crate::base::names;
-use crate::base::origin::Origin;
 use crate::base::out;
 use crate::base::reason::Reason;
+use crate::config::services::Report;
 use crate::config::snapshot::{Destination, Listener, Route, RoutingKey, Snapshot, Target};
-use crate::config::{self, Runtime, render};
+use crate::config::{self, Loaded, Runtime, render};
 use crate::files::{self, Site};
 use crate::identity::directory::Directory;
 use crate::identity::principal::Principal;
@@ -26,12 +28,12 @@ use crate::identity::sync::Follower;
 use crate::policy::auth::{Auth, Denied, Identified, Shown};
 use crate::policy::cors;
 use crate::policy::plan::{Gate, Plan};
-use crate::policy::rate_limit::{Facts, Question, RateLimit, Work};
+use crate::policy::rate_limit::{Facts, Work};
 use crate::policy::transform::{Action, Rules, Step};
 use crate::routing::explain::{Candidate, Difference, Verdict};
 use crate::routing::template::{Values, Who};
 use crate::routing::{Around, Expression, Outcome, RequestView, host, path};
-use crate::store::{Store, StoreUrl};
+use crate::store::{Services, Store, StoreError, StoreUrl};
 
 /// Explains `method url` with `headers` (`Name: value` each) from `client` against the configuration.
 pub(super) fn run(
@@ -58,7 +60,11 @@ pub(super) fn run(
     let secured = secured.filter(|listener| !listener.certificates.is_empty());
     let secured: Vec<String> = secured.map(|listener| listener.name.value.clone()).collect();
     let runtime = Runtime::for_questions();
-    let compiled = loaded.compile(&runtime);
+    let services = services(&loaded);
+    let compiled = match &services {
+        Some(Ok(services)) => loaded.compile_with(services, config::surroundings(), &runtime),
+        _ => loaded.compile(&runtime),
+    };
     let Some(snapshot) = compiled.snapshot else {
         out::complain(&render::text(&compiled.diagnostics, &compiled.sources, out::complaints_are_read()));
         return PROBLEMS;
@@ -69,11 +75,21 @@ pub(super) fn run(
     }
     let directory = runtime.identity.directory();
     directory.configure(snapshot.consumers.clone());
-    let unasked = snapshot.store.as_ref().and_then(|store| ask(store.url(), directory).err());
+    if snapshot.store.is_some() {
+        directory.await_store();
+    }
+    let unasked = match (&snapshot.store, &services) {
+        (None, _) => None,
+        // It need not be waited for once more.
+        (Some(_), Some(Err(why))) => Some(why.clone()),
+        (Some(store), _) => learn(store.url(), directory).err(),
+    };
     match explain(&snapshot, &request, &secured, unasked.as_deref()) {
-        Ok((text, true)) => print(&text),
-        // Nothing takes it: said, and told by the status too, so that a script can ask.
-        Ok((text, false)) => print(&text).max(PROBLEMS),
+        Ok((text, taken)) => {
+            let status = print(&(text + &left_out(services.as_ref(), &compiled.services)));
+            // Nothing takes it: said, and told by the status too, so that a script can ask.
+            if taken { status } else { status.max(PROBLEMS) }
+        }
         Err(message) => {
             out::complain(&format!("edgeward: {message}\n"));
             PROBLEMS
@@ -84,9 +100,19 @@ pub(super) fn run(
 /// Longest wait for the store.
 const STORE_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Has `directory` know what the store at `url` knows: keys, consumers, revocations. Makes nothing and changes nothing there.
-fn ask(url: &StoreUrl, directory: &Arc<Directory>) -> Result<(), String> {
-    let follower = Follower::new(Store::reading(url.clone()), directory.clone());
+/// The services of the store, where they are served; or why they are not known.
+fn services(loaded: &Loaded) -> Option<Result<Services, String>> {
+    let store = loaded.raw.as_ref()?.store.as_ref().filter(|_| loaded.serves_services())?;
+    Some(ask(&store.url, async |store: Store| store.services().await))
+}
+
+/// Has `directory` know what the store at `url` knows: keys, consumers, revocations.
+fn learn(url: &StoreUrl, directory: &Arc<Directory>) -> Result<(), String> {
+    ask(url, async |store: Store| Follower::new(store, directory.clone()).catch_up().await)
+}
+
+/// Asks the store at `url`. Makes nothing and changes nothing there.
+fn ask<T>(url: &StoreUrl, question: impl AsyncFnOnce(Store) -> Result<T, StoreError>) -> Result<T, String> {
     if let StoreUrl::Sqlite(path) = url
         && !path.exists()
     {
@@ -94,11 +120,23 @@ fn ask(url: &StoreUrl, directory: &Arc<Directory>) -> Result<(), String> {
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| error.to_string())?;
-    let asked = async { tokio::time::timeout(STORE_TIMEOUT, follower.catch_up()).await };
+    let store = Store::reading(url.clone());
+    let asked = async { tokio::time::timeout(STORE_TIMEOUT, question(store)).await };
     match runtime.block_on(asked) {
-        Ok(Ok(())) => Ok(()),
+        Ok(Ok(told)) => Ok(told),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => Err(format!("no answer within {} s", STORE_TIMEOUT.as_secs())),
+    }
+}
+
+/// What has to be said of services that no route here stands for.
+fn left_out(services: Option<&Result<Services, String>>, report: &Report) -> String {
+    match services {
+        Some(Err(why)) => format!("\nthe services of the store are not known: {why}\n"),
+        Some(Ok(_)) if !report.left_out.is_empty() => {
+            format!("\nservices: {}; `edgeward service check` says why\n", report.summary())
+        }
+        _ => String::new(),
     }
 }
 
@@ -474,134 +512,6 @@ fn headers(text: &mut String, word: &str, rules: &Rules, values: &Values<'_>) {
         };
         line(text, word, &done);
     }
-}
-
-/// The policies in the order they run, then every effective setting, each with where it was written.
-fn policies(text: &mut String, snapshot: &Snapshot, route: &Route, facts: &Facts<'_>) {
-    let rules = [route.request.as_ref().map(|_| "request"), route.response.as_ref().map(|_| "response")];
-    let names: Vec<_> = route.guard.names().chain(rules.into_iter().flatten()).collect();
-    text.push_str("\npolicies, in the order they run\n");
-    let left = Left::ask(snapshot, route, facts);
-    // Limits stand in two places of the order: each where it is asked.
-    let mut limits = [&route.guard.address_limits, &route.guard.limits].into_iter();
-    for name in &names {
-        if *name == "plan" {
-            let default = route.guard.plan.as_ref().and_then(Gate::default_plan);
-            let shown = default.map(|plan| described(snapshot, plan));
-            line(text, name, &shown.unwrap_or_else(|| "that of the key or the consumer".to_owned()));
-            continue;
-        }
-        if *name == "rate_limits" {
-            let asked_here = limits.by_ref().find(|limits| !limits.is_empty());
-            for limit in asked_here.iter().flat_map(|limits| &limits.0) {
-                let place = snapshot.sources.describe(&limit.settings().origin);
-                line(text, name, &format!("{}: {}  ({place})", limit.name(), limit.describe()));
-                left.tell(text, limit, facts);
-            }
-            continue;
-        }
-        let written = route.settings.iter().filter(|setting| setting.key.split('.').next() == Some(*name));
-        let places: Vec<_> = written
-            .map(|setting| {
-                format!(
-                    "{} = {}  ({})",
-                    setting.key,
-                    setting.value,
-                    snapshot.sources.describe(&setting.origin)
-                )
-            })
-            .collect();
-        if places.is_empty() {
-            line(text, name, "(default)");
-        }
-        for place in places {
-            line(text, name, &place);
-        }
-    }
-    if let Target::Login(target) = &route.target {
-        for limit in &target.limits.0 {
-            let place = snapshot.sources.describe(&limit.settings().origin);
-            line(text, "rate_limits", &format!("{}: {}  ({place})", limit.name(), limit.describe()));
-            line(text, "", "asked when the body has told which account is tried");
-        }
-    }
-    if names.is_empty() {
-        text.push_str("  none\n");
-    }
-    text.push_str("\nsettings\n");
-    // What nobody wrote is in the reference.
-    for setting in route.settings.iter().filter(|setting| setting.origin != Origin::Default) {
-        let place = snapshot.sources.describe(&setting.origin);
-        writeln!(text, "  {} = {}  ({place})", setting.key, setting.value).unwrap_or_default();
-    }
-}
-
-/// What is left of the limits of a route, as the running process says.
-enum Left {
-    /// Nobody can be asked: no control socket is configured.
-    NoWay,
-    /// Nobody answers, or not as expected.
-    Nobody(String),
-    /// What it says of each, by name.
-    Told(serde_json::Value),
-}
-
-impl Left {
-    fn ask(snapshot: &Snapshot, route: &Route, facts: &Facts<'_>) -> Self {
-        let Some(socket) = &snapshot.server.control_socket else { return Self::NoWay };
-        let limits = route.guard.address_limits.0.iter().chain(&route.guard.limits.0);
-        let questions: Vec<Question> = limits.map(|limit| limit.question(facts)).collect();
-        if questions.is_empty() {
-            return Self::NoWay;
-        }
-        let socket = std::path::absolute(socket).unwrap_or_else(|_| socket.clone());
-        match control::limits(&socket, &questions) {
-            Ok(answer) => Self::Told(answer),
-            Err(error) => Self::Nobody(format!("no process answers on {}: {error}", socket.display())),
-        }
-    }
-
-    /// Whom `limit` counts, for how much, together with whom, and what is left.
-    fn tell(&self, text: &mut String, limit: &RateLimit, facts: &Facts<'_>) {
-        if limit.exempts(facts) {
-            return line(text, "", "does not count this one");
-        }
-        let who = limit.told(facts);
-        line(
-            text,
-            "",
-            &match limit.cost_of(facts) {
-                Ok(1) => format!("counts {who}"),
-                Ok(0) => format!("counts {who}, and this request for nothing"),
-                Ok(cost) => format!("counts {who}, and this request for {cost}"),
-                Err((most, why)) => {
-                    format!("counts {who}, and this request for {most}: its cost is not known: {why}")
-                }
-            },
-        );
-        if let Some(sharing) = limit.sharing() {
-            line(text, "", &sharing);
-        }
-        let left = match self {
-            Self::NoWay => return,
-            Self::Nobody(why) => format!("what is left is not known: {why}"),
-            Self::Told(answer) => {
-                let of = |key: &str| answer.pointer(&format!("/{key}/{}", pointed(limit.name())))?.as_str();
-                match (of("left"), of("unknown")) {
-                    (Some(left), _) => format!("left: {left}"),
-                    (None, why) => {
-                        format!("what is left is not known: {}", why.unwrap_or("the process does not say"))
-                    }
-                }
-            }
-        };
-        line(text, "", &left);
-    }
-}
-
-/// As a step of a JSON pointer.
-fn pointed(name: &str) -> String {
-    name.replace('~', "~0").replace('/', "~1")
 }
 
 fn others(text: &mut String, snapshot: &Snapshot, candidates: &[Candidate]) {
