@@ -298,6 +298,38 @@ async fn a_service_neither_opens_nor_hides_what_is_configured() {
     .await;
 }
 
+/// Whoever may write services must not get what is meant for somebody else: a password, a token with the same role.
+#[tokio::test]
+async fn a_service_takes_no_password_and_no_other_token() {
+    let other = LOCAL.replace("local]", "other]").replace("edge.example.com", "other.example.com");
+    let login = "[identity.login]\nprovider = \"local\"\n";
+    let config = format!("{SQLITE}{LOCAL}{other}{login}{GUARDED}");
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("edgeward.toml"), config).unwrap();
+    let check = |path: &str, more: Value| {
+        let mut service = json!({ "name": "a", "path": path, "endpoints": [{ "type": "http-post", "url": "http://127.0.0.1:9/x" }] });
+        service.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let (directory, text) = (directory.path().to_owned(), service.to_string());
+        async move { told(&directory, &["service", "check", "-"], &text).await }
+    };
+    for (path, more) in [
+        ("/login", json!({})),
+        ("/login", json!({ "hosts": ["shop.example.com"] })),
+        ("/login", json!({ "hosts": ["*.example.com"], "methods": ["POST", "PUT"], "roles": ["user"] })),
+        ("/.well-known/jwks.json", json!({ "methods": ["HEAD"], "hosts": ["shop.example.com"] })),
+    ] {
+        let ran = check(path, more).await;
+        assert!(ran.status == 1 && ran.stderr.contains("path-taken"), "{path}: {}{}", ran.stdout, ran.stderr);
+    }
+    for (path, more) in [("/login/x", json!({})), ("/login", json!({ "methods": ["PUT"] }))] {
+        let ran = check(path, more).await;
+        assert_eq!((ran.status, ran.stderr.as_str()), (0, ""), "{path}");
+    }
+    // The route wants tokens of one provider; a service takes those of any.
+    let ran = check("/admin/x", json!({ "roles": ["admin"] })).await;
+    assert!(ran.status == 1 && ran.stderr.contains("takes proofs that the route does not"), "{}", ran.stderr);
+}
+
 /// Whoever can reach the database can write into it, anything at all.
 #[tokio::test]
 async fn a_bad_row_is_left_out_while_the_others_serve() {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use super::Compiler;
 use super::limits::RateLimits;
+use super::{Compiler, services};
 use crate::base::decode::{Size, quote};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::names::nearest;
@@ -142,7 +142,12 @@ impl Compiler<'_> {
     fn check_taken(self, made: &[(Step, At<RouteRaw>)], out: &mut Diagnostics) {
         let positions = self.route_positions();
         for (route, position) in self.raw.routes.iter().zip(positions) {
-            for (step, at) in made.iter().filter(|(_, at)| are_alike(at, route)) {
+            // Nobody who writes to the database gets a password to read, be it for one host only.
+            let is_taken = |at: &RouteRaw| match services::is_row(&route.origin) {
+                true => services::may_take(route, at),
+                false => are_alike(at, route),
+            };
+            for (step, at) in made.iter().filter(|(_, at)| is_taken(at)) {
                 let message = format!("{} is a path of [identity.login]", quote(route.path.as_str()));
                 let (key, path) = (step.path_key(), format!("routes[{position}].path"));
                 let name = at.name.as_ref().map_or(&at.origin, |name| &name.origin);

@@ -8,7 +8,7 @@ use crate::base::decode::quote;
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::{At, Origin};
 use crate::config::route::RouteRaw;
-use crate::policy::auth::AuthRaw;
+use crate::policy::auth::{AuthRaw, AuthTable};
 use crate::routing::overlap::{First, first_by_hosts};
 
 /// Whether it stands in the store.
@@ -62,23 +62,31 @@ impl<'a> Routes<'a> {
     }
 }
 
-fn check(service: &At<RouteRaw>, route: &At<RouteRaw>, out: &mut Diagnostics) {
-    let hosts = |raw: &'_ RouteRaw| raw.hosts.iter().map(|host| &host.value).cloned().collect::<Vec<_>>();
-    let (own, others) = (hosts(service), hosts(route));
-    let Some(by_hosts) = first_by_hosts(&own, &others) else { return };
-    let Some(by_paths) = service.path.first_against(&route.path) else { return };
+/// Whether requests that both match may go to `service`, for all that they ask beside host, path, method and listener.
+pub(super) fn may_take(service: &RouteRaw, route: &RouteRaw) -> bool {
+    first_of(service, route).is_some_and(|first| first != First::Other)
+}
+
+/// Which of the two goes first, in the order that the table has; `None` where no request is for both.
+fn first_of(service: &RouteRaw, route: &RouteRaw) -> Option<First> {
+    let by_paths = service.path.first_against(&route.path)?;
+    let (own, others) = (service.hosts.iter(), route.hosts.iter());
+    let by_hosts = first_by_hosts(own.map(|host| &host.value), others.map(|host| &host.value))?;
     if !methods_meet(service, route) || !listeners_meet(service, route) {
-        return;
+        return None;
     }
-    let conditions = route.headers.len() + route.query.len() + route.cookies.len();
-    let conditions = conditions + usize::from(route.when.is_some());
-    // Which of the two goes first, in the order that the table has.
-    let first = match by_hosts {
+    Some(match by_hosts {
         First::Same if *route.priority > 0 => First::Other,
         First::Same if *route.priority < 0 => First::Own,
         First::Same => by_paths,
         by_hosts => by_hosts,
-    };
+    })
+}
+
+fn check(service: &At<RouteRaw>, route: &At<RouteRaw>, out: &mut Diagnostics) {
+    let Some(first) = first_of(service, route) else { return };
+    let conditions = route.headers.len() + route.query.len() + route.cookies.len();
+    let conditions = conditions + usize::from(route.when.is_some());
     let label = || match &route.name {
         Some(name) => quote(name),
         None => quote(route.path.as_str()),
@@ -113,37 +121,35 @@ fn methods_meet(service: &RouteRaw, route: &RouteRaw) -> bool {
 }
 
 fn listeners_meet(service: &RouteRaw, route: &RouteRaw) -> bool {
-    let meet = || {
-        let names = |raw: &RouteRaw| raw.listeners.iter().map(|at| at.value.clone()).collect::<Vec<_>>();
-        let others = names(route);
-        names(service).iter().any(|name| others.contains(name))
-    };
-    service.listeners.is_empty() || route.listeners.is_empty() || meet()
+    let is_others = |name: &At<String>| route.listeners.iter().any(|other| other.value == name.value);
+    service.listeners.is_empty() || route.listeners.is_empty() || service.listeners.iter().any(is_others)
 }
 
 /// What `route` asks of a request and `service` does not; completes "and …".
 fn asks_less(service: &RouteRaw, route: &RouteRaw) -> Option<String> {
-    let table = |raw: &RouteRaw| match raw.auth.as_ref().map(|at| at.value.clone()) {
-        Some(AuthRaw::Table(table)) => Some(table),
-        _ => None,
-    };
     let lets_anybody_in = |raw: &RouteRaw| raw.auth.as_ref().is_none_or(|auth| auth.lets_anybody_in());
     if lets_anybody_in(service) && !lets_anybody_in(route) {
         return Some("asks nobody for proof".to_owned());
     }
     if let Some(wanted) = table(route) {
         let own = table(service);
-        let has = |role: &str| own.as_ref().is_some_and(|own| own.roles.iter().any(|own| own.value == role));
+        // A role of another provider's token is another role.
+        let is_taken = |own: &AuthTable| {
+            own.with.iter().all(|own| wanted.with.iter().any(|other| other.value == own.value))
+        };
+        if !lets_anybody_in(route) && !own.is_some_and(is_taken) {
+            return Some("takes proofs that the route does not".to_owned());
+        }
+        let has = |role: &str| own.is_some_and(|own| own.roles.iter().any(|own| own.value == role));
         if let Some(role) = wanted.roles.iter().find(|role| !has(role)) {
             return Some(format!("does not ask for the role {}", quote(role)));
         }
         let has_any = wanted.any_role.is_empty() || wanted.any_role.iter().any(|role| has(&role.value));
         let mut scopes = wanted.scopes.iter();
-        let scopes = scopes.all(|scope| {
-            own.as_ref().is_some_and(|own| own.scopes.iter().any(|other| other.value == scope.value))
-        });
+        let scopes = scopes
+            .all(|scope| own.is_some_and(|own| own.scopes.iter().any(|other| other.value == scope.value)));
         let when = wanted.when.as_ref().is_none_or(|when| {
-            let other = own.as_ref().and_then(|own| own.when.as_ref());
+            let other = own.and_then(|own| own.when.as_ref());
             other.is_some_and(|other| other.text() == when.text())
         });
         if !has_any || !scopes || !when {
@@ -156,4 +162,11 @@ fn asks_less(service: &RouteRaw, route: &RouteRaw) -> Option<String> {
         return Some("does not have its filter of addresses".to_owned());
     }
     None
+}
+
+fn table(raw: &RouteRaw) -> Option<&AuthTable> {
+    match raw.auth.as_ref().map(|at| &at.value) {
+        Some(AuthRaw::Table(table)) => Some(table),
+        _ => None,
+    }
 }

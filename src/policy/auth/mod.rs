@@ -20,7 +20,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use http::HeaderMap;
 
-pub use config::{AuthRaw, Known};
+pub use config::{AuthRaw, AuthTable, Known};
 pub use credentials::Places;
 pub use requirements::Requirements;
 
