@@ -311,7 +311,8 @@ impl Reloader {
 
     /// Says which services are newly left out, once; the status goes on saying it.
     fn tell_of_services(&self, before: &Report, after: &Report) {
-        let is_new = |left: &&LeftOut| !before.left_out.contains(left);
+        let known = before.by_name().left_out;
+        let is_new = |left: &&LeftOut| known.get(&*left.name).is_none_or(|known| known != left);
         let new: Vec<_> = after.left_out.iter().filter(is_new).collect();
         for left in new.iter().take(TOLD_MAX) {
             let problem = left.problems.first().map(Problem::line).unwrap_or_default();

@@ -44,10 +44,14 @@ pub struct Diagnostics {
     /// Problems past [`DIAGNOSTICS_MAX`].
     dropped: usize,
     has_errors: bool,
+    /// How many more than [`DIAGNOSTICS_MAX`] are kept.
+    room: usize,
 }
 
 /// Problems kept; further ones are only counted. A broken generator must not fill a terminal or memory.
 pub const DIAGNOSTICS_MAX: usize = 1000;
+/// Errors kept of one row of a database, and as many warnings: anybody may have written there, anything.
+pub const DIAGNOSTICS_OF_ROW_MAX: usize = 16;
 
 impl Diagnostics {
     /// Adds an error at `origin`; `path` is the configuration path.
@@ -83,8 +87,10 @@ impl Diagnostics {
         self.has_errors |= severity == Severity::Error;
         let item =
             Diagnostic { severity, code, message, origin: origin.clone(), path, hint: None, related: None };
-        let mut full = self.items.len() >= DIAGNOSTICS_MAX;
+        let row_is_full = self.of_row(severity, origin) >= DIAGNOSTICS_OF_ROW_MAX;
+        let mut full = row_is_full || self.items.len() >= self.most();
         if full
+            && !row_is_full
             && severity == Severity::Error
             && let Some(at) = self.items.iter().rposition(|known| known.severity == Severity::Warning)
         {
@@ -103,6 +109,26 @@ impl Diagnostics {
         let last = self.items.len() - 1;
         #[expect(clippy::indexing_slicing, reason = "pushed just above")]
         &mut self.items[last]
+    }
+
+    /// How many there are of this severity in the row of `origin`, if it is in one.
+    fn of_row(&self, severity: Severity, origin: &Origin) -> usize {
+        let Origin::Row { name, .. } = origin else { return 0 };
+        let is_same = |known: &&Diagnostic| match &known.origin {
+            Origin::Row { name: other, .. } => known.severity == severity && other == name,
+            _ => false,
+        };
+        self.items.iter().filter(is_same).count()
+    }
+
+    fn most(&self) -> usize {
+        DIAGNOSTICS_MAX.saturating_add(self.room)
+    }
+
+    /// Keeps `more` than [`DIAGNOSTICS_MAX`]: of rows each may have a problem, and whoever looks for the bad ones wants
+    /// all at once.
+    pub fn make_room(&mut self, more: usize) {
+        self.room = more;
     }
 
     /// Makes warnings of the errors whose code begins with one of `prefixes`.
@@ -165,7 +191,7 @@ impl Diagnostics {
         self.has_errors |= other.has_errors;
         self.dropped += other.dropped;
         for item in other.items {
-            if self.items.len() >= DIAGNOSTICS_MAX {
+            if self.items.len() >= self.most() {
                 self.dropped += 1;
             } else if !self.items.iter().any(|known| known.is_same(&item)) {
                 self.items.push(item);
@@ -251,5 +277,26 @@ mod tests {
         let mut other = Diagnostics::default();
         other.extend(out);
         assert!(other.has_errors());
+    }
+
+    #[test]
+    fn a_row_fills_nothing_but_its_own_place() {
+        let row = |name: &str, at: usize| Origin::Row { name: name.into(), column: format!("c{at}").into() };
+        let mut out = Diagnostics::default();
+        for at in 0..50 {
+            out.warning("b", &row("one", at), "", "doubtful");
+            out.error("a", &row("one", at), "", "wrong");
+        }
+        out.error("a", &row("two", 0), "", "wrong");
+        assert_eq!(
+            (out.len(), out.dropped()),
+            (2 * DIAGNOSTICS_OF_ROW_MAX + 1, 2 * (50 - DIAGNOSTICS_OF_ROW_MAX))
+        );
+        let mut out = Diagnostics::default();
+        out.make_room(10);
+        for at in 0..DIAGNOSTICS_MAX + 11 {
+            out.error("a", &row(&format!("r{at}"), 0), "", "wrong");
+        }
+        assert_eq!((out.len(), out.dropped()), (DIAGNOSTICS_MAX + 10, 1));
     }
 }

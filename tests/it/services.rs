@@ -330,6 +330,33 @@ async fn a_service_takes_no_password_and_no_other_token() {
     assert!(ran.status == 1 && ran.stderr.contains("takes proofs that the route does not"), "{}", ran.stderr);
 }
 
+/// What is wrong with one service takes no other one with it.
+#[tokio::test]
+async fn a_broken_service_neither_holds_a_path_nor_hides_another() {
+    let users = telling("users").await;
+    let server = format!("http://{}/x", users.address());
+    let gw = gateway(SQLITE).start().await;
+    let here = gw.directory();
+    // A name of a server that is too long for one of an upstream: what is told of it once is wrong with all.
+    let long = format!("http://{0}.{0}.{0}.{1}/x", "a".repeat(63), "b".repeat(61));
+    let mut rows = row("a", "/users", "upstream://nobody/x")
+        + &row("b", "/users", &server)
+        + &row("c", "/users", &server);
+    (0..200).for_each(|n| rows.push_str(&row(&format!("long{n}"), &format!("/long/{n}"), &long)));
+    written(&here, &format!("BEGIN;{rows}COMMIT;")).await;
+    assert_eq!(answers(&gw, "/users", 200).await.json()["users"], 1);
+    let status = gw.admin().get("/api/v1/status").await.expect_status(200).json();
+    assert_eq!(status["services"]["served"], json!(["b"]));
+    assert_eq!(status["services"]["left_out"].as_array().unwrap().len(), 202);
+
+    // `explain` knows what the process knows.
+    let explained = done(&here, &["explain", "GET", "http://x/users"]).await;
+    assert!(explained.contains("service:b  (service \"b\")"), "{explained}");
+    assert!(explained.contains("services: 1 served, 202 left out"), "{explained}");
+    let nothing = told(&here, &["explain", "GET", "http://x/long/1"], "").await;
+    assert!(nothing.status == 1 && nothing.stdout.contains("404 route.not_found"), "{}", nothing.stdout);
+}
+
 /// Whoever can reach the database can write into it, anything at all.
 #[tokio::test]
 async fn a_bad_row_is_left_out_while_the_others_serve() {

@@ -25,6 +25,8 @@ use crate::store::{self, Store};
 pub(super) const BASE: &str = "/api/";
 /// Services judged at once: each compiles the configuration on a thread of its own.
 const JUDGED_MAX: usize = 2;
+/// Calls that read services from the store at once: who follows its changes has few places there, and keeps them.
+const READ_MAX: usize = 1;
 
 /// What the process lends the API.
 pub struct Parts {
@@ -45,6 +47,7 @@ pub struct Api {
     parts: Parts,
     guard: Guard,
     judged: Semaphore,
+    read: Semaphore,
 }
 
 impl std::fmt::Debug for Api {
@@ -103,7 +106,8 @@ impl Resource<'_> {
 impl Api {
     /// The API of a process of these parts.
     pub fn new(parts: Parts) -> Self {
-        Self { parts, guard: Guard::default(), judged: Semaphore::new(JUDGED_MAX) }
+        let (judged, read) = (Semaphore::new(JUDGED_MAX), Semaphore::new(READ_MAX));
+        Self { parts, guard: Guard::default(), judged, read }
     }
 
     /// Whether the configuration calls the listener so.

@@ -10,7 +10,7 @@ use super::Api;
 use super::reply::{Answer, Refusal, json as reply};
 use crate::base::service::Peer;
 use crate::base::{clock, task};
-use crate::config::services::{Problem, Report, fingerprint, json_of, judge, row_of};
+use crate::config::services::{ByName, Problem, fingerprint, json_of, judge, row_of};
 use crate::config::{self, Loaded};
 use crate::store::{ServiceRow, Services, Store};
 
@@ -28,17 +28,24 @@ enum Place {
 
 impl Api {
     pub(super) async fn list(&self) -> Answer {
-        let services = self.store()?.services().await?;
+        let services = self.services(self.store()?).await?;
         let report = self.parts.current.load().services.clone();
-        let shown: Vec<Value> = services.rows.iter().map(|row| shown(row, &report)).collect();
-        Ok(reply(StatusCode::OK, &json!({ "number": services.number, "services": shown })))
+        // Ten thousand of them take a while to be read and written: not here, where signals wait.
+        let listed = task::blocking(move || {
+            let states = report.by_name();
+            let shown: Vec<Value> = services.rows.iter().map(|row| shown(row, &states)).collect();
+            reply(StatusCode::OK, &json!({ "number": services.number, "services": shown }))
+        });
+        listed
+            .await
+            .map_err(|error| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, "not_listed", error.to_string()))
     }
 
     pub(super) async fn show(&self, name: &str) -> Answer {
-        let services = self.store()?.services().await?;
+        let services = self.services(self.store()?).await?;
         let report = self.parts.current.load().services.clone();
         let row = find(&services, name).ok_or_else(|| missing(name))?;
-        Ok(tagged(reply(StatusCode::OK, &shown(row, &report)), row))
+        Ok(tagged(reply(StatusCode::OK, &shown(row, &report.by_name())), row))
     }
 
     pub(super) async fn add(&self, request: &Request<Bytes>) -> Answer {
@@ -62,7 +69,7 @@ impl Api {
     pub(super) async fn check(&self, request: &Request<Bytes>) -> Answer {
         let (store, loaded) = (self.store()?, self.loaded()?);
         let row = row_of(&body(request)?, &loaded, clock::unix_now()).map_err(Refusal::invalid)?;
-        let services = store.services().await?;
+        let services = self.services(store).await?;
         let warnings = self.judge(loaded, services, row.clone()).await?;
         Ok(reply(StatusCode::OK, &json!({ "name": row.name, "ok": true, "warnings": warnings })))
     }
@@ -70,7 +77,7 @@ impl Api {
     pub(super) async fn remove(&self, name: &str, request: &Request<Bytes>) -> Answer {
         let store = self.store()?;
         for _try in 0..TRIES_MAX {
-            let services = store.services().await?;
+            let services = self.services(store).await?;
             let row = find(&services, name).ok_or_else(|| missing(name))?;
             conditions(request, Some(row))?;
             match store.remove_service(name, Some(services.number)).await? {
@@ -93,7 +100,7 @@ impl Api {
         for _try in 0..TRIES_MAX {
             let loaded = self.loaded()?;
             let row = row_of(&json, &loaded, clock::unix_now()).map_err(Refusal::invalid)?;
-            let services = store.services().await?;
+            let services = self.services(store).await?;
             let known = find(&services, &row.name);
             match place {
                 Place::Free if known.is_some() => {
@@ -113,7 +120,7 @@ impl Api {
             tracing::info!(peer = peer(request), service = row.name, "service {what} by the API");
             let applied = self.catch_up(&row.name).await;
             let report = self.parts.current.load().services.clone();
-            let mut value = shown(&row, &report);
+            let mut value = shown(&row, &report.by_name());
             if let Some(value) = value.as_object_mut() {
                 value.insert("warnings".to_owned(), json!(warnings));
                 value.insert("applied".to_owned(), applied.into());
@@ -153,6 +160,13 @@ impl Api {
                 false
             }
         }
+    }
+
+    /// All services, as they stand in the store.
+    async fn services(&self, store: &Store) -> Result<Services, Refusal> {
+        // Never closed. Each of those who wait has the time of its request.
+        let _place = self.read.acquire().await;
+        Ok(store.services().await?)
     }
 
     fn store(&self) -> Result<&Store, Refusal> {
@@ -238,12 +252,12 @@ fn tagged(mut response: Response<Bytes>, row: &ServiceRow) -> Response<Bytes> {
 }
 
 /// A service with what becomes of it.
-fn shown(row: &ServiceRow, report: &Report) -> Value {
-    let problems = report.problems_of(&row.name).filter(|_| row.enabled);
+fn shown(row: &ServiceRow, states: &ByName<'_>) -> Value {
+    let problems = states.left_out.get(&*row.name).map(|left| &left.problems).filter(|_| row.enabled);
     let state = match problems {
         _ if !row.enabled => "disabled",
         Some(_) => "left_out",
-        None if report.applied.contains(&row.name) => "served",
+        None if states.applied.contains(&*row.name) => "served",
         None => "pending",
     };
     let mut value = json_of(row);

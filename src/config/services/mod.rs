@@ -15,13 +15,13 @@ use std::sync::Arc;
 
 use serde_json::Value as Json;
 
-pub use report::{LeftOut, Problem, Report};
+pub use report::{ByName, LeftOut, Problem, Report};
 
 use super::route::RouteRaw;
 use super::{Compiled, Loaded, Runtime};
-use crate::base::decode::{Surroundings, enum_value, keys};
+use crate::base::decode::{Surroundings, enum_value, join_key, keys};
 use crate::base::diagnostic::{Diagnostic, Severity};
-use crate::base::origin::{At, Origin};
+use crate::base::origin::{At, Origin, Sources};
 use crate::routing::{HostPattern, MethodSet, PathPattern};
 use crate::store::{SERVICES_MAX, ServiceRow, Services};
 use crate::upstream::config::UpstreamRaw;
@@ -32,8 +32,8 @@ const ENDPOINTS_MAX: usize = 32;
 /// Longest name of a service, in bytes.
 const NAME_BYTES_MAX: usize = 128;
 /// How often a set of services is compiled again without those found to be broken. Each time all problems of the rest
-/// show; more often one row only hides another's.
-const PASSES_MAX: usize = 128;
+/// show, as far as there is room for them; more often one row only hides another's.
+const PASSES_MAX: usize = 32;
 
 enum_value! {
     /// How an endpoint is asked.
@@ -165,21 +165,17 @@ impl Loaded {
         for _pass in 0..PASSES_MAX {
             let mut compiled = self.with(rows).compile(runtime);
             let of_rows = compiled.diagnostics.take(|item| service_of(&item.origin).is_some());
-            let is_error = |item: &&Diagnostic| item.severity == Severity::Error;
-            if !of_rows.iter().any(|item| is_error(&item)) {
+            let errors: Vec<_> = of_rows.iter().filter(|item| item.severity == Severity::Error).collect();
+            if errors.is_empty() {
                 if rows.is_empty() || compiled.snapshot.is_some() {
                     report.warn(&of_rows, &compiled.sources);
                     return compiled;
                 }
                 break;
             }
-            let mut broken: BTreeMap<&str, Vec<Problem>> = BTreeMap::new();
-            for item in of_rows.iter().filter(is_error) {
-                let name = service_of(&item.origin).unwrap_or_default();
-                broken.entry(name).or_default().push(Problem::of(item, &compiled.sources));
-            }
+            let broken = broken(rows, &errors, &compiled.sources);
             rows.retain(|row| !broken.contains_key(&*row.name));
-            broken.into_iter().for_each(|(name, problems)| report.leave_out(name, problems));
+            broken.into_iter().for_each(|(name, problems)| report.leave_out(&name, problems));
         }
         // Something is wrong with the files, or with services in a way that no row is to blame for.
         let compiled = self.with(&[]).compile(runtime);
@@ -195,6 +191,7 @@ impl Loaded {
     /// The files with `rows` as further routes and upstreams.
     fn with(&self, rows: &[Row]) -> Self {
         let mut loaded = self.clone();
+        loaded.diagnostics.make_room(rows.len());
         let Some(raw) = &mut loaded.raw else { return loaded };
         for row in rows {
             loaded.declared.routes.push(row.route.origin.clone());
@@ -208,6 +205,44 @@ impl Loaded {
         }
         loaded
     }
+}
+
+/// Which of `rows` are broken, as `errors` tell of them, and how.
+fn broken(rows: &[Row], errors: &[&Diagnostic], sources: &Sources) -> BTreeMap<String, Vec<Problem>> {
+    let mut broken: BTreeMap<String, Vec<Problem>> = BTreeMap::new();
+    let mut add = |name: &str, problem| broken.entry(name.to_owned()).or_default().push(problem);
+    let (lost, own): (Vec<&Diagnostic>, Vec<&Diagnostic>) =
+        errors.iter().copied().partition(|item| rival(item).is_some());
+    for item in &own {
+        add(service_of(&item.origin).unwrap_or_default(), Problem::of(item, sources));
+    }
+    // A server that several name is told of once, at the first of them.
+    let of_upstreams: Vec<_> = own.iter().filter(|item| item.path.starts_with("upstreams.")).collect();
+    for row in rows.iter().filter(|_| !of_upstreams.is_empty()) {
+        for (name, upstream) in &row.upstreams {
+            let path = join_key("upstreams", name);
+            for item in of_upstreams.iter().filter(|item| item.path.starts_with(&path)) {
+                if service_of(&item.origin) != Some(&*row.name) {
+                    let item = Diagnostic { origin: upstream.origin.clone(), ..Diagnostic::clone(item) };
+                    add(&row.name, Problem::of(&item, sources));
+                }
+            }
+        }
+    }
+    // Whom another one leaves no request gets them, if that one is broken: the next pass tells.
+    for item in lost {
+        if rival(item).is_none_or(|rival| !broken.contains_key(rival)) {
+            let name = service_of(&item.origin).unwrap_or_default();
+            broken.entry(name.to_owned()).or_default().push(Problem::of(item, sources));
+        }
+    }
+    broken
+}
+
+/// The other service, which takes all requests of this one, where that is the problem.
+fn rival(item: &Diagnostic) -> Option<&str> {
+    let (other, _) = item.related.as_ref()?;
+    service_of(other).filter(|_| item.code == "unreachable-route")
 }
 
 /// The service whose row `origin` is in.

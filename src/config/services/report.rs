@@ -1,12 +1,10 @@
 //! What became of services, for people and programs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use crate::base::diagnostic::{Diagnostic, Severity};
+use crate::base::diagnostic::{DIAGNOSTICS_OF_ROW_MAX as PROBLEMS_MAX, Diagnostic, Severity};
 use crate::base::origin::{Origin, Sources};
 
-/// Problems kept of one service.
-const PROBLEMS_MAX: usize = 16;
 /// Services of which warnings are kept.
 const WARNED_MAX: usize = 1000;
 
@@ -119,6 +117,14 @@ impl Report {
         self.left_out.iter().find(|left| left.name == name).map(|left| left.problems.as_slice())
     }
 
+    /// The same for many questions.
+    pub fn by_name(&self) -> ByName<'_> {
+        ByName {
+            applied: self.applied.iter().map(String::as_str).collect(),
+            left_out: self.left_out.iter().map(|left| (left.name.as_str(), left)).collect(),
+        }
+    }
+
     /// One line: how many are served and how many not.
     pub fn summary(&self) -> String {
         let mut text = format!("{} served", self.applied.len());
@@ -129,4 +135,13 @@ impl Report {
         }
         text
     }
+}
+
+/// What became of services, by name.
+#[derive(Debug)]
+pub struct ByName<'r> {
+    /// Those that are served.
+    pub applied: HashSet<&'r str>,
+    /// Those that are not, because something is wrong with them.
+    pub left_out: HashMap<&'r str, &'r LeftOut>,
 }
