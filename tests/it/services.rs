@@ -357,6 +357,62 @@ async fn a_broken_service_neither_holds_a_path_nor_hides_another() {
     assert!(nothing.status == 1 && nothing.stdout.contains("404 route.not_found"), "{}", nothing.stdout);
 }
 
+/// Messages and requests in one answer, where the services and the broker are real.
+#[tokio::test]
+async fn brokers_answer_endpoints_of_services() {
+    let rabbit = RabbitMq::start().await;
+    let service = Amqp::connect(&rabbit.url()).await;
+    let answer = |letter: &Letter| {
+        vec![Told::json(&json!({ "asked": letter.json(), "method": letter.header("request.method") }))]
+    };
+    let served = service.serve("tickets", answer).await;
+    let users = telling("users").await;
+    let broker = format!("[brokers.main]\nurl = \"{}\"\n", rabbit.url());
+    let gw = gateway(&format!("{CONTROL}{SQLITE}{broker}")).start().await;
+    gw.metric_is("edgeward_broker_up", &["broker=\"main\""], 1.0).await;
+    let here = gw.directory();
+    let add = async |name: &str, path: &str, endpoints: &[&str]| {
+        let mut arguments = vec!["service", "add", name, "--path", path];
+        for endpoint in endpoints {
+            arguments.push("--endpoint");
+            arguments.push(endpoint);
+        }
+        if name == "both" {
+            arguments.extend(["--methods", "GET"]);
+        }
+        done(&here, &arguments).await;
+    };
+    let get = url("http-get", &users, "/u/{path.id}");
+    add("both", "/both/{id}", &[&get, "amqp=main/tickets"]).await;
+    let both = gw.get("/both/7?lang=de").await.expect_status(200);
+    assert_eq!(both.header("x-edgeward-completed"), Some("true"));
+    let told_of = both.json();
+    assert_eq!((&told_of["users"], &told_of["path"]), (&json!(1), &json!("/u/7")), "{told_of}");
+    assert_eq!(told_of["asked"], json!({ "path": { "id": "7" }, "query": { "lang": "de" } }));
+
+    // By itself a queue has the message as the client sent it.
+    add("ask", "/ask", &["amqp=main/tickets"]).await;
+    let asked =
+        gw.request("POST", "/ask").header("content-type", "application/json").body("{\"a\":1.0}").await;
+    let asked = asked.expect_status(200).json();
+    assert_eq!((&asked["asked"], &asked["method"]), (&json!({ "a": 1.0 }), &json!("POST")));
+    // A broker that nobody configured is none, whatever a row says.
+    refused(
+        &here,
+        &["service", "add", "x", "--path", "/x", "--endpoint", "amqp=others/q"],
+        "the broker \"others\"",
+    )
+    .await;
+
+    // Nobody takes messages any more: the others answer, and it is said.
+    drop(served);
+    service.delete_queue("tickets").await;
+    let part = gw.get("/both/7").await.expect_status(200);
+    assert_eq!(part.header("x-edgeward-completed"), Some("false"));
+    assert_eq!(part.json(), json!({ "users": 1, "path": "/u/7", "method": "GET" }));
+    gw.request("POST", "/ask").header("content-type", "application/json").body("{}").await.expect_status(503);
+}
+
 /// Whoever can reach the database can write into it, anything at all.
 #[tokio::test]
 async fn a_bad_row_is_left_out_while_the_others_serve() {
