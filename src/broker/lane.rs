@@ -36,6 +36,10 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LASTING: Duration = Duration::from_secs(1);
 /// What a frame has beside the headers of a message: properties and lengths.
 const FRAME_REST: usize = 2 * 1024;
+/// How long the library may take to tell messages of a channel that it is closed, and why. It does so at once.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+/// Longest a message may wait in a queue: more is no number of milliseconds for RabbitMQ, which closes the channel over it.
+const EXPIRATION_MAX: u128 = 0xffff_ffff;
 
 /// Messages of one channel.
 #[derive(Debug)]
@@ -213,11 +217,24 @@ impl Driver {
         self.pending.fail_all_but(None, Failure::Lost);
     }
 
+    /// Serves a channel until it ends. What is known of its messages by then is told.
     async fn serve(&mut self, open: Open, first: Option<Job>) -> Ended {
-        let Open { channel, mut replies } = open;
         let mut under_way = UnderWay::new();
+        let ended = self.serve_messages(open, first, &mut under_way).await;
+        let Ended::Broke(failure, job) = ended else { return ended };
+        // That it is closed may be seen before why it is: a message that was under way has that.
+        let known = match tokio::time::timeout(LAST_WORDS, under_way.next()).await {
+            Ok(Some(done)) => self.settle(done, &mut under_way).err(),
+            Ok(None) | Err(_) => None,
+        };
+        let failure = known.filter(|_| failure == Failure::Lost).unwrap_or(failure);
+        Ended::Broke(failure, job)
+    }
+
+    async fn serve_messages(&mut self, open: Open, first: Option<Job>, under_way: &mut UnderWay) -> Ended {
+        let Open { channel, mut replies } = open;
         if let Some(job) = first
-            && let Err(ended) = self.publish(&channel, &mut under_way, job)
+            && let Err(ended) = self.publish(&channel, under_way, job)
         {
             return ended;
         }
@@ -229,14 +246,14 @@ impl Driver {
                     None => return Ended::Broke(Failure::Lost, None),
                 },
                 Some(done) = under_way.next(), if !under_way.is_empty() => {
-                    if let Err(failure) = self.settle(done, &mut under_way) {
+                    if let Err(failure) = self.settle(done, under_way) {
                         return Ended::Broke(failure, None);
                     }
                 }
                 job = self.queue.recv() => match job {
                     None => return Ended::Unused,
                     Some(job) => {
-                        if let Err(ended) = self.publish(&channel, &mut under_way, job) {
+                        if let Err(ended) = self.publish(&channel, under_way, job) {
                             return ended;
                         }
                     }
@@ -278,7 +295,7 @@ impl Driver {
             Kind::Tell => properties.with_delivery_mode(PERSISTENT),
             Kind::Ask => {
                 // Nobody waits for the answer afterwards, so nobody need make one.
-                let left = deadline.saturating_duration_since(now).as_millis().max(1);
+                let left = deadline.saturating_duration_since(now).as_millis().clamp(1, EXPIRATION_MAX);
                 properties
                     .with_delivery_mode(TRANSIENT)
                     .with_reply_to(REPLY_TO.into())
@@ -330,7 +347,9 @@ impl Driver {
                 // The channel was asked for confirmations when it was opened.
                 Ok(Confirmation::NotRequested) => (Err(Failure::Lost), None),
                 Err(error) => {
-                    broke = Some(failure_of(&error));
+                    // One that came after the channel had gone does not know why.
+                    let failure = failure_of(&error);
+                    broke = broke.filter(|_| failure == Failure::Lost).or(Some(failure));
                     continue;
                 }
             };

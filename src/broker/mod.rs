@@ -29,20 +29,22 @@ use arc_swap::ArcSwapOption;
 use lapin::BasicProperties;
 use lapin::types::ShortString;
 use parking_lot::Mutex;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 pub use self::config::{BrokerRaw, BrokerSettings};
 pub use self::failure::Failure;
 use self::id::Ids;
 use self::lane::{Common, Job, Kind, Lane};
 pub use self::message::{Headers, Message, NAME_BYTES_MAX, Name, News, Place, Reply, queue_name};
-use self::socket::{Connected, Plug};
+use self::socket::{Connected, Pulled};
 pub use self::url::BrokerUrl;
 use crate::base::registry::Registry;
-use crate::base::task::{self, AbortOnDrop};
+use crate::base::task;
 use crate::base::{clock, units};
 use crate::telemetry::metrics::{BrokerMetrics, Metrics};
 
+/// What a connection is closed with for no bad reason.
+const REPLY_SUCCESS: u16 = 200;
 /// Who publishes news.
 const APP_ID: &str = "edgeward";
 /// Longest wait for an answer, or for a confirmation, where nothing shorter is asked for.
@@ -54,6 +56,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const LASTING: Duration = Duration::from_secs(5);
 /// How often it is looked whether the connection is still there, beside what its channels tell.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a broker that is used no longer may take to close the connection in an orderly way.
+const GOODBYE: Duration = Duration::from_secs(2);
 
 /// A broker. A cheap handle on what lives on over configurations that do not change it.
 #[derive(Debug, Clone)]
@@ -63,8 +67,8 @@ pub struct Broker(Arc<Live>);
 #[derive(Debug)]
 struct Live {
     state: Arc<State>,
-    /// The keeper, once it is started; it ends with the last handle.
-    keeper: Mutex<Option<AbortOnDrop>>,
+    /// Once the keeper is started: dropped with the last handle, which ends it.
+    keeper: Mutex<Option<oneshot::Sender<()>>>,
 }
 
 /// What the keeper and calls share.
@@ -100,7 +104,7 @@ struct Link {
     /// As many as are named in configurations.
     exchanges: Mutex<HashMap<ShortString, Arc<Lane>>>,
     lost: Arc<Notify>,
-    plug: Plug,
+    plug: Pulled,
 }
 
 impl Broker {
@@ -135,8 +139,9 @@ impl Broker {
     pub fn start(&self) {
         let mut keeper = self.0.keeper.lock();
         if keeper.is_none() {
-            let state = self.0.state.clone();
-            *keeper = Some(AbortOnDrop::new(task::spawn("broker", state.keep())));
+            let (held, last) = oneshot::channel();
+            drop(task::spawn("broker", self.0.state.clone().keep(last)));
+            *keeper = Some(held);
         }
     }
 
@@ -241,8 +246,19 @@ impl State {
         self.link.load().as_ref().is_some_and(|link| link.is_blocked())
     }
 
-    /// Keeps a connection.
-    async fn keep(self: Arc<Self>) {
+    /// Keeps a connection until the `last` handle is gone.
+    async fn keep(self: Arc<Self>, last: oneshot::Receiver<()>) {
+        tokio::select! {
+            () = self.stay_connected() => {}
+            _ = last => {}
+        }
+        if let Some(link) = self.link.swap(None) {
+            link.say_goodbye().await;
+        }
+    }
+
+    /// Connects, again and again.
+    async fn stay_connected(&self) {
         let mut pause = PAUSE_MIN;
         loop {
             match self.connect().await {
@@ -276,10 +292,7 @@ impl State {
         let lost = Arc::new(Notify::new());
         let mut lanes = Vec::with_capacity(usize::from(self.settings.channels));
         for _ in 0..self.settings.channels {
-            let open = common.open(Kind::Ask).await.map_err(|error| {
-                plug.pull();
-                error.to_string()
-            })?;
+            let open = common.open(Kind::Ask).await.map_err(|error| error.to_string())?;
             lanes.push(link_lane(&common, Some(open), Kind::Ask, &lost));
         }
         Ok(Arc::new(Link { common, lanes: lanes.into(), exchanges: Mutex::default(), lost, plug }))
@@ -340,6 +353,13 @@ impl Link {
         let mut exchanges = self.exchanges.lock();
         let lane = || Arc::new(link_lane(&self.common, None, Kind::Tell, &self.lost));
         exchanges.entry(name.short()).or_insert_with(lane).clone()
+    }
+
+    /// Closes the connection, if the broker takes part in that.
+    async fn say_goodbye(&self) {
+        let closed = self.common.connection.close(REPLY_SUCCESS, "no longer used".into());
+        // The socket ends with this, whatever comes of it.
+        drop(tokio::time::timeout(GOODBYE, closed).await);
     }
 
     /// Resolves when the connection is gone.

@@ -29,7 +29,7 @@ use crate::base::units;
 /// A connection, and the end of its socket.
 pub(super) struct Connected {
     pub(super) connection: Connection,
-    pub(super) plug: Plug,
+    pub(super) plug: Pulled,
 }
 
 /// Connects to the broker and logs in, within `connect_timeout`.
@@ -46,10 +46,11 @@ pub(super) async fn connect(settings: &BrokerSettings) -> Result<Connected, Stri
         }
         false => None,
     };
-    let plug = Plug::default();
+    // Whatever becomes of this, also if nobody waits for it any more, the library's thread does not outlive it.
+    let plug = Pulled::default();
     let (host, port) = settings.url.place();
     let target =
-        Target { host: host.to_owned(), port, tls, limit: settings.connect_timeout, plug: plug.clone() };
+        Target { host: host.to_owned(), port, tls, limit: settings.connect_timeout, plug: plug.0.clone() };
     let target = Arc::new(target);
     let connect = async move |_, _: Runtime<Kit>| {
         let stream = target.open().await.map_err(lapin::Error::from)?;
@@ -65,7 +66,6 @@ pub(super) async fn connect(settings: &BrokerSettings) -> Result<Connected, Stri
         Ok(Ok(connection)) => Ok(Connected { connection, plug }),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_) => {
-            plug.pull();
             let limit = units::format_duration(settings.connect_timeout);
             Err(format!("not connected within {limit}"))
         }
@@ -118,7 +118,7 @@ fn tls(ca: Option<&[CertificateDer<'static>]>) -> Result<Arc<ClientConfig>, Stri
 
 /// Ends the socket it is put on, whoever has it: the library has no other way out of a handshake that never ends.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Plug(Arc<Inner>);
+struct Plug(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -136,12 +136,30 @@ impl Plug {
     }
 
     /// Both sides see the end of the connection, also of one that is yet to be made.
-    pub(super) fn pull(&self) {
+    fn pull(&self) {
         self.0.pulled.store(true, SeqCst);
         if let Some(socket) = self.0.socket.get() {
             // It may have ended by itself.
             drop(socket.shutdown(Shutdown::Both));
         }
+    }
+}
+
+/// A plug that is pulled when this is dropped, if not before: the library ends a connection that nobody holds only with an
+/// answer from the broker, which a broker that hangs never gives.
+#[derive(Debug, Default)]
+pub(super) struct Pulled(Plug);
+
+impl Pulled {
+    /// Ends the socket now.
+    pub(super) fn pull(&self) {
+        self.0.pull();
+    }
+}
+
+impl Drop for Pulled {
+    fn drop(&mut self) {
+        self.pull();
     }
 }
 

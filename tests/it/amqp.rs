@@ -275,6 +275,14 @@ async fn what_is_published_is_confirmed_and_there() {
         told.expect_status(202);
         lost.expect_problem(502, "broker.no_exchange");
     }
+    // Many at once hear the same: who was first, and who comes when the channel has just gone.
+    let client = gw.client().http2().connect().await;
+    for _ in 0..10 {
+        let lost = (0..20).map(|_| client.request("POST", "/lost").body("{}").into_future());
+        for answer in within("answers", futures_util::future::join_all(lost)).await {
+            answer.expect_problem(502, "broker.no_exchange");
+        }
+    }
     // What nobody is bound to get is not taken.
     drop(heard);
     service.delete_exchange("events").await;
@@ -583,6 +591,32 @@ async fn a_broker_over_tls_proves_who_it_is() {
     relay.abort();
 }
 
+/// How many threads of the library a gateway has: one for each connection.
+fn library_threads(gw: &Gateway) -> usize {
+    let tasks = std::fs::read_dir(format!("/proc/{}/task", gw.pid())).unwrap().flatten();
+    let name =
+        |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
+    tasks.map(name).filter(|name| name.starts_with("lapin")).count()
+}
+
+/// A broker that hangs does not say goodbye. When it is used no longer nothing is left of it all the same.
+#[tokio::test]
+async fn a_broker_that_hangs_can_be_let_go_of() {
+    let rabbit = RabbitMq::start().await;
+    let broker = format!("[brokers.main]\nurl = \"{}\"\n", rabbit.url());
+    let rest = "[server]\ncontrol_socket = \"run/control.sock\"\n[[routes]]\npath = \"/\"\nrespond = { text = \"here\" }\n";
+    let gw = gateway(&format!("{broker}{rest}")).start().await;
+    gw.metric_is("edgeward_broker_up", &[], 1.0).await;
+    assert_eq!(library_threads(&gw), 1);
+    rabbit.freeze();
+    gw.rewrite("edgeward.toml", |text| text.replace(&broker, ""));
+    let ran = gw.order("reload").await;
+    assert_eq!(ran.status, 0, "{}", ran.complaints());
+    eventually("its thread ends", async || (library_threads(&gw) == 0).then_some(())).await;
+    gw.get("/").await.expect_status(200);
+    rabbit.thaw();
+}
+
 /// The library has a thread for each connection it makes: one that never comes to anything must not keep it.
 #[tokio::test]
 async fn a_peer_that_says_nothing_keeps_no_threads() {
@@ -594,13 +628,7 @@ async fn a_peer_that_says_nothing_keeps_no_threads() {
     let gw = before(&url, "").replacing(BROKER_END, "connect_timeout = \"50ms\"\n").start().await;
     eventually("many attempts", async || (silent.connections() >= 8).then_some(())).await;
     gw.get("/ask/1").await.expect_problem(503, "broker.down");
-    let threads = || {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", gw.pid())).unwrap().flatten();
-        let name =
-            |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-        tasks.map(name).filter(|name| name.starts_with("lapin")).count()
-    };
-    eventually("threads end", async || (threads() <= 2).then_some(())).await;
+    eventually("threads end", async || (library_threads(&gw) <= 2).then_some(())).await;
 }
 
 #[tokio::test]
