@@ -112,10 +112,10 @@ async fn records_and_lines_arrive() {
 async fn a_broker_that_goes_and_comes_has_everything() {
     let mut broker = RabbitMq::start().await;
     let amqp = Amqp::connect(&broker.url()).await;
-    amqp.exchange("log").await;
+    // Straight to the queue: whether RabbitMQ has its bindings again after it was killed is not what is asked here. Without
+    // them it confirms what nobody hears.
     amqp.queue("kept").await;
-    amqp.bind("kept", "log", "gateway").await;
-    let gw = with_bus(&broker.url(), "").start().await;
+    let gw = with_bus(&broker.url(), "exchange = \"\"\nrouting_key = \"kept\"").start().await;
     let ask = async |numbers: std::ops::Range<usize>| {
         for number in numbers {
             gw.get(&format!("/{number}")).await.expect_status(200);
@@ -141,7 +141,12 @@ async fn a_broker_that_goes_and_comes_has_everything() {
     let mut letters = amqp.take("kept").await;
     let (mut missing, mut said) = ((0..310).map(|number| format!("/{number}")).collect::<BTreeSet<_>>(), 0);
     while !missing.is_empty() {
-        let letter = within(&format!("{missing:?}"), letters.try_next()).await.unwrap();
+        let letter = tokio::time::timeout(Duration::from_secs(20), letters.try_next()).await;
+        let Ok(letter) = letter else {
+            let here = ["list_bindings", "list_queues"].map(|what| broker.ctl(&[what]));
+            panic!("{missing:?} is not there, but {here:?}");
+        };
+        let letter = letter.unwrap();
         let document = letter.json();
         match kind(&letter) {
             "access" => drop(missing.remove(document["uri"].as_str().unwrap())),
