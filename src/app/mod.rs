@@ -17,6 +17,7 @@ mod fetch;
 mod handover;
 mod lifecycle;
 mod pid_file;
+mod plain;
 mod reload;
 mod report;
 mod server;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use pingora::server::configuration::ServerConf;
 use pingora_proxy::HttpProxy;
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc;
 use tokio::sync::watch::Receiver as Watched;
 
 use super::bind::Bindings;
@@ -16,28 +17,26 @@ use super::control::{Answers, Synchronise};
 use super::handover::Predecessor;
 use super::lifecycle::{self, Ending, House};
 use super::pid_file::PidFile;
+use super::plain::{self, Sample};
 use super::reload::{self, Origins, Reloader};
 use super::upgrade::{Invocation, Upgrader};
 use super::user::{self, Account};
 use super::{Lifecycle, descriptors, report, service_manager, services, watch};
 use crate::admin::{Admin, Api};
-use crate::base::origin::Origin;
-use crate::base::service::PlainService;
+use crate::base::service::{PlainService, Turn};
 use crate::base::{clock, task};
 use crate::cluster::Cluster;
 use crate::config::Loaded;
-use crate::config::snapshot::{BindAddress, Current, Limits, Listener, Snapshot};
+use crate::config::snapshot::{Current, Snapshot};
 use crate::identity::directory::Directory;
 use crate::identity::sync::Follower;
 use crate::identity::usage::Bookkeeper;
 use crate::ingress::connection::Connections;
 use crate::ingress::listen::{BindError, Bound};
-use crate::ingress::plain::Plain;
 use crate::ingress::{self, Edge, Rules};
 use crate::policy::rate_limit;
 use crate::proxy::{ATTEMPTS_MAX, Gateway, Tunnels};
 use crate::telemetry::access::{Output, Writer};
-use crate::telemetry::metrics::Metrics;
 
 /// How long the last records may take to be written when the process ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -45,8 +44,6 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(2);
 const LEARN_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long worker threads may take to let go of what they serve; each is interrupted at its next await.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
-/// Connections of the admin listener and the sample services: kept apart from those of the gateway.
-const PLAIN_CONNECTIONS_MAX: usize = 512;
 
 /// Why a process did not start. Nothing of it is left behind.
 #[derive(Debug, thiserror::Error)]
@@ -102,22 +99,9 @@ pub struct Server {
     snapshot: Arc<Snapshot>,
     process: Process,
     bindings: Bindings,
-    extras: Vec<Extra>,
+    samples: Vec<Sample>,
     writer: Writer,
     pid_file: Option<PidFile>,
-}
-
-/// A plain service beside the gateway.
-struct Extra {
-    name: String,
-    bound: Bound,
-    service: Arc<dyn PlainService>,
-}
-
-impl std::fmt::Debug for Extra {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Extra").field("name", &self.name).finish_non_exhaustive()
-    }
 }
 
 impl Server {
@@ -129,7 +113,7 @@ impl Server {
     pub fn bind(snapshot: Arc<Snapshot>, mut process: Process) -> Result<Self, StartError> {
         match Self::parts(&snapshot, &mut process) {
             Ok((bindings, writer, pid_file)) => {
-                Ok(Self { snapshot, process, bindings, extras: Vec::new(), writer, pid_file })
+                Ok(Self { snapshot, process, bindings, samples: Vec::new(), writer, pid_file })
             }
             Err(error) => {
                 if let Some(predecessor) = process.predecessor {
@@ -186,7 +170,7 @@ impl Server {
         Ok((bindings, writer, pid_file))
     }
 
-    /// Serves `service` beside the gateway, at `address`.
+    /// Serves `service` beside the gateway, at `address`, and stops and starts it as `turns` say.
     ///
     /// # Errors
     /// The address cannot be bound.
@@ -195,9 +179,9 @@ impl Server {
         name: &str,
         address: SocketAddr,
         service: Arc<dyn PlainService>,
+        turns: mpsc::Receiver<Turn>,
     ) -> Result<(), StartError> {
-        let bound = Bound::bind(&BindAddress::Tcp(address))?;
-        self.extras.push(Extra { name: name.to_owned(), bound, service });
+        self.samples.push(Sample::bind(name, address, service, turns)?);
         Ok(())
     }
 
@@ -219,8 +203,8 @@ impl Server {
             };
             text.push_str(&format!("listening {} {scheme}{}\n", listener.name, bound.describe()));
         }
-        for extra in &self.extras {
-            text.push_str(&format!("sample {} http://{}\n", extra.name, extra.bound.describe()));
+        for sample in &self.samples {
+            text.push_str(&sample.describe());
         }
         if let Some(admin) = &self.bindings.admin {
             text.push_str(&format!("admin http://{}\n", admin.describe()));
@@ -331,10 +315,10 @@ impl Server {
             if let Some(bound) = self.bindings.admin {
                 let api = Api::new(services::api_parts(&current, &reloader, services.as_ref()));
                 let admin = Arc::new(Admin::new(health.clone(), metrics.clone()).with_api(api));
-                serve_plain("admin", bound, admin, &metrics, &drained_last, &handed_over);
+                plain::serve_admin(bound, admin, &metrics, &drained_last, &handed_over);
             }
-            for extra in self.extras {
-                serve_plain(&extra.name, extra.bound, extra.service, &metrics, &drained_last, &handed_over);
+            for sample in self.samples {
+                drop(task::spawn("sample", sample.run(metrics.clone())));
             }
             if let Some(control) = self.bindings.control {
                 let status = report::status(current.clone(), connections.clone(), reloader.clone());
@@ -529,59 +513,5 @@ fn proxy_conf(snapshot: &Snapshot) -> ServerConf {
         upstream_keepalive_pool_size: snapshot.limits.upstream_idle,
         max_retries: ATTEMPTS_MAX,
         ..ServerConf::default()
-    }
-}
-
-/// Serves a plain service on the control plane, until the process ends or another one has the socket: `/readyz` must
-/// answer while it drains.
-fn serve_plain(
-    name: &str,
-    bound: Bound,
-    service: Arc<dyn PlainService>,
-    metrics: &Arc<Metrics>,
-    draining: &Watched<bool>,
-    handed_over: &Watched<bool>,
-) {
-    let listener = Arc::new(Listener {
-        name: name.to_owned(),
-        address: BindAddress::Tcp(SocketAddr::from(([0, 0, 0, 0], 0))),
-        origin: Origin::Default,
-        http2: false,
-        proxy_protocol: false,
-        tls: None,
-        certificates: Vec::new(),
-        redirect_https: None,
-        metrics: metrics.listener(name),
-    });
-    let connections = Arc::new(Connections::default());
-    connections.linger_for(lifecycle::QUIT_LINGER);
-    let edge = Arc::new(Edge {
-        app: Arc::new(Plain::new(service)),
-        direct: None,
-        rules: Rules::Fixed(listener, plain_limits()),
-        metrics: metrics.clone(),
-        connections,
-        draining: draining.clone(),
-    });
-    let stop = handed_over.clone();
-    drop(task::spawn("plain listener", async move {
-        if let Err(error) = ingress::serve(edge, 0, bound, stop).await {
-            tracing::error!(%error, "plain listener ended");
-        }
-    }));
-}
-
-fn plain_limits() -> Limits {
-    Limits {
-        connections: PLAIN_CONNECTIONS_MAX,
-        connections_per_address: 0,
-        header_bytes: 16 * 1024,
-        header_timeout: Duration::from_secs(10),
-        idle_timeout: Duration::from_secs(75),
-        body_timeout: Duration::from_secs(20),
-        min_body_rate: 1024,
-        request_timeout: Duration::from_secs(60),
-        stream_idle: Duration::from_secs(60),
-        upstream_idle: 0,
     }
 }

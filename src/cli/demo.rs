@@ -13,11 +13,12 @@ use super::run::Prepared;
 use super::{OK, PROBLEMS, fail};
 use crate::app::Server;
 use crate::base::decode::Surroundings;
+use crate::base::service::Switch;
 use crate::base::{clock, out};
 use crate::config;
 use crate::config::snapshot::{BindAddress, Snapshot};
 use crate::demo::tour::{self, Places};
-use crate::demo::{Kind, Sample};
+use crate::demo::{Kind, Sample, Switches};
 use crate::identity::password::{Cost, hash};
 use crate::store::{Store, StoreUrl, User};
 
@@ -82,8 +83,12 @@ pub(super) fn run(config: Option<&Path>, free_ports: bool) -> u8 {
     };
     let places = places(&snapshot, &samples, home.authority());
     let beside = |server: &mut Server| {
-        for (address, kind, name) in samples {
-            server.beside(name, address, Arc::new(Sample::new(kind, name)))?;
+        let (switches, turns): (Vec<_>, Vec<_>) = samples.iter().map(|_| Switch::new()).unzip();
+        let names = samples.iter().map(|(.., name)| *name);
+        let switches = Switches::new(names.zip(switches));
+        for ((address, kind, name), turns) in samples.into_iter().zip(turns) {
+            let sample = Sample::new(kind, name).among(switches.clone());
+            server.beside(name, address, Arc::new(sample), turns)?;
         }
         Ok(())
     };

@@ -1,16 +1,19 @@
 //! The sample services that `edgeward demo` fronts, and its tour.
 //!
 //! A service is a plain function from request to answer plus a delay; how it is served is not its business. Each can
-//! be made slow or failing, so that what the gateway does about it can be seen:
+//! be made slow or failing, and can stop another one and start it again, so that what the gateway does about it can be seen:
 //!
 //! ```text
-//! POST /_demo/slow?ms=3000      every answer takes that much longer
-//! POST /_demo/fail?status=503   every answer is that status
-//! POST /_demo/heal              as before
+//! POST /_demo/slow?ms=3000              every answer takes that much longer
+//! POST /_demo/fail?status=503           every answer is that status
+//! POST /_demo/heal                      as before
+//! POST /_demo/stop?service=products-1   that service is not there any more: who connects is refused
+//! POST /_demo/start?service=products-1  it is there again
 //! ```
 
 mod mood;
 mod records;
+mod switches;
 pub mod tour;
 
 use std::time::Duration;
@@ -26,6 +29,7 @@ use serde_json::{Value, json};
 use crate::base::service::PlainService;
 use mood::Mood;
 pub use records::Kind;
+pub use switches::Switches;
 
 /// Records one service keeps. New ones beyond it are refused, so that a loop of POSTs cannot fill the memory.
 pub const RECORDS_MAX: usize = 1000;
@@ -37,6 +41,7 @@ pub struct Sample {
     instance: String,
     records: Mutex<Vec<Value>>,
     mood: Mutex<Mood>,
+    others: Switches,
 }
 
 impl Sample {
@@ -44,12 +49,22 @@ impl Sample {
     /// which of several took a request.
     pub fn new(kind: Kind, instance: &str) -> Self {
         let records = Mutex::new(kind.first_records());
-        Self { kind, instance: instance.to_owned(), records, mood: Mutex::default() }
+        let others = Switches::default();
+        Self { kind, instance: instance.to_owned(), records, mood: Mutex::default(), others }
     }
 
-    /// Answers a request at once; [`Sample::delay`] says how long to wait before.
+    /// The same, among others that it can stop and start.
+    pub fn among(mut self, others: Switches) -> Self {
+        self.others = others;
+        self
+    }
+
+    /// Answers a request at once; [`Sample::delay`] says how long to wait before. Not for orders to other services.
     pub fn respond(&self, request: &Parts, body: &Bytes) -> Response<Bytes> {
-        let mut response = self.decide(request, body);
+        self.signed(self.decide(request, body))
+    }
+
+    fn signed(&self, mut response: Response<Bytes>) -> Response<Bytes> {
         if let Ok(instance) = HeaderValue::from_str(&self.instance) {
             response.headers_mut().insert(HeaderName::from_static("x-served-by"), instance);
         }
@@ -140,6 +155,37 @@ impl Sample {
         response
     }
 
+    /// Does `stop?service=` or `start?service=`; `None` for any other request.
+    async fn order(&self, request: &Parts) -> Option<Response<Bytes>> {
+        let on = match request.uri.path().strip_prefix(mood::PREFIX)? {
+            "stop" => false,
+            "start" => true,
+            _ => return None,
+        };
+        if request.method != Method::POST {
+            return Some(not_allowed("POST"));
+        }
+        let wanted = |pair: &str| pair.strip_prefix("service=").map(str::to_owned);
+        let name = request.uri.query().unwrap_or("").split('&').find_map(wanted).unwrap_or_default();
+        if name == self.instance {
+            let wrong = "it cannot do that to itself: tell another one";
+            return Some(answer(StatusCode::BAD_REQUEST, &json!({ "error": wrong })));
+        }
+        Some(match self.others.find(&name) {
+            None => {
+                let wrong = format!("{name:?} is none of {}", self.others.names());
+                answer(StatusCode::BAD_REQUEST, &json!({ "error": wrong }))
+            }
+            Some(switch) => match switch.turn(on).await {
+                Ok(()) => {
+                    let now = if on { "running" } else { "stopped" };
+                    answer(StatusCode::OK, &json!({ "service": name, "now": now }))
+                }
+                Err(why) => answer(StatusCode::INTERNAL_SERVER_ERROR, &json!({ "error": why })),
+            },
+        })
+    }
+
     fn change_mood(&self, method: &Method, command: &str, query: &str) -> Response<Bytes> {
         if method != Method::POST {
             return not_allowed("POST");
@@ -155,6 +201,9 @@ impl PlainService for Sample {
     fn call(&self, request: Request<Bytes>) -> BoxFuture<'_, Response<Bytes>> {
         Box::pin(async move {
             let (parts, body) = request.into_parts();
+            if let Some(response) = self.order(&parts).await {
+                return self.signed(response);
+            }
             let delay = self.delay(&parts);
             if !delay.is_zero() {
                 tokio::time::sleep(delay).await;

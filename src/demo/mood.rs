@@ -41,7 +41,7 @@ impl Mood {
                 self.failure = Some(status.ok_or("fail wants ?status= with a number from 400 to 599")?);
             }
             "heal" => *self = Self::default(),
-            _ => return Err("it can be told slow?ms=, fail?status= and heal"),
+            _ => return Err("it can be told slow?ms=, fail?status=, heal, stop?service= and start?service="),
         }
         Ok(self.describe())
     }

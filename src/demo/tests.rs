@@ -1,4 +1,5 @@
 use super::*;
+use crate::base::service::Switch;
 
 fn ask(service: &Sample, method: &str, target: &str, body: &'static str) -> (u16, Value) {
     let request = Request::builder().method(method).uri(target).body(()).unwrap();
@@ -79,4 +80,47 @@ fn nonsense_is_refused_and_changes_nothing() {
     }
     assert_eq!(ask(&users, "GET", "/_demo/heal", "").0, 405);
     assert_eq!(ask(&users, "GET", "/v1/users", "").0, 200);
+}
+
+async fn order(service: &Sample, method: &str, target: &str) -> (u16, Value) {
+    let request = Request::builder().method(method).uri(target).body(Bytes::new()).unwrap();
+    let response = service.call(request).await;
+    assert_eq!(response.headers()["x-served-by"], service.instance.as_str());
+    (response.status().as_u16(), serde_json::from_slice(response.body()).unwrap())
+}
+
+#[tokio::test]
+async fn a_service_stops_and_starts_others() {
+    let (switch, mut turns) = Switch::new();
+    let (own, _) = Switch::new();
+    let switches = Switches::new([("users-1", switch), ("orders-1", own)]);
+    let orders = Sample::new(Kind::Orders, "orders-1").among(switches);
+    let serves = async move {
+        let mut done = Vec::new();
+        while let Some(turn) = turns.recv().await {
+            done.push(turn.on);
+            // It cannot be started a second time.
+            let told = if done.len() < 3 { Ok(()) } else { Err("cannot listen".to_owned()) };
+            turn.done.send(told).unwrap();
+        }
+        done
+    };
+    let asks = async move {
+        let stopped = order(&orders, "POST", "/_demo/stop?service=users-1").await;
+        assert_eq!(stopped, (200, json!({ "service": "users-1", "now": "stopped" })));
+        assert_eq!(order(&orders, "POST", "/_demo/start?service=users-1").await.1["now"], "running");
+        let failed = order(&orders, "POST", "/_demo/start?service=users-1").await;
+        assert_eq!(failed, (500, json!({ "error": "cannot listen" })));
+        let unknown = order(&orders, "POST", "/_demo/stop?service=user").await;
+        assert_eq!(unknown, (400, json!({ "error": "\"user\" is none of users-1, orders-1" })));
+        assert_eq!(order(&orders, "POST", "/_demo/stop").await.0, 400);
+        assert_eq!(
+            order(&orders, "POST", "/_demo/stop?service=orders-1").await.0,
+            400,
+            "nobody stops itself"
+        );
+        assert_eq!(order(&orders, "GET", "/_demo/stop?service=users-1").await.0, 405);
+    };
+    let (done, ()) = tokio::join!(serves, asks);
+    assert_eq!(done, [false, true, true]);
 }

@@ -85,6 +85,30 @@ pub fn stops(at: &Places) -> Vec<Stop> {
             &["\"firstName\":\"Ada\"", "\"name\":\"Desk\"", "\"_legs\""],
         ),
         stop(
+            "Stop one of the three: nobody listens there any more …",
+            format!("curl -s -X POST 'http://{orders}/_demo/stop?service=products-1'"),
+            &["\"now\":\"stopped\""],
+        ),
+        stop(
+            "… and the others still answer. What is missing is said in a header, and why under _legs.",
+            format!(
+                "curl -s -w '\\ncompleted: %header{{x-edgeward-completed}}\\n' http://{gateway}/api/order-details/1"
+            ),
+            &["\"firstName\":\"Ada\"", "\"product\":null", "upstream.connect_failed", "completed: false"],
+        ),
+        stop(
+            "Start it again …",
+            format!("curl -s -X POST 'http://{orders}/_demo/start?service=products-1'"),
+            &["\"now\":\"running\""],
+        ),
+        stop(
+            "… and all of it is there.",
+            format!(
+                "curl -s -w '\\ncompleted: %header{{x-edgeward-completed}}\\n' http://{gateway}/api/order-details/1"
+            ),
+            &["\"name\":\"Desk\"", "\"name\":\"Chair\"", "completed: true"],
+        ),
+        stop(
             "A method no route takes here: 405, and what it could have been.",
             format!("curl -si -X DELETE http://{gateway}/api/orders/1"),
             &["405", "GET"],
@@ -185,6 +209,12 @@ pub fn password_of(name: &str) -> String {
     format!("{name}-demo-password")
 }
 
+/// What no process brings along.
+const BROKER: &str = "
+With a message broker on this machine, such as RabbitMQ: the last lines of conf/demo.toml are a route to a queue. Take
+the # off them while the demo runs, and try what they say; docs/amqp.md has more.
+";
+
 /// The tour as it is printed: a comment and a command each, to be pasted into a shell.
 pub fn text(at: &Places) -> String {
     let mut text = String::from("\nTry these in another terminal; each line works as it is.\n");
@@ -192,6 +222,7 @@ pub fn text(at: &Places) -> String {
         // Writing to a String cannot fail.
         write!(text, "\n# {}\n{}\n", stop.shows, stop.command).unwrap_or_default();
     }
+    text.push_str(BROKER);
     text.push_str("\nPress Ctrl-C to end the demo.\n");
     text
 }

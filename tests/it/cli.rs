@@ -408,6 +408,7 @@ async fn what_we_ship_is_ok() {
             if path.extension().is_some_and(|extension| extension == "toml") {
                 let mut check = command(root, &["check", "-c", path.to_str().unwrap()]);
                 check
+                    .env("BROKER_URL", "amqp://guest:guest@127.0.0.1:5672/%2f")
                     .env("JWT_SECRET", SECRET)
                     .env("MOBILE_KEY", "mobile-0123456789abcdef")
                     .env("SHOP_KEY", "shop-0123456789abcdef");

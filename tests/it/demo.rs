@@ -9,16 +9,19 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use crate::support::*;
 
-/// A running demo on free ports, in an empty directory.
+/// A running demo on free ports, in a directory of its own.
 struct Demo {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
-    _directory: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Demo {
     async fn start() -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        Self::start_in(tempfile::tempdir().unwrap()).await
+    }
+
+    async fn start_in(directory: tempfile::TempDir) -> Self {
         let mut command = command(directory.path(), &["demo", "--free-ports"]);
         let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
         let lines = Arc::new(Mutex::new(Vec::new()));
@@ -28,7 +31,7 @@ impl Demo {
                 sink.lock().unwrap().push(line);
             }
         });
-        let mut demo = Self { child, lines, _directory: directory };
+        let mut demo = Self { child, lines, directory };
         eventually("the tour", async || {
             assert!(demo.child.try_wait().unwrap().is_none(), "the demo ended: {:?}", demo.lines());
             demo.lines().iter().any(|line| line.starts_with("Press Ctrl-C")).then_some(())
@@ -83,4 +86,44 @@ async fn every_line_of_the_tour_shows_what_it_says() {
     kill_process(Pid::from_child(&demo.child), Signal::INT).unwrap();
     let status = eventually("the demo to end", async || demo.child.try_wait().unwrap()).await;
     assert!(status.success(), "{status}");
+}
+
+/// The lines for a broker at the end of its configuration are true: without their `#` a message goes to a queue, in the demo
+/// that runs.
+#[tokio::test]
+async fn with_a_broker_a_route_publishes() {
+    let rabbit = RabbitMq::start().await;
+    let amqp = Amqp::connect(&rabbit.url()).await;
+    let directory = tempfile::tempdir().unwrap();
+    let checkout = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in ["conf/demo.toml", "certs/localhost.pem", "certs/localhost-key.pem", "certs/ca.pem"] {
+        let place = directory.path().join(file);
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::fs::copy(checkout.join(file), place).unwrap();
+    }
+    let demo = Demo::start_in(directory).await;
+    let gateway =
+        demo.lines().iter().find_map(|line| line.strip_prefix("listening plain http://")?.parse().ok());
+    let client = Client::new(gateway.expect("the gateway's address"));
+    let post = || {
+        let request = client.request("POST", "/api/order-messages");
+        request.header("content-type", "application/json").body("{\"productId\":1}")
+    };
+    post().await.expect_status(404);
+
+    let path = demo.directory.path().join("conf/demo.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    let (before, lines) = config.split_once("\n#[brokers.main]").unwrap();
+    let lines = lines.replace("\n#", "\n");
+    let theirs = "amqp://guest:guest@127.0.0.1:5672/%2f";
+    assert!(lines.contains(theirs), "{lines}");
+    let changed = format!("{before}\n[brokers.main]{}", lines.replace(theirs, &rabbit.url()));
+    std::fs::write(path.with_extension("draft"), changed).unwrap();
+    std::fs::rename(path.with_extension("draft"), &path).unwrap();
+    let away = async || (post().await.json()["code"] == "broker.no_queue").then_some(());
+    eventually("the broker to miss the queue", away).await;
+    amqp.queue("orders").await;
+    let mut letters = amqp.take("orders").await;
+    post().await.expect_status(202);
+    assert_eq!(letters.next().await.text(), "{\"productId\":1}");
 }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::support::*;
 
 /// The example `name` with other addresses: its listener's and its servers'.
-fn example(name: &str, servers: &[(&str, &Upstream)]) -> GatewayBuilder {
+pub fn example(name: &str, servers: &[(&str, &Upstream)]) -> GatewayBuilder {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("conf/examples").join(name);
     let mut text = std::fs::read_to_string(path).unwrap();
     for (address, server) in servers {
@@ -28,7 +28,14 @@ async fn the_node_gateway_asks_for_all_roles_and_passes_the_payload_on() {
     let (users, more, reports) =
         (upstream().start().await, upstream().start().await, upstream().start().await);
     let servers = [("10.0.0.1:3001", &users), ("10.0.0.2:3001", &more), ("10.0.0.3:3002", &reports)];
-    let gw = example("node-gateway.toml", &servers).env("JWT_SECRET", SECRET).start().await;
+    // No broker is there, and what needs none does not notice. With one: `node_gateway`.
+    let nowhere = DeadPort::new();
+    let broker = format!("amqp://guest:guest@{}/%2f", nowhere.address());
+    let gw = example("node-gateway.toml", &servers)
+        .env("JWT_SECRET", SECRET)
+        .env("BROKER_URL", &broker)
+        .start()
+        .await;
     let bearer = |roles: Value| {
         let claims = json!({ "iss": "https://gateway.example.com/", "aud": "services", "sub": "u1", "jti": "t1", "roles": roles });
         Signer::secret().bearer(claims)

@@ -49,6 +49,7 @@ mod memory;
 mod metrics;
 mod mtls;
 mod nginx;
+mod node_gateway;
 mod nothing_dropped;
 mod plans;
 #[path = "../../examples/process_life/harness/mod.rs"]
