@@ -14,6 +14,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, FuturesUnordered, StreamExt};
 use http::Method;
+use tokio::sync::Notify;
+use tokio::task::unconstrained;
 
 use super::config::OnFailure;
 use super::input::{Inputs, Made, Sight, Unmade};
@@ -153,6 +155,7 @@ pub async fn run<C: Caller>(
         settled: &settled,
         room: Room::new(plan.bounds.total_bytes),
         calls_left: AtomicUsize::new(plan.bounds.calls),
+        time_is_over: Notify::new(),
     };
     let fatal = work.all().await;
     let now = caller.now();
@@ -198,6 +201,8 @@ struct Work<'a, C> {
     settled: &'a [OnceLock<Settled>],
     room: Room,
     calls_left: AtomicUsize,
+    /// Tells legs under way that nothing more is waited for.
+    time_is_over: Notify,
 }
 
 impl<C: Caller> Work<'_, C> {
@@ -217,19 +222,31 @@ impl<C: Caller> Work<'_, C> {
                 }
                 !is_ready
             });
-            let (index, leg, settled) = tokio::select! {
+            let next = tokio::select! {
                 biased;
-                next = running.next() => next?,
-                () = &mut time_is_over => return None,
+                next = running.next() => Some(next?),
+                () = &mut time_is_over => None,
+            };
+            let Some((index, leg, settled)) = next else {
+                self.time_is_over.notify_waiters();
+                // All of them have their say in this very turn.
+                while let Some(Some((index, _, settled))) = unconstrained(running.next()).now_or_never() {
+                    self.settle(index, settled);
+                }
+                return None;
             };
             let fatal = is_fatal(self.plan, leg, &settled);
-            if let Some(slot) = self.settled.get(index) {
-                // Each runs once.
-                drop(slot.set(settled));
-            }
+            self.settle(index, settled);
             if fatal {
                 return Some(index);
             }
+        }
+    }
+
+    fn settle(&self, leg: usize, settled: Settled) {
+        if let Some(slot) = self.settled.get(leg) {
+            // Each runs once.
+            drop(slot.set(settled));
         }
     }
 
@@ -243,7 +260,13 @@ impl<C: Caller> Work<'_, C> {
         let deadline = earlier(own, self.deadline);
         let attempts = AtomicU32::new(0);
         let mut settled = match &leg.for_each {
-            None => self.once(leg, deadline, &attempts).await,
+            None => tokio::select! {
+                biased;
+                settled = self.once(leg, deadline, &attempts) => settled,
+                () = self.time_is_over.notified() => {
+                    Settled::without_answer(leg, State::Failed(Failure::Timeout), Duration::ZERO)
+                }
+            },
             Some(each) => self.each(leg, each, deadline, &attempts).await,
         };
         settled.took = self.caller.now().saturating_duration_since(started);
@@ -350,15 +373,25 @@ impl<C: Caller> Work<'_, C> {
         if !self.take_calls(calls) {
             return without(State::Failed(Failure::TooManyCalls));
         }
-        let mut status = None;
+        let (mut status, mut unfinished) = (None, Failure::Cancelled);
         {
+            let mut time_is_over = pin!(self.time_is_over.notified());
             let mut all: Vec<BoxFuture<'_, _>> = Vec::with_capacity(calls);
             for (made, places) in &wanted {
                 let call = self.call(leg, made, deadline, attempts);
                 all.push(async move { (places, call.await) }.boxed());
             }
             let mut under_way = stream::iter(all).buffer_unordered(each.concurrency);
-            while let Some((places, result)) = under_way.next().await {
+            loop {
+                let next = tokio::select! {
+                    biased;
+                    next = under_way.next() => next,
+                    () = &mut time_is_over => {
+                        unfinished = Failure::Timeout;
+                        None
+                    }
+                };
+                let Some((places, result)) = next else { break };
                 status = match &result {
                     Ok((status, _)) => Some(*status),
                     Err(failure) => status_of(*failure).or(status),
@@ -371,7 +404,7 @@ impl<C: Caller> Work<'_, C> {
                 }
             }
         }
-        Settled { status, ..self.gather(leg, calls, results, without) }
+        Settled { status, ..self.gather(leg, calls, results, unfinished, without) }
     }
 
     /// The calls to be made, each with the places of the elements that it is for. Elements that cannot be asked for have
@@ -433,11 +466,13 @@ impl<C: Caller> Work<'_, C> {
         }
     }
 
+    /// What came of all elements. Those without a result are `unfinished`.
     fn gather(
         &self,
         leg: &Leg,
         calls: usize,
         results: Vec<Option<Result<Option<Json>, Failure>>>,
+        unfinished: Failure,
         without: impl Fn(State) -> Settled,
     ) -> Settled {
         let mut elements = Elements { calls, missing: Vec::new() };
@@ -452,7 +487,7 @@ impl<C: Caller> Work<'_, C> {
         let answers = results.into_iter().enumerate().map(|(place, result)| match result {
             Some(Ok(value)) => value.unwrap_or(Json::Null),
             other => {
-                let failure = other.and_then(Result::err).unwrap_or(Failure::Cancelled);
+                let failure = other.and_then(Result::err).unwrap_or(unfinished);
                 let skipped = matches!(failure, Failure::InputMissing { .. });
                 if first.as_ref().is_none_or(|first| weight(first) < weight(&failure)) {
                     first = Some(failure);

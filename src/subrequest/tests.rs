@@ -440,7 +440,7 @@ fn the_deadline_is_one_for_all() {
     let mut services = Services::new(&[("/fast", r#"{"a":1}"#)]);
     services.hang = vec!["/slow"];
     let run_of_two = run(&plan_of_two, &services);
-    assert_eq!(run_of_two.legs[1].state, State::Failed(Failure::Timeout));
+    assert_eq!((run_of_two.legs[1].state, run_of_two.legs[1].attempts), (State::Failed(Failure::Timeout), 1));
     assert_eq!(answer(&plan_of_two, run_of_two), (r#"{"a":1}"#.to_owned(), false));
     let needed = plan(&text.replace("path = \"/slow\"", "path = \"/slow\"\nrequired = true"));
     let refusal = merge::refusal(&needed, &run(&needed, &services)).unwrap();
@@ -468,7 +468,8 @@ fn what_has_arrived_of_the_elements_by_then_is_used() {
     let mut services = Services::new(&[("/list", r#"{"items":[{"id":1},{"id":2}]}"#), ("/p/1", "1")]);
     services.hang = vec!["/p/2"];
     let run = run(&plan, &services);
-    assert_eq!(run.legs[1].state, State::Partly(Failure::Timeout));
+    assert_eq!((run.legs[1].state, run.legs[1].attempts), (State::Partly(Failure::Timeout), 2));
+    assert_eq!(run.legs[1].elements.as_ref().unwrap().missing, [1]);
     assert_eq!(answer(&plan, run).0, r#"{"items":[{"id":1,"part":1},{"id":2,"part":null}]}"#);
 }
 
