@@ -52,7 +52,7 @@ pub use self::fallback::Fallback;
 pub use self::introduction::Introduction;
 pub use self::link::{LastAnswer, Link};
 pub use self::live::Live;
-pub use self::peer::Timeouts;
+pub use self::peer::{Timeouts, keep_to_http1};
 pub use self::pool::{Balance, HashSource, NoServer, Tried};
 pub use self::retry::{Decision, Failure, GiveUp, RetryPolicy, Situation};
 pub use self::server::{Server, ServerStatus};

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use pingora::protocols::TcpKeepalive;
 use pingora::protocols::l4::socket::SocketAddr;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{ALPN, HttpPeer};
 
 use super::introduction::Introduction;
 use super::tls::TlsPolicy;
@@ -128,6 +128,15 @@ pub(super) fn introduce(peer: &mut HttpPeer, introduction: Introduction) {
     peer.options.custom_l4 = Some(Arc::new(introduction));
 }
 
+/// Has the server of `peer` spoken to in HTTP/1.1 if it may choose, over connections that whoever may use HTTP/2 does not
+/// meet.
+pub fn keep_to_http1(peer: &mut HttpPeer) {
+    if peer.options.alpn == ALPN::H2H1 {
+        peer.options.set_http_version(1, 1);
+        peer.group_key = !peer.group_key;
+    }
+}
+
 /// Tells apart what must not share connections or health although the address is the same. Pingora's own key leaves
 /// out the trusted roots and the protocol.
 pub(super) fn connection_policy(tls: Option<(&TlsPolicy, &str)>, http2: bool, proxy_protocol: bool) -> u64 {
@@ -139,7 +148,7 @@ pub(super) fn connection_policy(tls: Option<(&TlsPolicy, &str)>, http2: bool, pr
 
 #[cfg(test)]
 mod tests {
-    use pingora::upstreams::peer::{ALPN, Peer};
+    use pingora::upstreams::peer::Peer;
 
     use super::*;
     use crate::base::clock;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType, Result};
 use pingora_proxy::Session;
@@ -18,7 +18,7 @@ use crate::proxy::{Asked, Context};
 use crate::upstream::retry::is_idempotent;
 use crate::upstream::{
     Decision, Failure, Fallback, Introduction, NoServer, Outcome, Situation, Tried, Upstream, fallback,
-    tunnel,
+    keep_to_http1, tunnel,
 };
 
 /// How far a request has come, as far as that decides whether it may be sent again.
@@ -117,6 +117,10 @@ pub(in crate::proxy) async fn peer(session: &mut Session, ctx: &mut Context) -> 
     if ctx.is_upgrade() {
         tunnel::prepare(&mut peer, introduction);
     }
+    if ctx.head.version == Version::HTTP_10 {
+        // Pingora ends by chunks whatever comes over HTTP/2 without a length, and this client knows none.
+        keep_to_http1(&mut peer);
+    }
     if ctx.is_silence_normal() {
         // The request's deadline still holds until the answer begins: the client's side is cut off then.
         peer.options.read_timeout = Some(ctx.snapshot.limits.stream_idle);
@@ -164,7 +168,7 @@ const WATCHED_BODY_BYTES_MAX: u64 = 64 * 1024;
 /// Whether all that is written to the server is a head (there is no body) that fits the kernel's buffer: then no write
 /// waits, and none needs a timer.
 fn is_head_all(ctx: &Context) -> bool {
-    let exchange = ctx.exchange.as_ref().filter(|_| ctx.head.version < http::Version::HTTP_2);
+    let exchange = ctx.exchange.as_ref().filter(|_| ctx.head.version < Version::HTTP_2);
     let introduced: usize = ctx.introduced.iter().flatten().map(|value| value.len()).sum();
     exchange.is_some_and(|exchange| exchange.head_bytes + introduced as u64 <= UNBOUNDED_HEAD_BYTES_MAX)
         && ctx.route.request.is_none()
