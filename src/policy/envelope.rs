@@ -21,7 +21,9 @@ pub struct NotJson;
 pub fn is_json(content_type: &[u8]) -> bool {
     let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default();
     let essence = essence.trim_ascii().to_ascii_lowercase();
-    essence == b"application/json" || (essence.starts_with(b"application/") && essence.ends_with(b"+json"))
+    let is_other = || essence.starts_with(b"application/") && essence.ends_with(b"+json");
+    // Messages of gRPC are framed, whatever they are made of.
+    essence == b"application/json" || (is_other() && !essence.starts_with(b"application/grpc"))
 }
 
 /// The answer `body` with its status in an envelope, byte by byte as it came; nothing counts as `null`.
@@ -72,7 +74,8 @@ mod tests {
         for yes in ["application/json", "Application/JSON; charset=utf-8", "application/problem+json"] {
             assert!(is_json(yes.as_bytes()), "{yes}");
         }
-        for no in ["", "text/json", "application/x-ndjson", "application/json-seq", "text/event-stream"] {
+        let others = ["", "text/json", "application/x-ndjson", "application/json-seq", "text/event-stream"];
+        for no in others.into_iter().chain(["application/grpc+json", "application/grpc-web+json"]) {
             assert!(!is_json(no.as_bytes()), "{no}");
         }
     }

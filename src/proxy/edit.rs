@@ -290,15 +290,16 @@ pub fn frame(head: &mut ResponseHeader, framing: AnswerFraming) -> Result<()> {
     }
 }
 
-/// Takes off an answer what holds no longer when its body is put into an envelope: lengths, digests, parts, and that two
-/// answers with the same tag have the same bytes (RFC 9110 section 8.8.1).
+/// Takes off an answer what holds no longer when its body is put into an envelope: lengths, trailers, digests, parts, and
+/// that two answers with the same tag have the same bytes (RFC 9110 section 8.8.1).
 ///
 /// # Errors
 /// As [`request`].
 pub fn enveloped(head: &mut ResponseHeader) -> Result<()> {
-    const OF_THE_BYTES: [HeaderName; 7] = [
+    const OF_THE_BYTES: [HeaderName; 8] = [
         header::CONTENT_LENGTH,
         header::TRANSFER_ENCODING,
+        header::TRAILER,
         header::ACCEPT_RANGES,
         HeaderName::from_static("content-md5"),
         HeaderName::from_static("digest"),

@@ -336,7 +336,7 @@ impl ProxyHttp for Gateway {
         _trailers: &mut http::HeaderMap,
         ctx: &mut Box<Context>,
     ) -> Result<Option<Bytes>> {
-        respond::trailers(session, ctx)
+        respond::trailers(session, ctx).await
     }
 
     fn error_while_proxy(

@@ -1,5 +1,8 @@
 //! `response.envelope`: JSON answers in one shape, over every way through the gateway; all else as it is.
 
+use std::time::Duration;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::{Value, json};
 
 use crate::support::*;
@@ -53,6 +56,8 @@ async fn app(tls: Option<&Identity>) -> Upstream {
         .on("/api/same", Answer::status(304).header("etag", "\"v1\""))
         .on("/api/nothing", Answer::status(204))
         .on("/api/liar", typed("application/json", "1,\"status\":2"))
+        .on("/api/trailed", trailed("[1]"))
+        .on("/api/trailed-liar", trailed("[1"))
         .on("/api/zipped", Answer::json(json!({})).header("content-encoding", "gzip"))
         .on("/api/long", Answer::json(json!("x".repeat(70_000))))
         .start()
@@ -102,6 +107,8 @@ async fn holds(gw: &Gateway, app: &Upstream, client: impl Fn() -> Client) {
     let same = get("/api/same").header("if-none-match", "W/\"v1\"").await.expect_status(304);
     assert_eq!(same.header("etag"), Some("W/\"v1\""));
     assert_eq!(get("/api/nothing").await.expect_status(204).text(), "");
+    check(&get("/api/trailed").await.expect_status(200).json(), 200, &json!([1]), "/api/trailed");
+    assert!(comes_to_nothing(get("/api/trailed-liar").send().await));
     // What is no JSON is nobody's.
     let page = get("/api/page").await.expect_status(200);
     assert_eq!((page.text().as_str(), page.header("etag")), ("<p>", Some("\"v1\"")));
@@ -141,8 +148,16 @@ async fn json_answers_get_one_shape_over_http_2() {
     let app = app(None).await;
     let gw = gateway_for(&app, "").await;
     holds(&gw, &app, || gw.client().http2()).await;
-    // The head is gone by then: the answer breaks off, and is no other's.
-    assert!(gw.client().http2().get("/api/liar").send().await.is_err());
+    assert!(comes_to_nothing(gw.client().http2().get("/api/liar").send().await));
+    // Where the head is gone by then the answer breaks off, and is no other's.
+    let (feed, answer) = Feed::new("application/json");
+    app.on("/api/late", answer);
+    feed.send("1,").await;
+    let mut late = gw.client().http2().get("/api/late").stream().await.unwrap();
+    assert_eq!(late.status, 200);
+    feed.send("\"status\":2").await;
+    drop(feed);
+    assert!(late.try_next().await.is_err());
     assert_eq!(gw.client().http2().get("/api/empty").await.expect_status(200).text(), "");
 }
 
@@ -210,6 +225,25 @@ async fn framing_is_the_envelopes_own() {
     }
 }
 
+/// However long it takes: a server that sends something now and then is not silent.
+#[tokio::test]
+async fn an_answer_may_take_longer_than_its_pauses() {
+    let (feed, answer) = Feed::new("application/json");
+    let app = upstream().on("/slow", answer).start().await;
+    let gw = in_front_of(&app, "timeouts = { read = \"1s\" }\n[defaults.response]\nenvelope = true");
+    let gw = gw.start().await;
+    let feeding = async move {
+        feed.send("[0").await;
+        for _ in 0..10 {
+            let _ = tokio::time::timeout(Duration::from_millis(300), std::future::pending::<()>()).await;
+            feed.send(",0").await;
+        }
+        feed.send("]").await;
+    };
+    let (answer, ()) = tokio::join!(gw.get("/slow").into_future(), feeding);
+    check(&answer.expect_status(200).json(), 200, &json!(vec![0; 11]), "/slow");
+}
+
 /// A stream begins at once: nothing of it is kept.
 #[tokio::test]
 async fn streams_are_left_alone() {
@@ -219,6 +253,21 @@ async fn streams_are_left_alone() {
     feed.send("data: 1\n\n").await;
     let mut stream = gw.get("/events").stream().await.unwrap();
     assert_eq!(stream.next().await.unwrap(), "data: 1\n\n");
+}
+
+/// One of HTTP/2 whose end is behind its body.
+fn trailed(body: &'static str) -> Answer {
+    let trailers = HeaderMap::from_iter([(HeaderName::from_static("x-sum"), HeaderValue::from_static("1"))]);
+    Answer::Trailers(Fixed::new(200, body.into()).with("content-type", "application/json"), trailers)
+}
+
+/// Whether nobody can take this for an answer of the service's, whether or not its head has gone out.
+fn comes_to_nothing<E>(answer: Result<Response, E>) -> bool {
+    match answer {
+        Err(_) => true,
+        Ok(answer) if answer.status == 502 => answer.json()["code"] == "upstream.bad_response",
+        Ok(answer) => answer.broken.is_some() && answer.body.is_empty(),
+    }
 }
 
 fn typed(content_type: &str, body: &'static str) -> Answer {

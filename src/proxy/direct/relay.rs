@@ -224,6 +224,9 @@ impl<'r, 's> Relay<'r, 's> {
         self.poll_request_beside_answer(cx)?;
         if self.input.is_empty() {
             ready!(self.poll_more(cx))?;
+            if let Some(exchange) = &self.ctx.exchange {
+                exchange.server_spoke();
+            }
         }
         match &mut self.body {
             Body::Length(left) => {

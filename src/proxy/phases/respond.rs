@@ -170,9 +170,13 @@ pub(in crate::proxy) fn body(
 }
 
 /// The trailers of an answer, which are its end. What was kept of it until then.
-pub(in crate::proxy) fn trailers(session: &mut Session, ctx: &mut Context) -> Result<Option<Bytes>> {
+pub(in crate::proxy) async fn trailers(session: &mut Session, ctx: &mut Context) -> Result<Option<Bytes>> {
     let mut kept = None;
-    envelope::piece(Asked::of(session.req_header()), &mut kept, true, ctx)?;
+    if let Err(error) = envelope::piece(Asked::of(session.req_header()), &mut kept, true, ctx) {
+        // Pingora passes over what fails here, and would end the answer as if it were whole.
+        session.as_downstream_mut().shutdown().await;
+        return Err(error);
+    }
     piece(kept.as_ref().map_or(0, Bytes::len), ctx);
     ended(session, ctx);
     Ok(kept)

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, Method, Request, Response, Uri, Version};
 use http_body_util::BodyExt;
-use hyper::body::{Frame, Incoming};
+use hyper::body::{Body as _, Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
-use super::answer::{Answer, Body, BoxError, Fixed, cut_after, frames, next_of, received, zeros};
+use super::answer::{Answer, Body, BoxError, Fixed, cut_after, frames, next_of, received, whole, zeros};
 use super::tls::Identity;
 use super::{eventually, grpc};
 
@@ -332,6 +332,13 @@ async fn answer(
         }
     };
     response.headers_mut().insert("x-server", seen.server.parse().unwrap());
+    if seen.method == Method::HEAD && seen.version == Version::HTTP_2 {
+        // The library leaves the body off in HTTP/1 alone.
+        if let Some(length) = response.body().size_hint().exact().filter(|length| *length > 0) {
+            response.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+        }
+        *response.body_mut() = whole(Bytes::new());
+    }
     Ok(response)
 }
 
