@@ -230,7 +230,10 @@ async fn framing_is_the_envelopes_own() {
 async fn an_answer_may_take_longer_than_its_pauses() {
     let (feed, answer) = Feed::new("application/json");
     let app = upstream().on("/slow", answer).start().await;
-    let gw = in_front_of(&app, "timeouts = { read = \"1s\" }\n[defaults.response]\nenvelope = true");
+    let gw = in_front_of(
+        &app,
+        "timeouts = { read = \"1s\" }\n[limits]\nbody_timeout = \"500ms\"\n[defaults.response]\nenvelope = true",
+    );
     let gw = gw.start().await;
     let feeding = async move {
         feed.send("[0").await;
