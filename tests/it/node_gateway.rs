@@ -14,6 +14,9 @@ use crate::support::*;
 
 const NAME: &str = "node-gateway.toml";
 
+/// What a queue was asked, and who it was said to be from.
+type Asked = (String, Option<String>);
+
 /// What an operator does: runs the command beside the gateway's configuration, with its environment, and types `input`.
 async fn operator(gw: &Gateway, broker: &str, arguments: &[&str], input: &str) -> String {
     let mut command = command(&gw.directory(), arguments);
@@ -67,7 +70,7 @@ async fn from_an_empty_database_to_a_revoked_token() {
     amqp.exchange("log").await;
     let mut log = amqp.listen("log", "gateway").await;
     // The third service listens to a queue.
-    let asked: Arc<Mutex<Vec<(String, Option<String>)>>> = Arc::default();
+    let asked: Arc<Mutex<Vec<Asked>>> = Arc::default();
     let hears = asked.clone();
     let tickets = amqp
         .serve("tickets", move |letter| {
