@@ -316,7 +316,7 @@ async fn a_service_takes_no_password_and_no_other_token() {
         ("/login", json!({})),
         ("/login", json!({ "hosts": ["shop.example.com"] })),
         ("/login", json!({ "hosts": ["*.example.com"], "methods": ["POST", "PUT"], "roles": ["user"] })),
-        ("/.well-known/jwks.json", json!({ "methods": ["HEAD"], "hosts": ["shop.example.com"] })),
+        ("/logout", json!({ "methods": ["POST", "GET"], "hosts": ["shop.example.com"] })),
     ] {
         let ran = check(path, more).await;
         assert!(ran.status == 1 && ran.stderr.contains("path-taken"), "{path}: {}{}", ran.stdout, ran.stderr);
