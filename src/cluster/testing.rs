@@ -188,8 +188,13 @@ impl Gate {
         Self { port, open, _task: crate::base::task::AbortOnDrop::new(task) }
     }
 
-    pub(crate) fn shut(&self) {
+    /// Ends what passes: nothing does any more when this resolves.
+    pub(crate) async fn shut(&self) {
         self.open.send_replace(false);
+        // Whoever takes connections has one, too.
+        while self.open.receiver_count() > 1 {
+            tokio::task::yield_now().await;
+        }
     }
 
     pub(crate) fn open(&self) {

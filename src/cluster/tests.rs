@@ -247,7 +247,7 @@ fn a_broken_connection_is_made_again() {
         let gate = Gate::before(&server).await;
         let cluster = started(gate.settings()).await;
         assert_eq!(ask(&cluster).await, Ok(true));
-        gate.shut();
+        gate.shut().await;
         // Noticed by the sign of life, without any request.
         eventually("it is known to be away", || !cluster.counters().is_up()).await;
         gate.open();

@@ -136,7 +136,7 @@ fn what_was_missed_is_caught_up() {
         one.revoke("before");
         eventually("it is heard", || two.has_heard("before")).await;
         let readings = two.readings();
-        gate.shut();
+        gate.shut().await;
         eventually("nobody is heard", || !two.cluster.revocations().is_heard()).await;
         for number in 0..50 {
             one.revoke(&number.to_string());
@@ -161,7 +161,7 @@ fn what_the_stream_no_longer_has_is_in_the_set() {
         let (one, two) = (Instance::new(server.settings()).await, Instance::new(gate.settings()).await);
         one.revoke("before");
         eventually("it is heard", || two.has_heard("before")).await;
-        gate.shut();
+        gate.shut().await;
         eventually("nobody is heard", || !two.cluster.revocations().is_heard()).await;
         for number in 0..11_000 {
             one.revoke(&number.to_string());
