@@ -30,6 +30,18 @@ pub fn secrets(text: &str) -> Vec<Range<usize>> {
     found
 }
 
+/// `scheme://user:password@host/rest` without the password. A lone word before the `@` is hidden as well: some take it for the
+/// user, some for the password. What has no scheme is hidden whole.
+pub fn url(text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else { return "***".to_owned() };
+    let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+    let Some((who, host)) = authority.rsplit_once('@') else { return text.to_owned() };
+    match who.split_once(':') {
+        Some((user, _)) => format!("{scheme}://{user}:***@{host}{path}"),
+        None => format!("{scheme}://***@{host}{path}"),
+    }
+}
+
 /// The name that ends where `before` does: bare or in quotes, the last of a path with dots.
 fn name_before(before: &str) -> &str {
     let name = before.trim_end_matches([' ', '\t']).trim_end_matches(['"', '\'']);

@@ -7,6 +7,7 @@ use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserIn
 use crate::base::authority;
 use crate::base::decode::{Decoder, Node, Shape, Value, quote};
 use crate::base::secret::Secret;
+use crate::base::veil;
 use crate::routing::escape::decode_segment;
 
 /// Seconds between signs of life: a broker that shows none for about twice as long is gone.
@@ -123,17 +124,7 @@ fn decoded(text: &str) -> Result<String, String> {
 
 impl fmt::Display for BrokerUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.text.expose();
-        let Some((scheme, rest)) = text.split_once("://") else { return f.write_str("***") };
-        let end = rest.find('/').unwrap_or(rest.len());
-        let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
-        match authority.rsplit_once('@') {
-            Some((who, host)) => {
-                let (user, _) = who.split_once(':').unwrap_or((who, ""));
-                write!(f, "{scheme}://{user}:***@{host}{path}")
-            }
-            None => f.write_str(text),
-        }
+        f.write_str(&veil::url(self.text.expose()))
     }
 }
 
@@ -189,7 +180,7 @@ mod tests {
             ("amqp://me:s3cret@rabbit/%2f", "amqp://me:***@rabbit/%2f"),
             ("amqps://me:s3%2fcret@rabbit:5671/shop", "amqps://me:***@rabbit:5671/shop"),
             ("amqp://me:a:s3cret@[::1]:5672/shop", "amqp://me:***@[::1]:5672/shop"),
-            ("amqp://me@rabbit/shop", "amqp://me:***@rabbit/shop"),
+            ("amqp://me@rabbit/shop", "amqp://***@rabbit/shop"),
         ] {
             let parsed = BrokerUrl::parse(url).unwrap_or_else(|why| panic!("{url} {why}"));
             assert_eq!(parsed.to_string(), shown);

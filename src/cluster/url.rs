@@ -7,6 +7,7 @@ use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 
 use crate::base::decode::{Decoder, Node, Shape, Value, quote};
 use crate::base::secret::Secret;
+use crate::base::veil;
 
 /// Schemes that are understood; Valkey's are the same by another name.
 const SCHEMES: &[&str] = &["redis", "rediss", "valkey", "valkeys", "redis+unix"];
@@ -78,18 +79,7 @@ impl Eq for RedisUrl {}
 
 impl fmt::Display for RedisUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.text.expose();
-        let Some((scheme, rest)) = text.split_once("://") else { return f.write_str("***") };
-        let end = rest.find('/').unwrap_or(rest.len());
-        let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
-        match authority.rsplit_once('@') {
-            Some((who, host)) => match who.split_once(':') {
-                Some((user, _)) => write!(f, "{scheme}://{user}:***@{host}{path}"),
-                // Some take a lone word for the user, some for the password.
-                None => write!(f, "{scheme}://***@{host}{path}"),
-            },
-            None => f.write_str(text),
-        }
+        f.write_str(&veil::url(self.text.expose()))
     }
 }
 
