@@ -42,14 +42,22 @@ impl RabbitMq {
     /// Starts an empty one; it answers when this returns.
     pub async fn start() -> Self {
         // Blocking is fine: nothing else runs in the test yet.
-        Self::begin()
+        Self::begin(SETTINGS, "")
     }
 
-    fn begin() -> Self {
+    /// Starts one that has `queue`, also when it starts again: a broker that is killed soon after its first start can lose
+    /// what was declared and confirmed (seen with RabbitMQ 3.10), and it lets publishers in only after this.
+    pub async fn start_with_queue(queue: &str) -> Self {
+        let settings = format!("{SETTINGS}load_definitions = definitions.json\n");
+        Self::begin(&settings, &DEFINITIONS.replace("QUEUE", queue))
+    }
+
+    fn begin(settings: &str, definitions: &str) -> Self {
         let mut left = 3;
         loop {
             let directory = tempfile::tempdir().unwrap();
-            std::fs::write(directory.path().join("rabbitmq.conf"), SETTINGS).unwrap();
+            std::fs::write(directory.path().join("rabbitmq.conf"), settings).unwrap();
+            std::fs::write(directory.path().join("definitions.json"), definitions).unwrap();
             std::fs::write(directory.path().join("plugins"), "[].\n").unwrap();
             let mut broker = Self { directory, ports: Ports::free(), running: None };
             left -= 1;
@@ -258,6 +266,14 @@ log.console = false
 disk_free_limit.absolute = 1MB
 vm_memory_high_watermark.relative = 0.9
 ";
+
+/// What a broker has from its start. Whoever names anything names all: there is no account but these.
+const DEFINITIONS: &str = r#"{
+    "users": [{ "name": "guest", "password": "guest", "tags": "administrator" }],
+    "vhosts": [{ "name": "/" }],
+    "permissions": [{ "user": "guest", "vhost": "/", "configure": ".*", "write": ".*", "read": ".*" }],
+    "queues": [{ "name": "QUEUE", "vhost": "/", "durable": true, "auto_delete": false, "arguments": {} }]
+}"#;
 
 /// Whether a broker answers the header of the protocol: a port that accepts is not enough.
 fn answers(address: SocketAddr) -> bool {
