@@ -337,7 +337,7 @@ impl Work {
         self.said.push((failure, now));
         trouble.said = true;
         if let Some(to) = &self.to {
-            let exchange = to.place.exchange.as_ref().map_or("", |name| name.as_str());
+            let exchange = to.place.exchange.as_ref().map_or("", |exchange| exchange.name().as_str());
             tracing::warn!(
                 broker = to.broker.name(),
                 exchange,

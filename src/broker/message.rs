@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
+use super::exchange::Exchange;
 use super::failure::Failure;
 
 /// Longest name in AMQP, a routing key among them.
@@ -56,7 +57,7 @@ pub fn queue_name(text: &str) -> Result<Name, String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// The exchange; `None` = the default one, whose routing keys are the names of queues.
-    pub exchange: Option<Name>,
+    pub exchange: Option<Exchange>,
     /// The routing key.
     pub routing_key: Name,
 }

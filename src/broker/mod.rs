@@ -12,6 +12,7 @@
 
 pub mod bus;
 pub mod config;
+mod exchange;
 mod failure;
 mod id;
 mod lane;
@@ -22,7 +23,7 @@ mod url;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -32,6 +33,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
 pub use self::config::{BrokerRaw, BrokerSettings};
+pub use self::exchange::Exchange;
 pub use self::failure::Failure;
 use self::id::Ids;
 use self::lane::{Common, Job, Kind, Lane};
@@ -95,9 +97,14 @@ enum Health {
     Down { error: String, since: Instant },
 }
 
+/// Tells the connections of this process apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct LinkId(u64);
+
 /// A connection with its channels.
 #[derive(Debug)]
 struct Link {
+    id: LinkId,
     common: Common,
     /// For calls, over the default exchange only.
     lanes: Box<[Lane]>,
@@ -206,7 +213,7 @@ impl State {
         }
         let permit = self.places.clone().try_acquire_owned().map_err(|_| Failure::Busy)?;
         let permit = Arc::new(permit);
-        let named = place.exchange.as_ref().map(|exchange| link.exchange(exchange));
+        let named = place.exchange.as_ref().map(|exchange| exchange.lane(&link));
         let lane = match &named {
             Some(lane) => lane,
             None => link.next_lane(&self.turn).ok_or(Failure::Down)?,
@@ -226,7 +233,7 @@ impl State {
         }
         lane.send(Job {
             id,
-            exchange: place.exchange.as_ref().map(Name::short).unwrap_or_default(),
+            exchange: place.exchange.as_ref().map(|exchange| exchange.name().short()).unwrap_or_default(),
             routing_key: place.routing_key.short(),
             properties,
             header_bytes,
@@ -295,7 +302,8 @@ impl State {
             let open = common.open(Kind::Ask).await.map_err(|error| error.to_string())?;
             lanes.push(link_lane(&common, Some(open), Kind::Ask, &lost));
         }
-        Ok(Arc::new(Link { common, lanes: lanes.into(), exchanges: Mutex::default(), lost, plug }))
+        let id = LinkId::next();
+        Ok(Arc::new(Link { id, common, lanes: lanes.into(), exchanges: Mutex::default(), lost, plug }))
     }
 
     fn publish_link(&self, link: Arc<Link>) {
@@ -339,6 +347,13 @@ fn link_lane(common: &Common, open: Option<lane::Open>, kind: Kind, lost: &Arc<N
     Lane::start(common.clone(), open, kind, move || lost.notify_one())
 }
 
+impl LinkId {
+    fn next() -> Self {
+        static LAST: AtomicU64 = AtomicU64::new(0);
+        Self(LAST.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
 impl Link {
     fn is_blocked(&self) -> bool {
         self.common.connection.status().blocked()
@@ -349,6 +364,7 @@ impl Link {
         self.lanes.get(turn.checked_rem(self.lanes.len())?)
     }
 
+    /// The channel for the exchange called `name`, which is opened when it is used. Requests go through [`Exchange::lane`].
     fn exchange(&self, name: &Name) -> Arc<Lane> {
         let mut exchanges = self.exchanges.lock();
         let lane = || Arc::new(link_lane(&self.common, None, Kind::Tell, &self.lost));

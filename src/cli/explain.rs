@@ -456,7 +456,7 @@ fn target(text: &mut String, route: &Route, values: &Values<'_>) {
                     };
                     let key =
                         key.map_or_else(|| "none: 400 aggregate.input_missing".to_owned(), |key| quote(&key));
-                    let exchange = quote(exchange.as_str());
+                    let exchange = quote(exchange.name().as_str());
                     line(
                         text,
                         "publishes",

@@ -6,7 +6,7 @@ use super::snapshot::{Amqp, Destination, RoutingKey};
 use crate::base::decode::{Size, quote};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::{At, Origin};
-use crate::broker::{Broker, NAME_BYTES_MAX, Name, WAIT_MAX};
+use crate::broker::{Broker, Exchange, NAME_BYTES_MAX, Name, WAIT_MAX};
 use crate::keys;
 use crate::routing::PathPattern;
 use crate::routing::config::Written;
@@ -104,7 +104,8 @@ impl AmqpRaw {
                 Some(if *self.publish { Destination::Leave(queue) } else { Destination::Ask(queue) })
             }
             (None, Some(exchange)) => {
-                let exchange = name(exchange, "exchange", &format!("{path}.exchange"), out);
+                let exchange =
+                    name(exchange, "exchange", &format!("{path}.exchange"), out).map(Exchange::new);
                 let key = match key {
                     Some(key) => key,
                     // Exchanges that do not look at it take any.

@@ -21,7 +21,7 @@ pub use super::tls::{CertificateFacts, ListenerTls, PolicyId};
 pub use crate::base::decode::Setting;
 use crate::base::origin::{Origin, Sources};
 use crate::broker::bus::LogBus;
-use crate::broker::{Broker, Name};
+use crate::broker::{Broker, Exchange, Name};
 use crate::cluster::Cluster;
 use crate::files::Site;
 use crate::identity::directory::Configured;
@@ -320,7 +320,7 @@ pub enum Destination {
     /// To an exchange; nobody answers.
     Publish {
         /// The exchange.
-        exchange: Name,
+        exchange: Exchange,
         /// The routing key.
         key: RoutingKey,
     },

@@ -7,7 +7,7 @@ use crate::base::decode::{Value, quote};
 use crate::base::diagnostic::Diagnostics;
 use crate::base::origin::At;
 use crate::broker::bus::{LogBus, WINDOW};
-use crate::broker::{Broker, NAME_BYTES_MAX, Name, Place};
+use crate::broker::{Broker, Exchange, NAME_BYTES_MAX, Name, Place};
 
 /// What the connection of the bus is called among the brokers.
 const NAME: &str = "log.bus";
@@ -31,8 +31,8 @@ impl Compiler<'_> {
             }
             name
         };
-        let exchange =
-            name(&raw.exchange, "exchange").map(|name| Some(name).filter(|name| !name.as_str().is_empty()));
+        let exchange = name(&raw.exchange, "exchange")
+            .map(|name| (!name.as_str().is_empty()).then(|| Exchange::new(name)));
         let routing_key = name(&raw.routing_key, "routing_key");
         let buffer = raw.buffer.value.0;
         if !(BUFFER_MIN..=BUFFER_MAX).contains(&buffer) {
