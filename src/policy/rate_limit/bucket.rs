@@ -26,14 +26,13 @@ impl BucketRule {
         if level == 0 {
             return 0;
         }
-        let (level, per, drain) = (u128::from(level), u128::from(self.per), u128::from(self.count * PART));
-        u64::try_from((level * per).div_ceil(drain)).unwrap_or(u64::MAX)
+        let drain = self.count * PART;
+        divided(u128::from(level) * u128::from(self.per) + u128::from(drain - 1), drain)
     }
 
     /// What drains in `nanos`; rounded down.
     fn drained_in(&self, nanos: u64) -> u64 {
-        let drained = u128::from(nanos) * u128::from(self.count * PART) / u128::from(self.per);
-        u64::try_from(drained).unwrap_or(u64::MAX)
+        divided(u128::from(nanos) * u128::from(self.count * PART), self.per)
     }
 
     fn burst_level(&self) -> u64 {
@@ -153,8 +152,23 @@ impl Bucket {
         if self.level == 0 {
             return 0;
         }
+        let level = if self.is_above(rule) { rule.level_max() } else { self.level };
         // A clock that steps back drains nothing.
-        self.level.min(rule.level_max()).saturating_sub(rule.drained_in(now.saturating_sub(self.at)))
+        let drained = u128::from(now.saturating_sub(self.at)) * u128::from(rule.count * PART);
+        // Nearly always all of it: known without dividing.
+        if drained >= u128::from(level) * u128::from(rule.per) {
+            return 0;
+        }
+        level - divided(drained, rule.per)
+    }
+}
+
+/// Rounded down; at most what fits.
+fn divided(number: u128, by: u64) -> u64 {
+    // One instruction where numbers are small, as they mostly are; many where they are not.
+    match u64::try_from(number) {
+        Ok(number) => number / by,
+        Err(_) => u64::try_from(number / u128::from(by)).unwrap_or(u64::MAX),
     }
 }
 

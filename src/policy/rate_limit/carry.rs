@@ -7,7 +7,7 @@
 //! ```text
 //! MAGIC secret:2*u64 moment:u64 stores:u32
 //! store   name kind bucket:u64 (0 = none) rings:u8 {per:u64} entries:u64
-//! entry   place check level at forgiven:2*u64 {newest:u32 counts:11*u32}
+//! entry   key level at forgiven:2*u64 {newest:u32 counts:11*u32}
 //! text    length:u32 UTF-8                                          all numbers little-endian
 //! ```
 
@@ -26,7 +26,7 @@ use super::rules::{LONGER_WINDOWS_MAX, Layout};
 use super::store::Store;
 use super::table::Counters;
 
-const MAGIC: &[u8; 8] = b"edgwcnt1";
+const MAGIC: &[u8; 8] = b"edgwcnt2";
 
 /// Most that is written, and read.
 pub const BYTES_MAX: usize = 256 << 20;
@@ -117,7 +117,7 @@ fn put_text(out: &mut Vec<u8>, text: &str) {
 fn put_entry(out: &mut Vec<u8>, key: KeyHash, counters: &Counters) {
     let Counters { bucket, rings, forgiven, under_way: _ } = counters;
     let (level, at) = bucket.parts();
-    for number in [key.place, key.check, level, at, forgiven.parts, forgiven.under] {
+    for number in [key.0, level, at, forgiven.parts, forgiven.under] {
         out.extend_from_slice(&number.to_le_bytes());
     }
     for ring in rings {
@@ -180,7 +180,7 @@ fn read(bytes: &[u8]) -> Option<([u64; 2], u64, Vec<Carried>)> {
 /// None of which is later than `passed`, or than whoever has a place then may wait for it: it would count for as long as that
 /// is away.
 fn entry(from: &mut Reader<'_>, layout: &Layout, passed: u64) -> Option<(KeyHash, Counters)> {
-    let key = KeyHash { place: from.u64()?, check: from.u64()? };
+    let key = KeyHash(from.u64()?);
     let bucket = Bucket::of_parts(from.u64()?, Some(from.u64()?).filter(|at| *at <= passed)?);
     let forgiven = Forgiven { parts: from.u64()?, under: from.u64()? };
     let mut rings = SmallVec::new();

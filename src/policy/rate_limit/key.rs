@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
 use serde_json::Value;
-use siphasher::sip128::SipHasher13;
+use siphasher::sip::SipHasher13;
 use smallvec::SmallVec;
 
 use super::basis;
@@ -71,14 +71,10 @@ pub struct Key {
 }
 
 /// Stands for a key's values: a hash under a secret that only this process knows, so that nobody can make two that collide.
+/// That two of a million do by accident is less likely than one in thirty million; they would share a counter.
 /// Never the default, which stands for none.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct KeyHash {
-    /// Chooses the place.
-    pub(super) place: u64,
-    /// Tells apart what shares it.
-    pub(super) check: u64,
-}
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct KeyHash(pub(super) u64);
 
 impl Key {
     /// A key of these parts. Of an IPv6 address the first `ipv6_prefix` bits count: one customer has at least 64 of the
@@ -250,8 +246,8 @@ fn claim<'a>(principal: &'a Principal, name: &str) -> Option<&'a Value> {
 pub(super) fn hash(bytes: &[u8]) -> KeyHash {
     let [one, other] = basis::get().secret;
     let hash = SipHasher13::new_with_keys(one, other).hash(bytes);
-    // Never that of no key.
-    KeyHash { place: hash.h1, check: hash.h2 | 1 }
+    // Never that of no key, nor that of what keys share.
+    KeyHash(hash.max(2))
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `[rate_limits]`: how many requests pass, counted by what.
 //!
 //! ```text
-//! Key ─► KeyHash ─► Store (64 shards, one lock each) ─► Table: a bucket, a ring for each longer window, requests under way
+//! Key ─► KeyHash ─► Store (64 shards, one lock each) ─► Table ─► Slots: a bucket, a ring for each longer window, requests under way
 //! ```
 //!
 //! - **The law.** The shortest window is a token bucket: in any time t at most `burst + rate x t` requests pass. Of a longer
@@ -18,7 +18,6 @@ mod bucket;
 mod carry;
 mod config;
 mod cost;
-mod index;
 mod key;
 mod live;
 mod look;
@@ -26,6 +25,7 @@ mod quota;
 mod ring;
 mod rules;
 mod shared;
+mod slots;
 pub mod store;
 mod table;
 #[cfg(test)]
@@ -189,6 +189,11 @@ impl RateLimit {
     /// A request that passes is counted whatever comes of it, unless the limit skips what ends so: keep the result until
     /// it has ended, and tell it how ([`Met::ended`]).
     pub fn check(self: &Arc<Self>, facts: &Facts<'_>, now: Instant) -> Option<Met> {
+        self.check_by(None, facts, now)
+    }
+
+    /// The same, by the key of `facts` if that is known already.
+    fn check_by(self: &Arc<Self>, key: Option<KeyHash>, facts: &Facts<'_>, now: Instant) -> Option<Met> {
         if self.is_exempt(facts) {
             return None;
         }
@@ -201,8 +206,9 @@ impl RateLimit {
             left.is_none_or(|left| left > Duration::from_nanos(delay))
         };
         let may_wait = |delay| in_time(delay) && self.may_wait();
+        let key = key.unwrap_or_else(|| self.settings.key.of(facts));
         let Taken { standing, admitted, newer, wait, key, .. } =
-            self.store().take(&self.rules, self.settings.key.of(facts), cost, now, &may_wait);
+            self.store().take(&self.rules, key, cost, now, &may_wait);
         if store::is_overflow(key) {
             self.metrics.overflowed();
         }
@@ -241,6 +247,13 @@ impl RateLimit {
             self.metrics.passed();
         }
         Some(Met { limit: self.clone(), standing, cost, verdict, held, asked })
+    }
+
+    /// The key of `facts`, what is kept of which is on its way from memory then: it is about to be asked for.
+    fn fetch(&self, facts: &Facts<'_>) -> KeyHash {
+        let key = self.settings.key.of(facts);
+        self.store().fetch(key);
+        key
     }
 
     /// What the request counts for.
@@ -422,8 +435,11 @@ impl Limits {
 
     /// Asks one limit after the other; the first refusal is the answer, and later limits do not count the request.
     pub fn check(&self, facts: &Facts<'_>, now: Instant, met: &mut Vec<Met>) -> Option<Problem> {
-        for limit in &self.0 {
-            let Some(said) = limit.check(facts, now) else { continue };
+        // Among many keys most of the time is spent waiting for memory: for all of them at once.
+        let several = if self.0.len() > 1 { self.0.as_slice() } else { &[] };
+        let keys: SmallVec<[KeyHash; 4]> = several.iter().map(|limit| limit.fetch(facts)).collect();
+        for (at, limit) in self.0.iter().enumerate() {
+            let Some(said) = limit.check_by(keys.get(at).copied(), facts, now) else { continue };
             let refusal = said.refusal();
             met.push(said);
             if refusal.is_some() {

@@ -27,6 +27,19 @@ impl WindowRule {
     }
 }
 
+/// A ring in a third less memory, as long as no step has counted a million requests: see [`Ring::pack`].
+pub(super) type Packed = [u64; PACKED];
+
+/// Words of a packed ring.
+pub(super) const PACKED: usize = 4;
+
+/// Bits of a packed count, three of which stand in a word.
+const BITS: u32 = 20;
+const MASK: u32 = (1 << BITS) - 1;
+
+/// Stands for a ring whose counts have grown out of it.
+pub(super) const GROWN_OUT: Packed = [0, 0, 0, 1 << 63];
+
 /// The counts of one key.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Ring {
@@ -57,6 +70,56 @@ impl Ring {
         Some(ring)
     }
 
+    /// Eleven counts of 20 bits, the newest step's lower 20 bits as the twelfth, its others in the 4 bits that each word has
+    /// left. `None`: a count takes more.
+    #[inline]
+    pub(super) fn pack(&self) -> Option<Packed> {
+        if self.counts.iter().fold(0, |all, count| all | count) > MASK {
+            return None;
+        }
+        let newest = self.newest;
+        let [a, b, c, d, e, f, g, h, i, j, k] = self.counts;
+        let word = |low: u32, middle: u32, high: u32, rest: u32| {
+            u64::from(low)
+                | u64::from(middle) << BITS
+                | u64::from(high) << (2 * BITS)
+                | u64::from(rest) << (3 * BITS)
+        };
+        Some([
+            word(a, b, c, newest >> BITS & 0xf),
+            word(d, e, f, newest >> (BITS + 4) & 0xf),
+            word(g, h, i, newest >> (BITS + 8)),
+            word(j, k, newest & MASK, 0),
+        ])
+    }
+
+    /// What [`Ring::pack`] gave; `None` for [`GROWN_OUT`].
+    #[inline]
+    pub(super) fn unpack(words: &Packed) -> Option<Self> {
+        let [one, two, three, four] = *words;
+        if four >> (3 * BITS) != 0 {
+            return None;
+        }
+        let field = |word: u64, number: u32| (word >> (number * BITS)) as u32 & MASK;
+        let rest = |word: u64| (word >> (3 * BITS)) as u32;
+        Some(Self {
+            newest: field(four, 2) | rest(one) << BITS | rest(two) << (BITS + 4) | rest(three) << (BITS + 8),
+            counts: [
+                field(one, 0),
+                field(one, 1),
+                field(one, 2),
+                field(two, 0),
+                field(two, 1),
+                field(two, 2),
+                field(three, 0),
+                field(three, 1),
+                field(three, 2),
+                field(four, 0),
+                field(four, 1),
+            ],
+        })
+    }
+
     /// Whether nothing in it is later than `now`, of a window of `per`.
     pub(super) fn is_before(&self, per: u64, now: u64) -> bool {
         self.newest <= WindowRule { count: 1, per }.step_at(now)
@@ -64,17 +127,27 @@ impl Ring {
 
     /// Requests in the window that ends at `now`.
     pub(super) fn held(&self, rule: &WindowRule, now: u64) -> u64 {
-        self.counted(rule.step_at(now)).map(|(_, count)| u64::from(count)).sum()
+        self.held_in(rule.step_at(now))
+    }
+
+    /// Requests in the window that ends in step `now`.
+    fn held_in(&self, now: u32) -> u64 {
+        if now <= self.newest {
+            // All there are: what is older is cleared when a step begins.
+            return self.counts.iter().map(|count| u64::from(*count)).sum();
+        }
+        self.counted(now).map(|(_, count)| u64::from(count)).sum()
     }
 
     /// How it stands for a request of `cost`, with `reserved` requests that are not in it yet.
     pub(super) fn room(&self, rule: &WindowRule, reserved: u64, cost: u64, now: u64) -> Room {
-        let held = self.held(rule, now);
+        let step = rule.step_at(now);
+        let held = self.held_in(step);
         let used = held.saturating_add(reserved);
         let excess = used.saturating_add(cost).saturating_sub(rule.count);
         if excess == 0 {
             let left = rule.count.saturating_sub(used.saturating_add(cost));
-            let empty_in = forgotten_at(rule, rule.step_at(now).max(self.newest)).saturating_sub(now);
+            let empty_in = forgotten_at(rule, step.max(self.newest)).saturating_sub(now);
             return Room { left, wait: 0, empty_in };
         }
         Room {
@@ -164,6 +237,24 @@ mod tests {
         assert_eq!(ring.room(&RULE, 0, 1, 14 * STEP - 1).wait, 1);
         assert_eq!(ring.room(&RULE, 0, 5, 14 * STEP).wait, 0);
         assert!(ring.is_empty(&RULE, 14 * STEP) && !ring.is_empty(&RULE, 14 * STEP - 1));
+    }
+
+    /// Whatever is in it, as long as it fits; what does not fit is not lost by being cut.
+    #[test]
+    fn what_is_packed_is_what_is_unpacked() {
+        let mut random = fastrand::Rng::with_seed(7);
+        for bits in 1..=32 {
+            for _ in 0..200 {
+                let number = |random: &mut fastrand::Rng| random.u32(..) >> (32 - bits);
+                let mut ring = Ring { newest: random.u32(..), ..Ring::default() };
+                ring.counts.iter_mut().for_each(|count| *count = number(&mut random));
+                let fits = ring.counts.iter().all(|count| *count <= MASK);
+                assert_eq!(ring.pack().is_some(), fits);
+                assert!(!fits || ring.pack().as_ref().and_then(Ring::unpack) == Some(ring));
+            }
+        }
+        assert_eq!(Ring::unpack(&GROWN_OUT), None);
+        assert_eq!(Ring::default().pack(), Some([0; PACKED]));
     }
 
     #[test]

@@ -25,16 +25,24 @@ use super::table::{Counters, Standing, Table};
 /// Locks that requests of different keys take. A power of two.
 const SHARDS: usize = 64;
 
+/// Keys that the processor has at hand without being told.
+const NEAR: usize = 4096;
+
 /// Entries looked at for one that can go: with every new key, and when there is no room for it.
 const LOOKS: u32 = 2;
 const LOOKS_WHEN_FULL: u32 = 16;
 
 /// The key of the overflow entry; no request has it.
-const OVERFLOW: KeyHash = KeyHash { place: 0, check: 2 };
+const OVERFLOW: KeyHash = KeyHash(1);
 
 /// Whether a request counts together with others for which there was no room.
 pub(super) fn is_overflow(key: KeyHash) -> bool {
     key == OVERFLOW
+}
+
+/// By bits that the place within the shard does not come from.
+fn shard_of(key: KeyHash) -> usize {
+    usize::try_from(key.0 % SHARDS as u64).unwrap_or(0)
 }
 
 /// The counters of one limit.
@@ -145,6 +153,16 @@ impl Store {
     pub fn bytes(&self) -> usize {
         let shards = self.shards.iter().chain([&self.overflow]);
         shards.map(|shard| size_of::<Mutex<Shard>>() + shard.lock().table.bytes()).sum()
+    }
+
+    /// Has the processor bring in what is kept of `key`, where that may be far: it is about to be asked for.
+    pub(super) fn fetch(&self, key: KeyHash) {
+        // Nobody waits for that.
+        if self.keys() > NEAR
+            && let Some(shard) = self.shard(key).try_lock()
+        {
+            shard.table.fetch(key);
+        }
     }
 
     /// Looks at all windows of `key` for a request of `cost`, and counts it if all of them admit it: one step. One that
@@ -264,7 +282,7 @@ impl Store {
         &self,
         shard: &mut Shard,
         rules: &Rules,
-        slot: u32,
+        slot: usize,
         (key, cost): (KeyHash, u64),
         now: u64,
         may_wait: &dyn Fn(u64) -> bool,
@@ -313,7 +331,7 @@ impl Store {
         rules: &Rules,
         key: KeyHash,
         now: u64,
-    ) -> Result<Option<u32>, Arc<Self>> {
+    ) -> Result<Option<usize>, Arc<Self>> {
         let current = self.is_current(rules);
         if current {
             self.went(shard.table.sweep(rules, LOOKS, now));
@@ -401,9 +419,7 @@ impl Store {
     }
 
     fn shard(&self, key: KeyHash) -> &Mutex<Shard> {
-        // Bits that the place within the shard does not come from.
-        let at = usize::try_from(key.place >> 40).unwrap_or(0) % SHARDS;
-        self.shards.get(at).unwrap_or(&self.overflow)
+        self.shards.get(shard_of(key)).unwrap_or(&self.overflow)
     }
 
     /// Whether there is no store before that anything could be taken over from.
@@ -438,9 +454,7 @@ impl Store {
         if shard.adopted {
             return;
         }
-        let at = key
-            .filter(|key| *key != OVERFLOW)
-            .map_or(SHARDS, |key| usize::try_from(key.place >> 40).unwrap_or(0) % SHARDS);
+        let at = key.filter(|key| *key != OVERFLOW).map_or(SHARDS, shard_of);
         self.adopt_at(shard, at);
     }
 

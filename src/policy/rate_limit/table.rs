@@ -1,56 +1,23 @@
-//! The counters of some keys, in a few bytes each: one shard of a [`super::store::Store`].
+//! The counters of some keys, in one slot each: one shard of a [`super::store::Store`].
+//!
+//! ```text
+//! slot   key | level | its moment | requests under way, where they are limited | four words for each longer window
+//! ```
+//!
+//! With up to two windows that is a cache line at most.
 
 use std::collections::HashMap;
 
 use smallvec::SmallVec;
 
 use super::bucket::{Bucket, Forgiven, Room};
-use super::index::{Index, SLOTS_MAX};
 use super::key::KeyHash;
-use super::ring::Ring;
+use super::ring::{GROWN_OUT, PACKED, Ring};
 use super::rules::{BucketRule, Layout, Rules};
+use super::slots::Slots;
 
-/// Entries whose memory is taken at once.
-const CHUNK: usize = 64;
-
-/// One value a slot. Grows by chunks: nothing is copied, and no more than a chunk is unused.
-#[derive(Debug)]
-struct Column<T>(Vec<Box<[T; CHUNK]>>);
-
-impl<T: Copy + Default> Column<T> {
-    fn new() -> Self {
-        Self(Vec::new())
-    }
-
-    fn get(&self, slot: u32) -> Option<&T> {
-        self.0.get(slot as usize / CHUNK)?.get(slot as usize % CHUNK)
-    }
-
-    fn get_mut(&mut self, slot: u32) -> Option<&mut T> {
-        self.0.get_mut(slot as usize / CHUNK)?.get_mut(slot as usize % CHUNK)
-    }
-
-    fn set(&mut self, slot: u32, value: T) {
-        if slot as usize / CHUNK >= self.0.len() {
-            self.0.push(Box::new([T::default(); CHUNK]));
-        }
-        if let Some(there) = self.get_mut(slot) {
-            *there = value;
-        }
-    }
-
-    fn bytes(&self) -> usize {
-        self.0.len() * size_of::<[T; CHUNK]>() + self.0.capacity() * size_of::<Box<[T; CHUNK]>>()
-    }
-}
-
-/// A key and its shortest window: what nearly every request looks at, side by side, and never across two cache lines.
-#[derive(Debug, Clone, Copy, Default)]
-#[repr(align(32))]
-struct Entry {
-    key: KeyHash,
-    bucket: Bucket,
-}
+/// Words before whatever follows the bucket.
+const AFTER_BUCKET: usize = 3;
 
 /// Requests under way.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -59,6 +26,16 @@ pub(super) struct UnderWay {
     pub(super) requests: u32,
     /// What they may come to count for at their end.
     pub(super) reserved: u32,
+}
+
+impl UnderWay {
+    fn to_word(self) -> u64 {
+        u64::from(self.requests) << 32 | u64::from(self.reserved)
+    }
+
+    fn of_word(word: u64) -> Self {
+        Self { requests: (word >> 32) as u32, reserved: word as u32 }
+    }
 }
 
 /// All counters of one key, by value: to be carried from one table to another.
@@ -103,93 +80,164 @@ pub(super) struct Standing {
 /// The counters of some keys.
 #[derive(Debug)]
 pub(super) struct Table {
-    index: Index,
-    entries: Column<Entry>,
-    rings: SmallVec<[Column<Ring>; 2]>,
-    under_way: Option<Column<UnderWay>>,
-    /// What a smaller burst has forgiven: of a few keys for a while after a reload, else empty.
-    forgiven: HashMap<u32, Forgiven>,
-    /// Slots that were in use; those in `free` are not any more.
-    slots: u32,
-    free: Vec<u32>,
+    slots: Slots,
+    held: bool,
+    rings: u8,
     /// Where the next look for entries that are as good as new ones begins.
     sweep: u32,
+    /// What few keys have.
+    rare: Option<Box<Rare>>,
+}
+
+/// What has no place in a slot.
+#[derive(Debug, Default)]
+struct Rare {
+    /// What a smaller burst has forgiven: of some keys for a while after a reload.
+    forgiven: HashMap<KeyHash, Forgiven>,
+    /// Rings with more in one step than a packed one can hold, by their number.
+    rings: HashMap<(KeyHash, u8), Ring>,
 }
 
 impl Table {
     pub(super) fn new(layout: &Layout) -> Self {
+        let rings = layout.rings.len();
         Self {
-            index: Index::default(),
-            entries: Column::new(),
-            rings: layout.rings.iter().map(|_| Column::new()).collect(),
-            under_way: layout.held.then(Column::new),
-            forgiven: HashMap::new(),
-            slots: 0,
-            free: Vec::new(),
+            slots: Slots::new(AFTER_BUCKET + usize::from(layout.held) + rings * PACKED),
+            held: layout.held,
+            rings: u8::try_from(rings).unwrap_or(u8::MAX),
             sweep: 0,
+            rare: None,
         }
     }
 
-    pub(super) fn find(&self, key: KeyHash) -> Option<u32> {
-        self.index.find(key.place, |slot| self.entries.get(slot).is_some_and(|entry| entry.key == key))
+    /// Has the processor bring in what is kept of `key`.
+    pub(super) fn fetch(&self, key: KeyHash) {
+        self.slots.fetch(key.0);
+    }
+
+    /// The slot of `key`, until another is taken in or goes.
+    pub(super) fn find(&self, key: KeyHash) -> Option<usize> {
+        self.slots.fetch(key.0);
+        self.slots.find(key.0)
     }
 
     /// Takes `counters` in under `key`, which is not there yet. `None` if there is no slot left.
-    pub(super) fn insert(&mut self, key: KeyHash, counters: &Counters) -> Option<u32> {
-        let slot = match self.free.pop() {
-            Some(slot) => slot,
-            None if self.slots < SLOTS_MAX => {
-                self.slots += 1;
-                self.slots - 1
-            }
-            None => return None,
-        };
-        self.entries.set(slot, Entry { key, bucket: counters.bucket });
-        for (at, column) in self.rings.iter_mut().enumerate() {
-            column.set(slot, counters.rings.get(at).copied().unwrap_or_default());
-        }
-        if let Some(column) = &mut self.under_way {
-            column.set(slot, counters.under_way);
+    pub(super) fn insert(&mut self, key: KeyHash, counters: &Counters) -> Option<usize> {
+        let slot = self.slots.insert(key.0)?;
+        self.set_bucket(slot, counters.bucket);
+        self.set_under_way(slot, counters.under_way);
+        for at in 0..self.rings {
+            let ring = counters.rings.get(usize::from(at)).copied().unwrap_or_default();
+            self.set_ring(slot, at, &ring);
         }
         if counters.forgiven.parts > 0 {
-            self.forgiven.insert(slot, counters.forgiven);
+            self.rare.get_or_insert_default().forgiven.insert(key, counters.forgiven);
         }
-        let entries = &self.entries;
-        self.index.insert(key.place, slot, |slot| place_of(entries, slot));
         Some(slot)
     }
 
     /// The counters in `slot`.
-    pub(super) fn counters(&self, slot: u32) -> Counters {
+    pub(super) fn counters(&self, slot: usize) -> Counters {
         Counters {
-            bucket: self.entries.get(slot).map(|entry| entry.bucket).unwrap_or_default(),
-            rings: self.rings.iter().filter_map(|column| column.get(slot).copied()).collect(),
+            bucket: self.bucket(slot),
+            rings: (0..self.rings).map(|at| self.ring(slot, at)).collect(),
             under_way: self.under_way(slot),
-            forgiven: self.forgiven.get(&slot).copied().unwrap_or_default(),
+            forgiven: self.forgiven(slot).unwrap_or_default(),
         }
     }
 
-    fn under_way(&self, slot: u32) -> UnderWay {
-        self.under_way.as_ref().and_then(|column| column.get(slot)).copied().unwrap_or_default()
+    fn key(&self, slot: usize) -> KeyHash {
+        KeyHash(self.slots.key(slot))
+    }
+
+    fn bucket(&self, slot: usize) -> Bucket {
+        match self.slots.get(slot) {
+            [_, level, at, ..] => Bucket::of_parts(*level, *at),
+            _ => Bucket::default(),
+        }
+    }
+
+    fn set_bucket(&mut self, slot: usize, bucket: Bucket) {
+        if let [_, level, at, ..] = self.slots.get_mut(slot) {
+            (*level, *at) = bucket.parts();
+        }
+    }
+
+    fn under_way(&self, slot: usize) -> UnderWay {
+        let word = if self.held { self.slots.get(slot).get(AFTER_BUCKET) } else { None };
+        word.map_or_else(UnderWay::default, |word| UnderWay::of_word(*word))
+    }
+
+    fn set_under_way(&mut self, slot: usize, under_way: UnderWay) {
+        if self.held
+            && let Some(word) = self.slots.get_mut(slot).get_mut(AFTER_BUCKET)
+        {
+            *word = under_way.to_word();
+        }
+    }
+
+    fn ring_at(&self, at: u8) -> usize {
+        AFTER_BUCKET + usize::from(self.held) + usize::from(at) * PACKED
+    }
+
+    /// The ring numbered `at` of the key in `slot`.
+    fn ring(&self, slot: usize, at: u8) -> Ring {
+        let words = self.slots.get(slot).get(self.ring_at(at)..).and_then(|words| words.first_chunk());
+        words.map_or_else(Ring::default, |words| {
+            Ring::unpack(words).unwrap_or_else(|| {
+                let grown_out = self.rare.as_ref().and_then(|rare| rare.rings.get(&(self.key(slot), at)));
+                grown_out.copied().unwrap_or_default()
+            })
+        })
+    }
+
+    fn set_ring(&mut self, slot: usize, at: u8, ring: &Ring) {
+        let (key, from) = (self.key(slot), self.ring_at(at));
+        let packed = ring.pack();
+        let words = self.slots.get_mut(slot).get_mut(from..).and_then(|words| words.first_chunk_mut());
+        let Some(words) = words else { return };
+        let had_grown_out = *words == GROWN_OUT;
+        *words = packed.unwrap_or(GROWN_OUT);
+        if packed.is_none() {
+            self.rare.get_or_insert_default().rings.insert((key, at), *ring);
+        } else if had_grown_out {
+            self.drop_rare(|rare| {
+                rare.rings.remove(&(key, at));
+            });
+        }
+    }
+
+    fn forgiven(&self, slot: usize) -> Option<Forgiven> {
+        let rare = self.rare.as_ref()?;
+        rare.forgiven.get(&self.key(slot)).copied()
+    }
+
+    /// Takes something out of what is rare, and that away when nothing is left.
+    fn drop_rare(&mut self, take: impl FnOnce(&mut Rare)) {
+        if let Some(rare) = &mut self.rare {
+            take(rare);
+            if rare.forgiven.is_empty() && rare.rings.is_empty() {
+                self.rare = None;
+            }
+        }
     }
 
     /// How the key in `slot` stands for a request of `cost`: all windows are looked at, nothing is counted.
-    pub(super) fn standing(&self, rules: &Rules, slot: u32, cost: u64, now: u64) -> Standing {
+    pub(super) fn standing(&self, rules: &Rules, slot: usize, cost: u64, now: u64) -> Standing {
         let under_way = self.under_way(slot);
         let reserved = u64::from(under_way.reserved);
         let mut rooms = SmallVec::new();
         let (mut delay, mut admitted) = (0, true);
-        if let (Some(rule), Some(entry)) = (&rules.bucket, self.entries.get(slot)) {
-            let room = entry.bucket.room(rule, reserved, cost, now);
+        if let Some(rule) = &rules.bucket {
+            let room = self.bucket(slot).room(rule, reserved, cost, now);
             // What is more than there ever is room for does not wait for it either.
             admitted = room.wait <= rule.queue && cost <= rule.burst;
             delay = if admitted { room.wait } else { 0 };
             rooms.push(room);
         }
-        for (rule, column) in rules.windows.iter().zip(&self.rings) {
-            let Some(ring) = column.get(slot) else { continue };
+        for (rule, at) in rules.windows.iter().zip(0..self.rings) {
             // Who waits is in the window in which it goes on.
-            let room = ring.room(rule, reserved, cost, now.saturating_add(delay));
+            let room = self.ring(slot, at).room(rule, reserved, cost, now.saturating_add(delay));
             admitted &= room.wait == 0;
             rooms.push(room);
         }
@@ -199,11 +247,12 @@ impl Table {
     }
 
     /// Counts a request that [`Table::standing`] admitted, or reserves what it may come to count for.
-    pub(super) fn admit(&mut self, rules: &Rules, slot: u32, cost: u64, now: u64, delay: u64) {
+    pub(super) fn admit(&mut self, rules: &Rules, slot: usize, cost: u64, now: u64, delay: u64) {
         if !rules.counted_at_end {
             self.count(rules, slot, cost, now, delay);
         }
-        if let Some(under_way) = self.under_way.as_mut().and_then(|column| column.get_mut(slot)) {
+        if self.held {
+            let mut under_way = self.under_way(slot);
             if rules.concurrent.is_some() {
                 under_way.requests = under_way.requests.saturating_add(1);
             }
@@ -211,120 +260,131 @@ impl Table {
                 let cost = u32::try_from(cost).unwrap_or(u32::MAX);
                 under_way.reserved = under_way.reserved.saturating_add(cost);
             }
+            self.set_under_way(slot, under_way);
         }
     }
 
     /// Counts in all windows.
-    pub(super) fn count(&mut self, rules: &Rules, slot: u32, cost: u64, now: u64, delay: u64) {
-        if let (Some(rule), Some(entry)) = (&rules.bucket, self.entries.get_mut(slot)) {
-            if !self.forgiven.is_empty()
-                && let Some(forgiven) = self.forgiven.get_mut(&slot)
-            {
-                forgiven.drain(rule, &entry.bucket, now);
+    pub(super) fn count(&mut self, rules: &Rules, slot: usize, cost: u64, now: u64, delay: u64) {
+        if let Some(rule) = &rules.bucket {
+            let (key, mut bucket) = (self.key(slot), self.bucket(slot));
+            if let Some(forgiven) = self.rare.as_mut().and_then(|rare| rare.forgiven.get_mut(&key)) {
+                forgiven.drain(rule, &bucket, now);
             }
-            entry.bucket.add(rule, cost, now);
+            bucket.add(rule, cost, now);
+            self.set_bucket(slot, bucket);
         }
-        for (rule, column) in rules.windows.iter().zip(&mut self.rings) {
-            if let Some(ring) = column.get_mut(slot) {
-                ring.add(rule, cost, now.saturating_add(delay));
-            }
+        for (rule, at) in rules.windows.iter().zip(0..self.rings) {
+            let mut ring = self.ring(slot, at);
+            ring.add(rule, cost, now.saturating_add(delay));
+            self.set_ring(slot, at, &ring);
         }
     }
 
     /// A request has ended: what was held for it is free.
-    pub(super) fn release(&mut self, slot: u32, requests: u32, reserved: u32) {
-        if let Some(under_way) = self.under_way.as_mut().and_then(|column| column.get_mut(slot)) {
-            under_way.requests = under_way.requests.saturating_sub(requests);
-            under_way.reserved = under_way.reserved.saturating_sub(reserved);
-        }
+    pub(super) fn release(&mut self, slot: usize, requests: u32, reserved: u32) {
+        let mut under_way = self.under_way(slot);
+        under_way.requests = under_way.requests.saturating_sub(requests);
+        under_way.reserved = under_way.reserved.saturating_sub(reserved);
+        self.set_under_way(slot, under_way);
     }
 
     /// Lowers what an earlier rule allowed and `rules` do not, and keeps in mind what they forgive by that.
-    pub(super) fn clamp(&mut self, rules: &Rules, slot: u32) {
-        let (Some(rule), Some(entry)) = (&rules.bucket, self.entries.get_mut(slot)) else { return };
-        if self.forgiven.is_empty() && !entry.bucket.is_above(rule) {
+    pub(super) fn clamp(&mut self, rules: &Rules, slot: usize) {
+        let Some(rule) = &rules.bucket else { return };
+        let mut bucket = self.bucket(slot);
+        let before = self.forgiven(slot);
+        if before.is_none() && !bucket.is_above(rule) {
             return;
         }
-        let mut forgiven = self.forgiven.remove(&slot).unwrap_or_default();
-        entry.bucket.clamp(rule, &mut forgiven);
+        let (key, mut forgiven) = (self.key(slot), before.unwrap_or_default());
+        bucket.clamp(rule, &mut forgiven);
+        self.set_bucket(slot, bucket);
         if forgiven.parts > 0 {
-            self.forgiven.insert(slot, forgiven);
+            self.rare.get_or_insert_default().forgiven.insert(key, forgiven);
+        } else if before.is_some() {
+            self.drop_rare(|rare| {
+                rare.forgiven.remove(&key);
+            });
         }
     }
 
     /// Whether nothing of what was forgiven the key in `slot` counts any more.
-    fn is_forgotten(&self, rule: &BucketRule, slot: u32, bucket: &Bucket, now: u64) -> bool {
-        self.forgiven.is_empty()
-            || self.forgiven.get(&slot).is_none_or(|forgiven| {
-                let mut forgiven = *forgiven;
-                forgiven.drain(rule, bucket, now);
-                forgiven.parts == 0
-            })
+    fn is_forgotten(&self, rule: &BucketRule, slot: usize, now: u64) -> bool {
+        self.forgiven(slot).is_none_or(|mut forgiven| {
+            forgiven.drain(rule, &self.bucket(slot), now);
+            forgiven.parts == 0
+        })
     }
 
-    /// Looks at some entries, in turn, and lets those go that are as good as new ones; says how many went.
+    /// Looks at so many entries, in turn, and lets those go that are as good as new ones; says how many went.
     pub(super) fn sweep(&mut self, rules: &Rules, looks: u32, now: u64) -> usize {
-        let mut gone = 0;
-        for _ in 0..looks.min(self.slots) {
-            let slot = self.sweep % self.slots;
-            self.sweep = slot + 1;
-            let Some(Entry { key, bucket }) = self.entries.get(slot).copied() else { continue };
-            // A free slot has no key in the index.
-            if key != KeyHash::default()
-                && self.under_way(slot) == UnderWay::default()
-                && self.is_as_new(rules, slot, &bucket, now)
-            {
-                let entries = &self.entries;
-                self.index.remove(key.place, slot, |slot| place_of(entries, slot));
-                self.entries.set(slot, Entry::default());
-                self.forgiven.remove(&slot);
-                self.free.push(slot);
-                gone += 1;
+        let (mut gone, mut looked) = (0, 0);
+        let len = self.slots.len();
+        // Slots that are free cost little, and count for nothing: or a table that empties would never be found empty.
+        for _ in 0..(looks as usize * 8).min(len) {
+            if looked == looks {
+                break;
             }
+            let slot = if (self.sweep as usize) < len { self.sweep as usize } else { 0 };
+            let key = self.key(slot);
+            looked += u32::from(key != KeyHash::default());
+            if key == KeyHash::default() || !self.is_as_new(rules, slot, now) {
+                self.sweep = u32::try_from(slot + 1).unwrap_or(0);
+                continue;
+            }
+            self.sweep = u32::try_from(slot).unwrap_or(0);
+            // Another one may move up into the slot: it is looked at next.
+            self.slots.remove(slot);
+            let rings = self.rings;
+            self.drop_rare(|rare| {
+                rare.forgiven.remove(&key);
+                (0..rings).for_each(|at| {
+                    rare.rings.remove(&(key, at));
+                });
+            });
+            gone += 1;
+        }
+        if gone > 0 {
+            self.slots.shrink();
         }
         gone
     }
 
-    /// Whether nothing of what was counted in `slot` counts any more.
-    fn is_as_new(&self, rules: &Rules, slot: u32, bucket: &Bucket, now: u64) -> bool {
-        let mut rings = rules.windows.iter().zip(&self.rings);
-        rules
-            .bucket
-            .as_ref()
-            .is_none_or(|rule| bucket.is_empty(rule, now) && self.is_forgotten(rule, slot, bucket, now))
-            && rings.all(|(rule, column)| column.get(slot).is_none_or(|ring| ring.is_empty(rule, now)))
+    /// Whether nothing is under way, and nothing of what was counted in `slot` counts any more.
+    fn is_as_new(&self, rules: &Rules, slot: usize, now: u64) -> bool {
+        let mut rings = rules.windows.iter().zip(0..self.rings);
+        let bucket = rules.bucket.as_ref();
+        self.under_way(slot) == UnderWay::default()
+            && bucket.is_none_or(|rule| {
+                self.bucket(slot).is_empty(rule, now) && self.is_forgotten(rule, slot, now)
+            })
+            && rings.all(|(rule, at)| self.ring(slot, at).is_empty(rule, now))
     }
 
     /// Shows all that is not as good as new, with what is reserved in it counted.
     pub(super) fn each_in_use(&self, rules: &Rules, now: u64, show: &mut impl FnMut(KeyHash, &Counters)) {
-        for slot in self.index.slots() {
-            let Some(Entry { key, bucket }) = self.entries.get(slot) else { continue };
-            if self.under_way(slot).reserved > 0 || !self.is_as_new(rules, slot, bucket, now) {
-                show(*key, &self.counters(slot).with_reserved(rules, now));
+        for slot in self.slots.in_use() {
+            if !self.is_as_new(rules, slot, now) {
+                show(self.key(slot), &self.counters(slot).with_reserved(rules, now));
             }
         }
     }
 
     /// Everything in it, which leaves it empty.
     pub(super) fn drain(&mut self, layout: &Layout) -> Vec<(KeyHash, Counters)> {
-        let slots: Vec<u32> = self.index.slots().collect();
-        let all = slots.iter().filter_map(|slot| Some((self.entries.get(*slot)?.key, self.counters(*slot))));
-        let all = all.collect();
+        let all = self.slots.in_use().map(|slot| (self.key(slot), self.counters(slot))).collect();
         *self = Self::new(layout);
         all
     }
 
     /// Bytes that are kept for the counters.
     pub(super) fn bytes(&self) -> usize {
-        self.index.bytes()
-            + self.entries.bytes()
-            + self.rings.iter().map(Column::bytes).sum::<usize>()
-            + self.under_way.as_ref().map_or(0, Column::bytes)
-            + self.free.capacity() * size_of::<u32>()
-            + self.forgiven.capacity() * size_of::<(u32, Forgiven)>()
+        let rare = self.rare.as_ref().map_or(0, |rare| {
+            size_of::<Rare>()
+                + rare.forgiven.capacity() * size_of::<(KeyHash, Forgiven)>()
+                + rare.rings.capacity() * size_of::<((KeyHash, u8), Ring)>()
+        });
+        self.slots.bytes() + rare
     }
-}
-
-fn place_of(entries: &Column<Entry>, slot: u32) -> u64 {
-    entries.get(slot).map_or(0, |entry| entry.key.place)
 }

@@ -127,16 +127,19 @@ fn run_once(seed: u64) {
     let metrics = Metrics::new();
     let keys = random.u32(1..40);
     let keys_max = random.usize(1..50);
+    // With numbers that a packed ring does not hold, too.
+    let scale = if random.u8(..3) == 0 { 300_000 } else { 1 };
     let some_rules = |random: &mut fastrand::Rng, generation: u64| {
-        let count = random.u64(1..8);
-        let burst = random.u64(1..8);
+        let count = random.u64(1..8) * scale;
+        let burst = random.u64(1..8) * scale;
         let longer: &[(u64, u64)] = match random.u8(..4) {
             0 => &[],
             1 => &[(9, 10)],
             2 => &[(12, 10), (20, 60)],
             _ => &[(15, 60)],
         };
-        Rules { generation, ..rules(count, random.u64(1..3), burst, longer) }
+        let longer: Vec<_> = longer.iter().map(|(number, per)| (number * scale, *per)).collect();
+        Rules { generation, ..rules(count, random.u64(1..3), burst, &longer) }
     };
     let mut generation = 1;
     // One length of the shortest window throughout: another one is another counter.
@@ -175,7 +178,7 @@ fn run_once(seed: u64) {
         }
         latest = latest.max(shown);
         let number = random.u32(..keys);
-        let cost = if random.u8(..5) == 0 { 2 } else { 1 };
+        let cost = if random.u8(..5) == 0 { 2 * scale } else { scale };
         // Now and then a request of the configuration before.
         let limit = match &older {
             Some(older) if random.u8(..10) == 0 => older.clone(),
@@ -199,6 +202,73 @@ fn run_once(seed: u64) {
     for history in histories.values() {
         history.check(&reigns, seed);
     }
+}
+
+/// However many keys there are, also right after a table has grown for one of them.
+#[test]
+fn a_key_takes_few_bytes() {
+    for (longer, most) in [(&[][..], 50), (&[(1_000_000, 3600)][..], 100)] {
+        let limit = limit(Settings { keys_max: 100_000, ..settings(rules(5, 1, 5, longer)) });
+        let now = clock::now();
+        for number in 1..=20_000 {
+            assert!(passes(&limit, number, now));
+            if number >= 1000 && number % 100 == 0 {
+                let bytes = limit.store().bytes();
+                assert!(bytes < most * number as usize, "{bytes} for {number} keys");
+            }
+        }
+    }
+}
+
+/// What flooded it goes, and so does the memory that it took.
+#[test]
+fn a_flood_that_is_over_leaves_memory_free() {
+    let limit = limit(Settings { keys_max: 50_000, ..settings(rules(5, 1, 5, &[(1000, 60)])) });
+    let base = clock::now();
+    (0..50_000).for_each(|number| assert!(passes(&limit, number, base)));
+    let flooded = limit.store().bytes();
+    // Each newcomer looks at two of them; a hundred newcomers at most count at a time.
+    for number in 50_000..110_000 {
+        assert!(passes(&limit, number, base + Duration::from_secs(u64::from(number) - 49_900)));
+    }
+    assert!(limit.store().keys() < 5000, "{}", limit.store().keys());
+    let left = limit.store().bytes();
+    assert!(left < flooded / 5, "{left} of {flooded}");
+}
+
+/// Of several limits in one place each counts by its own key, and what one refuses the next does not count.
+#[test]
+fn several_limits_in_one_place() {
+    let by = |key: Part, burst| {
+        let key = Key::new([key], 56);
+        limit(Settings { key, keys_max: 100_000, ..settings(rules(1, 3600, burst, &[])) })
+    };
+    let (address, header, all) =
+        (by(Part::Ip, 3), by(Part::Header("x-tenant".parse().unwrap()), 5), by(Part::Global, 8));
+    let now = clock::now();
+    // So many that they are fetched beforehand.
+    (10..10_000).for_each(|number| assert!(passes(&address, number, now)));
+    let limits = Limits(vec![address, header, all]);
+    let ask = |number: u32, tenant: &str| {
+        let headers: HeaderMap =
+            [("x-tenant".parse().unwrap(), tenant.parse().unwrap())].into_iter().collect();
+        let mut met = Vec::new();
+        let refused = limits.check(&Facts { headers: Some(&headers), ..client(number) }, now, &mut met);
+        assert_eq!(refused.is_some(), met.last().unwrap().refusal().is_some());
+        (refused.is_none(), met.len())
+    };
+    for _ in 0..3 {
+        assert_eq!(ask(1, "a"), (true, 3));
+    }
+    assert_eq!(ask(1, "a"), (false, 1));
+    assert_eq!(ask(2, "a"), (true, 3));
+    assert_eq!(ask(2, "a"), (true, 3));
+    // Five of the tenant, and five in all.
+    assert_eq!(ask(2, "a"), (false, 2));
+    for number in 3..6 {
+        assert_eq!(ask(number, "b"), (true, 3));
+    }
+    assert_eq!(ask(6, "b"), (false, 3));
 }
 
 /// Reloads back and forth between a small and a large burst: no more than the large one alone.
