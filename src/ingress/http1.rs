@@ -50,6 +50,9 @@ pub(super) async fn serve<A>(
             Next::Http2 => {
                 return http2::serve(edge, stream, connection).await;
             }
+            Next::Refused { reason, rule, line, began } if preface && refuse::is_foreign(&line) => {
+                return refuse::unanswered(edge, &connection, reason, rule, &line, began);
+            }
             Next::Refused { reason, rule, line, began } => {
                 return refuse::answer(edge, &mut stream, &connection, reason, rule, &line, began).await;
             }

@@ -7,6 +7,10 @@ use http::{HeaderValue, Method};
 
 use super::head::{Rule, check_path};
 
+/// Fields past which a request is no longer only refused with 431, but counted against its connection: small fields that are
+/// said again by a byte each make an answer cost more than the question.
+const FIELDS_MAX: usize = 500;
+
 /// Checks `head`.
 ///
 /// # Errors
@@ -15,6 +19,9 @@ pub(super) fn check(head: &Parts) -> Result<(), Rule> {
     // Pingora refuses it without asking anybody.
     if head.method == Method::CONNECT {
         return Err(Rule::Connect);
+    }
+    if head.headers.len() > FIELDS_MAX {
+        return Err(Rule::FieldLines);
     }
     check_path(head.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes())?;
     let mut hosts = head.headers.get_all(HOST).iter();

@@ -64,8 +64,34 @@ pub(super) fn hsts<A>(edge: &Edge<A>, connection: &Connection) -> Option<HeaderV
 
 /// Records an HTTP/1 head whose client left before it was complete; `line` is what came of its request line.
 pub(super) fn abandoned<A>(edge: &Edge<A>, connection: &Connection, line: &[u8], began: Instant) {
-    let record = of_line(line);
-    note(edge, connection, Reason::ClientClosed, LEFT_IN_HEAD, began, &method_of(line), record);
+    unanswered(edge, connection, Reason::ClientClosed, LEFT_IN_HEAD, line, began);
+}
+
+/// Records an HTTP/1 head that was refused and is not answered.
+pub(super) fn unanswered<A>(
+    edge: &Edge<A>,
+    connection: &Connection,
+    reason: Reason,
+    rule: &'static str,
+    line: &[u8],
+    began: Instant,
+) {
+    note(edge, connection, reason, rule, began, &method_of(line), of_line(line));
+}
+
+/// Whether a client that begins with `line` expects no answer of HTTP/1: three words that name neither a version nor
+/// anything a target could be, or the first line of HTTP/2's preface. An answer would be taken for frames (RFC 9113 section
+/// 3.4).
+pub(super) fn is_foreign(line: &[u8]) -> bool {
+    let words: Vec<&[u8]> = line.split(|byte| *byte == b' ').collect();
+    match words.as_slice() {
+        [b"PRI", b"*", b"HTTP/2.0"] => true,
+        [method, target, version] => {
+            let is_word = |word: &[u8]| !word.is_empty() && word.iter().all(u8::is_ascii_alphabetic);
+            is_word(method) && is_word(target) && is_word(version)
+        }
+        _ => false,
+    }
 }
 
 /// What the log says of a client that left in the middle of a head.

@@ -2,7 +2,8 @@
 //!
 //! Every frame that asks for work without being a part of a request costs one from a budget; what is useful, and time,
 //! pay back into it. A client that lives by requests never comes near its end; one that only sends PING, SETTINGS or
-//! resets is there after [`BUDGET`] frames.
+//! resets is there after [`BUDGET`] frames. What makes us reset streams for its errors has a smaller one, and only time pays
+//! back into that: whoever sends requests in between would else go on for ever.
 
 use std::time::Instant;
 
@@ -20,64 +21,109 @@ const PER_ANSWER_FRAME: i32 = 4;
 /// The same for a small one: less, so that windows of a few bytes do not pay for themselves.
 const PER_SMALL_FRAME: i32 = 2;
 const SMALL_BYTES: u32 = 64;
+/// What a window costs that opens by less than the smallest message of gRPC with its frame: more than the answer's frame pays
+/// back that just fits into it.
+const PER_TINY_WINDOW: i32 = PER_SMALL_FRAME + 1;
+const TINY_WINDOW: u32 = 14;
+/// Bytes of SETTINGS that cost one more. Nobody has a hundred settings.
+const SETTINGS_BYTES: u32 = 512;
+/// What a header block costs that only changes the table's size: no encoder does it more often than twice.
+const PER_RESIZES: i32 = 50;
+/// Streams that we may have to reset for a client's errors (CVE-2025-8671). Some are nobody's fault: DATA that was under way
+/// when its stream was ended.
+const FAULTS: i32 = 250;
+/// What a second pays back of them.
+const FAULTS_PER_SECOND: u32 = 20;
 
-/// The budget of one connection.
+/// The budgets of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct Calm {
+    work: Budget,
+    faults: Budget,
+}
+
+/// Something that is spent, and comes back with time.
+#[derive(Debug, Clone)]
+struct Budget {
     left: i32,
+    most: i32,
+    per_second: u32,
     /// Up to when time was paid back.
     paid: Instant,
 }
 
 impl Calm {
     pub(super) fn new(now: Instant) -> Self {
-        Self { left: BUDGET, paid: now }
+        Self {
+            work: Budget::new(BUDGET, PER_SECOND, now),
+            faults: Budget::new(FAULTS, FAULTS_PER_SECOND, now),
+        }
     }
 
     /// A frame of the client's; `is_of_body`: it belongs to a stream whose body is under way. False: the budget is spent.
     /// The clock is looked at only where it would be.
     pub(super) fn received(&mut self, frame: &Frame, is_of_body: bool, now: impl Fn() -> Instant) -> bool {
         let ends = matches!(frame.kind, Kind::Data | Kind::Headers) && frame.flags & END_STREAM != 0;
-        if ends {
-            // What ends a body, be it empty or trailers, comes once a stream, which was paid for.
-            return is_of_body || self.spend(now);
-        }
-        if frame.kind != Kind::Data || frame.length == 0 {
-            return self.spend(now);
-        }
-        // Small pieces are as they are in gRPC; but they pay for nothing else.
-        if is_of_body && frame.length >= SMALL_BYTES {
-            self.pay_back(1);
-        }
-        true
+        // What ends a body, be it empty or trailers, comes once a stream, which was paid for.
+        let is_paid = ends && is_of_body;
+        let cost = match frame.kind {
+            Kind::Headers if frame.resizes => PER_RESIZES,
+            _ if is_paid => return true,
+            Kind::Data if frame.content() > 0 && !ends => {
+                // Small pieces are as they are in gRPC; but they pay for nothing else.
+                if is_of_body && frame.content() >= SMALL_BYTES {
+                    self.work.pay_back(1);
+                }
+                return true;
+            }
+            // Below a 32,768th of a `u32`.
+            Kind::Settings => 1 + (frame.length / SETTINGS_BYTES) as i32,
+            Kind::WindowUpdate if frame.increment.is_some_and(|by| by < TINY_WINDOW) => PER_TINY_WINDOW,
+            _ => 1,
+        };
+        self.work.spend(cost, now)
     }
 
-    /// A frame of ours. False: the budget is spent.
+    /// A frame of ours. False: a budget is spent.
     pub(super) fn sent(&mut self, frame: &Frame, now: impl Fn() -> Instant) -> bool {
         match frame.kind {
             // Our resets are provoked.
-            Kind::RstStream => return self.spend(now),
-            Kind::Data if frame.length < SMALL_BYTES => self.pay_back(PER_SMALL_FRAME),
-            Kind::Data | Kind::Headers => self.pay_back(PER_ANSWER_FRAME),
-            _ => {}
+            Kind::RstStream => {
+                let is_fault = frame.code.is_some_and(|code| FAULT_CODES.contains(&code));
+                // Both are spent.
+                (!is_fault || self.faults.spend(1, &now)) & self.work.spend(1, &now)
+            }
+            Kind::Data if frame.length < SMALL_BYTES => self.work.pay_back(PER_SMALL_FRAME),
+            Kind::Data | Kind::Headers => self.work.pay_back(PER_ANSWER_FRAME),
+            _ => true,
         }
+    }
+}
+
+/// PROTOCOL_ERROR, FLOW_CONTROL_ERROR, STREAM_CLOSED and FRAME_SIZE_ERROR: what only a client's error brings about.
+const FAULT_CODES: [u32; 4] = [1, 3, 5, 6];
+
+impl Budget {
+    fn new(most: i32, per_second: u32, now: Instant) -> Self {
+        Self { left: most, most, per_second, paid: now }
+    }
+
+    /// Always true: paying back spends nothing.
+    fn pay_back(&mut self, amount: i32) -> bool {
+        self.left = self.left.saturating_add(amount).min(self.most);
         true
     }
 
-    fn pay_back(&mut self, amount: i32) {
-        self.left = self.left.saturating_add(amount).min(BUDGET);
-    }
-
-    fn spend(&mut self, now: impl Fn() -> Instant) -> bool {
-        self.left -= 1;
+    fn spend(&mut self, amount: i32, now: impl Fn() -> Instant) -> bool {
+        self.left = self.left.saturating_sub(amount);
         if self.left >= 0 {
             return true;
         }
         let now = now();
         let since = now.saturating_duration_since(self.paid);
         self.paid = now;
-        let due = since.as_millis().saturating_mul(u128::from(PER_SECOND)) / 1000;
-        self.pay_back(i32::try_from(due).unwrap_or(BUDGET));
+        let due = since.as_millis().saturating_mul(u128::from(self.per_second)) / 1000;
+        self.pay_back(i32::try_from(due).unwrap_or(self.most));
         self.left >= 0
     }
 }

@@ -2,13 +2,18 @@
 
 /// Bytes of a frame's header.
 const HEAD_BYTES: usize = 9;
-/// Bytes of a payload that are looked at: those of GOAWAY that say up to where and why.
-const KEPT_BYTES: usize = 8;
+/// Bytes of a payload that are looked at: those of HEADERS up to the first field, with padding, a priority and two table
+/// sizes before it.
+const KEPT_BYTES: usize = 16;
 
 /// `END_STREAM`, of DATA and HEADERS.
 pub const END_STREAM: u8 = 0x1;
 /// `END_HEADERS`, of HEADERS and CONTINUATION.
 pub const END_HEADERS: u8 = 0x4;
+/// `PADDED`, of DATA and HEADERS.
+const PADDED: u8 = 0x8;
+/// `PRIORITY`, of HEADERS.
+const WITH_PRIORITY: u8 = 0x20;
 
 /// What a frame is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,10 +63,13 @@ impl Kind {
     }
 
     /// Bytes of a payload of `length` that are kept.
-    fn kept(self, length: u32) -> usize {
+    fn kept(self, flags: u8, length: u32) -> usize {
         match (self, length) {
-            (Self::RstStream, 4) => 4,
-            (Self::GoAway, 8..) => KEPT_BYTES,
+            (Self::RstStream | Self::WindowUpdate, 4) => 4,
+            (Self::GoAway, 8..) => 8,
+            (Self::Data, 1..) if flags & PADDED != 0 => 1,
+            // No more than a `u32`, and no more than fits.
+            (Self::Headers, _) => (length as usize).min(KEPT_BYTES),
             _ => 0,
         }
     }
@@ -82,6 +90,19 @@ pub struct Frame {
     pub code: Option<u32>,
     /// The last stream that GOAWAY says was looked at.
     pub last_stream: Option<u32>,
+    /// By how much WINDOW_UPDATE opens a window.
+    pub increment: Option<u32>,
+    /// Bytes of DATA that are padding, with the one that says so.
+    pub padding: u32,
+    /// Whether a header block begins with more changes of the table's size than the two there may be (RFC 7541 section 4.2).
+    pub resizes: bool,
+}
+
+impl Frame {
+    /// Bytes of the payload without padding.
+    pub fn content(&self) -> u32 {
+        self.length.saturating_sub(self.padding)
+    }
 }
 
 /// Follows the frames of one direction. Knows no errors: whatever comes is cut into frames by the lengths in it.
@@ -124,7 +145,7 @@ impl FrameReader {
                 return;
             }
             let frame = self.frame();
-            let kept = frame.kind.kept(frame.length);
+            let kept = frame.kind.kept(frame.flags, frame.length);
             if self.need == HEAD_BYTES && kept > 0 {
                 self.need += kept;
                 continue;
@@ -137,28 +158,61 @@ impl FrameReader {
         }
     }
 
-    /// The frame in the buffer; its code, only if that was waited for.
+    /// The frame in the buffer; what its payload says, only if that was waited for.
     fn frame(&self) -> Frame {
         let [l0, l1, l2, kind, flags, s0, s1, s2, s3, rest @ ..] = self.buffer;
-        let [a, b, c, d, e, f, g, h] = rest;
+        let [a, b, c, d, e, f, g, h, ..] = rest;
         let kind = Kind::from_byte(kind);
         let (first, second) = (u32::from_be_bytes([a, b, c, d]), u32::from_be_bytes([e, f, g, h]));
-        let complete = self.need > HEAD_BYTES;
-        let (code, last_stream) = match kind {
-            Kind::RstStream if complete => (Some(first), None),
-            Kind::GoAway if complete => (Some(second), Some(first & STREAM_BITS)),
-            _ => (None, None),
-        };
-        Frame {
+        let mut frame = Frame {
             kind,
             flags,
             stream: u32::from_be_bytes([s0, s1, s2, s3]) & STREAM_BITS,
             length: u32::from_be_bytes([0, l0, l1, l2]),
-            code,
-            last_stream,
+            code: None,
+            last_stream: None,
+            increment: None,
+            padding: 0,
+            resizes: false,
+        };
+        let kept = self.need - HEAD_BYTES;
+        match kind {
+            _ if kept == 0 => {}
+            Kind::RstStream => frame.code = Some(first),
+            Kind::GoAway => (frame.code, frame.last_stream) = (Some(second), Some(first & STREAM_BITS)),
+            Kind::WindowUpdate => frame.increment = Some(first & STREAM_BITS),
+            Kind::Data => frame.padding = 1 + u32::from(a),
+            Kind::Headers => frame.resizes = resizes(flags, rest.get(..kept).unwrap_or_default()),
+            _ => {}
         }
+        frame
     }
 }
+
+/// Whether a header block, of which this is the beginning with what stands before it, changes the table's size more often
+/// than twice.
+fn resizes(flags: u8, payload: &[u8]) -> bool {
+    let before = usize::from(flags & PADDED != 0) + if flags & WITH_PRIORITY != 0 { 5 } else { 0 };
+    let mut block = payload.get(before..).unwrap_or_default().iter();
+    let (length, mut sizes) = (block.len(), 0);
+    while let Some(byte) = block.next() {
+        if byte & 0xe0 != 0x20 {
+            return false;
+        }
+        sizes += 1;
+        // All five bits set: the number goes on up to a byte without its highest bit.
+        if byte & 0x1f == 0x1f {
+            let _last = block.find(|byte| **byte & 0x80 == 0);
+        }
+        if sizes > 2 || length - block.len() > SIZES_BYTES {
+            return true;
+        }
+    }
+    false
+}
+
+/// What two sizes take: the table is never larger than 4096 bytes.
+const SIZES_BYTES: usize = 6;
 
 /// The highest bit of a stream's number is reserved.
 const STREAM_BITS: u32 = 0x7fff_ffff;

@@ -178,6 +178,86 @@ fn small_pieces_pay_for_nothing() {
     }
 }
 
+/// A window that opens byte by byte is not paid for by the bytes that come through it; one that opens by messages is.
+#[test]
+fn windows_of_a_byte_do_not_pay_for_themselves() {
+    for (by, is_flood) in [(1, true), (13, true), (14, false), (1 << 16, false)] {
+        let (mut watch, now) = (watch(), stopped());
+        watch.received(&headers(1), now);
+        watch.handed_over(1);
+        for _ in 0..1100 {
+            watch.received(&frame(8, 0, 1, &u32::to_be_bytes(by)), now);
+            watch.sent(&frame(0, 0, 1, b"x"), now);
+        }
+        assert_eq!(watch.is_flooded(), is_flood, "{by}");
+    }
+}
+
+/// DATA that is all padding is empty, whatever its length.
+#[test]
+fn padding_is_nothing() {
+    for (payload, is_flood) in [([&[255][..], &[0; 255]].concat(), true), (vec![b'x'; 256], false)] {
+        let (mut watch, now) = (watch(), stopped());
+        watch.received(&frame(1, END_HEADERS, 1, b"\x82"), now);
+        let flags = if is_flood { 8 } else { 0 };
+        watch.received(&frame(0, flags, 1, &payload).repeat(1100), now);
+        assert_eq!(watch.is_flooded(), is_flood);
+    }
+}
+
+/// Many settings at once are many frames.
+#[test]
+fn settings_are_counted_by_their_length() {
+    let (mut watch, now) = (watch(), stopped());
+    watch.received(&frame(4, 0, 0, &[0; 60]).repeat(900), now);
+    assert!(!watch.is_flooded());
+    let (mut watch, now) = (self::watch(), stopped());
+    watch.received(&frame(4, 0, 0, &[0; 16_380]).repeat(33), now);
+    assert!(watch.is_flooded());
+}
+
+/// The table may change its size twice before a block (RFC 7541 section 4.2), and in no request for ever.
+#[test]
+fn changes_of_the_table_are_told_from_fields() {
+    let two: &[u8] = b"\x3f\xe1\x1f\x3f\xe1\x1f\x82\x86\x84";
+    let priority: &[u8] = b"\0\0\0\0\x10";
+    for (what, flags, block, is_flood) in [
+        ("none", 0, b"\x82\x86\x84".to_vec(), false),
+        ("two", 0, two.to_vec(), false),
+        ("two behind padding", 0x8, [b"\0", two].concat(), false),
+        ("two behind padding and a priority", 0x28, [b"\0", priority, two].concat(), false),
+        ("three", 0, b"\x20\x20\x20\x82".to_vec(), true),
+        ("three of three bytes", 0, b"\x3f\xe1\x1f".repeat(3), true),
+        ("two of five bytes", 0, b"\x3f\xe1\xff\xff\x01".repeat(2), true),
+        ("many behind padding and a priority", 0x28, [b"\0", priority, &[0x20; 1000]].concat(), true),
+    ] {
+        let (mut watch, now) = (watch(), stopped());
+        for stream in (1..100).step_by(2) {
+            watch.received(&frame(1, flags | END_HEADERS | END_STREAM, stream, &block), now);
+            watch.handed_over(stream);
+            watch.sent(&frame(1, END_HEADERS, stream, b"x"), now);
+            watch.sent(&frame(0, END_STREAM, stream, &[0; 100]), now);
+        }
+        assert_eq!(watch.is_flooded(), is_flood, "{what}");
+    }
+}
+
+/// Whoever has streams reset for errors is at an end, however well it asks in between (CVE-2025-8671).
+#[test]
+fn provoked_resets_are_a_flood_between_answers() {
+    for (code, is_flood) in [(1, true), (3, true), (5, true), (0, false), (2, false), (8, false)] {
+        let (mut watch, now) = (watch(), stopped());
+        for stream in (1..1000).step_by(2) {
+            watch.received(&frame(1, END_HEADERS, stream, b"\x82"), now);
+            watch.handed_over(stream);
+            watch.sent(&frame(1, END_HEADERS, stream, b"x"), now);
+            watch.sent(&frame(0, END_STREAM, stream, &[0; 100]), now);
+            watch.sent(&reset(stream, code), now);
+        }
+        assert_eq!(watch.is_flooded(), is_flood, "{code}");
+    }
+}
+
 /// Two hundred probes a second are anybody's right, for ever.
 #[test]
 fn time_pays_back() {

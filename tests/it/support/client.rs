@@ -2,9 +2,13 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
+use std::sync::Arc;
 
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 
 use super::within;
 
@@ -15,6 +19,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Stream for T {}
 pub struct RawClient {
     stream: Box<dyn Stream>,
     pending: Vec<u8>,
+    over: bool,
 }
 
 /// One HTTP/1 answer, read strictly: anything unclear about its framing is a panic.
@@ -35,12 +40,21 @@ impl RawClient {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = within("connect", TcpStream::connect(address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream: Box::new(stream), pending: Vec::new() }
+        Self { stream: Box::new(stream), pending: Vec::new(), over: false }
+    }
+
+    /// A connection with TLS to "localhost".
+    pub async fn connect_tls(address: SocketAddr, config: Arc<ClientConfig>) -> Self {
+        let stream = within("connect", TcpStream::connect(address)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = within("TLS", TlsConnector::from(config).connect(name, stream)).await.unwrap();
+        Self { stream: Box::new(stream), pending: Vec::new(), over: false }
     }
 
     pub async fn connect_unix(path: &Path) -> Self {
         let stream = within("connect", UnixStream::connect(path)).await.unwrap();
-        Self { stream: Box::new(stream), pending: Vec::new() }
+        Self { stream: Box::new(stream), pending: Vec::new(), over: false }
     }
 
     /// Sends these bytes as they are.
@@ -112,6 +126,28 @@ impl RawClient {
             Some((head[3], head[4], stream, payload))
         };
         within("a frame", read).await
+    }
+
+    /// As [`RawClient::frame`], but a frame that the end of the connection cuts off is no failure: it was reset.
+    pub async fn frame_or_end(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
+        let whole = async {
+            loop {
+                if let [a, b, c, ..] = self.pending[..]
+                    && self.pending.len() >= 9 + u32::from_be_bytes([0, a, b, c]) as usize
+                {
+                    return true;
+                }
+                if !self.fill().await {
+                    return false;
+                }
+            }
+        };
+        if within("a frame", whole).await { self.frame().await } else { None }
+    }
+
+    /// Whether the end of the connection was read.
+    pub fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Says that nothing more will be sent (FIN), and goes on reading.
@@ -217,7 +253,10 @@ impl RawClient {
     async fn fill(&mut self) -> bool {
         let mut buffer = [0; 16_384];
         match self.stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => false,
+            Ok(0) | Err(_) => {
+                self.over = true;
+                false
+            }
             Ok(read) => {
                 self.pending.extend_from_slice(&buffer[..read]);
                 true

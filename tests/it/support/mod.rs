@@ -7,6 +7,8 @@ mod client;
 mod echo;
 mod gateway;
 mod grpc;
+#[path = "../../../examples/h2_floods/bytes.rs"]
+pub mod h2;
 pub mod postgres;
 mod rabbitmq;
 mod raw;

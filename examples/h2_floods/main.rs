@@ -1,0 +1,302 @@
+//! What floods of HTTP/2 cost a gateway, and those who ask beside them, for `load-tests/h2-floods`.
+//!
+//! `h2_floods EDGEWARD`: runs that binary before a service of its own. For each flood it measures, alone: how many of 2,000
+//! writes the client made before it read the end, the gateway's processor time, and how far its memory rose; then, with the
+//! flood begun again whenever it is ended, the time of an innocent client's answers beside that without.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    clippy::zombie_processes,
+    reason = "a load test ends where something is not as it must be, and prints; it is no part of the gateway"
+)]
+#![allow(dead_code, unreachable_pub, reason = "shared with the tests")]
+
+mod bytes;
+mod floods;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use bytes::{GOAWAY, PREFACE, settings};
+use floods::{Flood, WRITES};
+
+/// Processor seconds and bytes that a flood may take.
+const CPU_MAX: f64 = 0.2;
+const MEMORY_MAX: u64 = 8 << 20;
+/// How long the innocent client asks, with a flood and without.
+const ASKED: Duration = Duration::from_secs(2);
+/// Below this the machine's own noise is larger than what is measured.
+const FLOOR: Duration = Duration::from_millis(2);
+/// How long the end of a flood is waited for.
+const LONG: Duration = Duration::from_secs(10);
+
+fn main() {
+    let binary = std::env::args().nth(1).expect("the binary");
+    let only = std::env::args().nth(2);
+    let gateway = Gateway::start(&binary);
+    let before = asked(gateway.address, ASKED);
+    println!("innocent client without floods: p50 {:.2} ms, p99 {:.2} ms\n", ms(before.0), ms(before.1));
+    println!("| flood | ended with | writes | CPU | memory | innocent p50 | p99 |");
+    println!("| --- | --- | --- | --- | --- | --- | --- |");
+    let mut failed = Vec::new();
+    for flood in floods::all() {
+        if only.as_ref().is_some_and(|only| !flood.name.contains(only.as_str())) {
+            continue;
+        }
+        let cost = gateway.cost_of(&flood);
+        let with = asked_beside(&gateway, &flood);
+        println!(
+            "| {} | {} | {} | {:.3} s | {:.1} MiB | {:.2} ms | {:.2} ms |",
+            flood.name,
+            cost.code.map_or_else(|| "nothing".to_owned(), |code| code.to_string()),
+            cost.writes,
+            cost.cpu,
+            cost.memory as f64 / f64::from(1 << 20),
+            ms(with.0),
+            ms(with.1),
+        );
+        let is_ended = cost.code.is_some_and(|code| flood.ends.contains(&code));
+        let is_cheap = cost.cpu <= CPU_MAX && cost.memory <= MEMORY_MAX;
+        if !is_ended || !is_cheap || with.1 > FLOOR.max(2 * before.1) {
+            failed.push(flood.name);
+        }
+    }
+    assert!(failed.is_empty(), "out of bounds: {failed:?}");
+}
+
+fn ms(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// What a flood came to.
+struct Cost {
+    code: Option<u32>,
+    writes: u32,
+    cpu: f64,
+    memory: u64,
+}
+
+struct Gateway {
+    process: Child,
+    address: SocketAddr,
+    directory: std::path::PathBuf,
+}
+
+impl Gateway {
+    fn start(binary: &str) -> Self {
+        let service = serve();
+        let directory = std::env::temp_dir().join(format!("h2-floods-{}", std::process::id()));
+        std::fs::create_dir_all(&directory).unwrap();
+        let config = format!(
+            "[[listeners]]\nname = \"main\"\naddress = \"127.0.0.1:0\"\n[log.access]\noutput = \"{}\"\n\
+             [upstreams.app]\nservers = [\"{service}\"]\n[[routes]]\npath = \"/*\"\nupstream = \"app\"\n",
+            directory.join("access.log").display()
+        );
+        let file = directory.join("edgeward.toml");
+        std::fs::write(&file, config).unwrap();
+        let mut process = Command::new(binary)
+            .args(["run", "-c"])
+            .arg(&file)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the gateway");
+        let mut told = BufReader::new(process.stdout.take().unwrap());
+        let mut line = String::new();
+        let address = loop {
+            line.clear();
+            assert!(told.read_line(&mut line).unwrap() > 0, "the gateway did not start");
+            if let Some((_, address)) = line.trim().split_once("http://") {
+                break address.split_whitespace().next().unwrap().parse().unwrap();
+            }
+        };
+        // It must not wait for somebody to read on.
+        std::thread::spawn(move || std::io::copy(&mut told, &mut std::io::sink()));
+        let gateway = Self { process, address, directory };
+        let began = Instant::now();
+        while TcpStream::connect(address).is_err() {
+            assert!(began.elapsed() < LONG, "the gateway does not listen");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        asked(address, Duration::from_millis(500));
+        gateway
+    }
+
+    /// Seconds of processor time that it has taken.
+    fn cpu(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.process.id())).unwrap();
+        let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+        // utime and stime, in ticks of a hundredth.
+        (fields[11].parse::<f64>().unwrap() + fields[12].parse::<f64>().unwrap()) / 100.0
+    }
+
+    fn memory(&self, key: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap();
+        line.split_whitespace().find_map(|word| word.parse::<u64>().ok()).unwrap() * 1024
+    }
+
+    fn cost_of(&self, flood: &Flood) -> Cost {
+        std::fs::write(format!("/proc/{}/clear_refs", self.process.id()), "5").unwrap();
+        let (cpu, memory) = (self.cpu(), self.memory("VmRSS:"));
+        let (code, writes) = run(self.address, flood);
+        // What it does behind the end is its cost, too.
+        std::thread::sleep(Duration::from_millis(200));
+        let memory = self.memory("VmHWM:").saturating_sub(memory);
+        Cost { code, writes, cpu: self.cpu() - cpu, memory }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        // Both may be gone already.
+        let _killed = self.process.kill();
+        let _waited = self.process.wait();
+        let _removed = std::fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// Runs one flood to its end: the code of GOAWAY, and the writes that were made before it was read.
+fn run(address: SocketAddr, flood: &Flood) -> (Option<u32>, u32) {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket.set_write_timeout(Some(LONG)).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    let reading = socket.try_clone().unwrap();
+    let is_over = Arc::new(AtomicBool::new(false));
+    let over = is_over.clone();
+    let reader = std::thread::spawn(move || {
+        let code = goaway(BufReader::new(reading), &over);
+        over.store(true, Relaxed);
+        code
+    });
+    let mut writes = 0;
+    if socket.write_all(&[PREFACE, &settings(&[]), &flood.before].concat()).is_ok() {
+        while writes < WRITES && !is_over.load(Relaxed) && socket.write_all(&(flood.write)(writes)).is_ok() {
+            writes += 1;
+        }
+    }
+    let code = reader.join().unwrap();
+    // It may be closed.
+    let _closed = socket.shutdown(Shutdown::Both);
+    (code, writes)
+}
+
+/// Reads frames up to the end of the connection; the error that GOAWAY told, if any.
+fn goaway(mut reading: impl Read, over: &AtomicBool) -> Option<u32> {
+    let (mut code, mut head) = (None, [0; 9]);
+    while reading.read_exact(&mut head).is_ok() {
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+        let mut payload = vec![0; length as usize];
+        if reading.read_exact(&mut payload).is_err() {
+            break;
+        }
+        if head[3] == GOAWAY {
+            let told = u32::from_be_bytes(payload[4..8].try_into().unwrap());
+            code = code.filter(|code| *code != 0).or(Some(told));
+            over.store(told != 0, Relaxed);
+        }
+    }
+    code
+}
+
+/// The innocent client's answers while the flood is begun again whenever it is ended.
+fn asked_beside(gateway: &Gateway, flood: &Flood) -> (Duration, Duration) {
+    let (is_over, floods) = (AtomicBool::new(false), AtomicU32::new(0));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(Relaxed) {
+                run(gateway.address, flood);
+                floods.fetch_add(1, Relaxed);
+                // One client at a time, not a new one at every moment.
+                std::thread::sleep(Duration::from_millis(100));
+            }
+        });
+        let times = asked(gateway.address, ASKED);
+        is_over.store(true, Relaxed);
+        times
+    })
+}
+
+/// Asks on one connection, every two milliseconds; the median of the answers' times and their p99.
+fn asked(address: SocketAddr, time: Duration) -> (Duration, Duration) {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    let mut reading = BufReader::new(socket.try_clone().unwrap());
+    let (began, mut times) = (Instant::now(), Vec::new());
+    while began.elapsed() < time {
+        let asked = Instant::now();
+        socket.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let mut line = String::new();
+        reading.read_line(&mut line).unwrap();
+        assert!(line.starts_with("HTTP/1.1 200"), "{line}");
+        while line != "\r\n" {
+            line.clear();
+            reading.read_line(&mut line).unwrap();
+        }
+        reading.read_exact(&mut [0; 2]).unwrap();
+        times.push(asked.elapsed());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    times.sort_unstable();
+    (times[times.len() / 2], times[times.len() * 99 / 100])
+}
+
+/// A service that says "ok", and on the large path zeros for as long as somebody takes them.
+fn serve() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for socket in listener.incoming().flatten() {
+            // Its client may leave at any time.
+            std::thread::spawn(move || drop(answer(&socket)));
+        }
+    });
+    address
+}
+
+fn answer(mut socket: &TcpStream) -> std::io::Result<()> {
+    socket.set_nodelay(true)?;
+    let mut reading = BufReader::new(socket.try_clone()?);
+    loop {
+        let (mut line, mut path, mut length, mut is_chunked) = (String::new(), String::new(), 0_u64, false);
+        loop {
+            line.clear();
+            if reading.read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            let text = line.to_ascii_lowercase();
+            if path.is_empty() {
+                path = text.split(' ').nth(1).unwrap_or_default().to_owned();
+            } else if let Some(value) = text.strip_prefix("content-length:") {
+                length = value.trim().parse().unwrap_or(0);
+            } else if text.starts_with("transfer-encoding:") {
+                is_chunked = true;
+            } else if text == "\r\n" {
+                break;
+            }
+        }
+        std::io::copy(&mut (&mut reading).take(length), &mut std::io::sink())?;
+        if path == floods::LARGE {
+            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n")?;
+            for _ in 0..1 << 14 {
+                socket.write_all(&[0; 1 << 16])?;
+            }
+        } else {
+            socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")?;
+        }
+        // Bodies in chunks are left alone.
+        if is_chunked {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Floods of HTTP/2: each is ended within 2,000 writes, with a word, and nobody else notices. What they cost is measured by
+//! `load-tests/h2-floods`.
+
+#[path = "../../examples/h2_floods/floods.rs"]
+mod floods;
+
+use std::time::Duration;
+
+use crate::support::h2 as bytes;
+use crate::support::{Answer, Gateway, RawClient, in_front_of, upstream};
+use bytes::*;
+use floods::{Flood, LARGE, WRITES};
+
+/// The code that the connection was ended with.
+async fn ended_with(gw: &Gateway, flood: &Flood) -> u32 {
+    let mut raw = gw.raw().await;
+    raw.send([PREFACE, &settings(&[]), &flood.before].concat()).await;
+    let writes: Vec<u8> = (0..WRITES).flat_map(flood.write).collect();
+    // In pieces, since nobody reads what comes back meanwhile; whatever is left when the connection is over is not sent.
+    for piece in writes.chunks(64 * 1024) {
+        let sent = tokio::time::timeout(Duration::from_secs(10), raw.try_send(piece)).await;
+        if sent != Ok(true) {
+            break;
+        }
+    }
+    let mut code = None;
+    while let Some((kind, _, _, payload)) = raw.frame_or_end().await {
+        if kind == GOAWAY {
+            let told = u32::from_be_bytes(payload[4..8].try_into().unwrap());
+            code = code.filter(|code| *code != 0).or(Some(told));
+        }
+    }
+    code.unwrap_or_else(|| panic!("{}: no GOAWAY", flood.name))
+}
+
+#[tokio::test]
+async fn each_is_ended_within_two_thousand_writes() {
+    let app = upstream().on(LARGE, Answer::Zeros(1 << 30)).start().await;
+    let gw = in_front_of(&app, "").start().await;
+    let mut innocent = gw.raw().await;
+    innocent.get("/fine").await.expect_status(200);
+    let before = gw.resident_bytes();
+    let mut wrong = Vec::new();
+    for flood in floods::all() {
+        let code = ended_with(&gw, &flood).await;
+        if !flood.ends.contains(&code) {
+            wrong.push(format!("{} ended with {code}", flood.name));
+        }
+        innocent.get("/fine").await.expect_status(200);
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    let grown = gw.resident_bytes().saturating_sub(before);
+    assert!(grown < 100 << 20, "{} MiB", grown >> 20);
+    // Nothing of them is left.
+    gw.metric_is("edgeward_http_requests_in_flight", &[], 0.0).await;
+}
+
+/// What a client does that never acknowledges our SETTINGS, which is slow but no flood: it is served like any other.
+#[tokio::test]
+async fn settings_that_are_never_acknowledged_hold_nothing_up() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").start().await;
+    let mut raw = gw.raw().await;
+    raw.send([PREFACE, &settings(&[])].concat()).await;
+    for at in 0..100 {
+        raw.send(headers(2 * at + 1, GET)).await;
+        loop {
+            let (kind, flags, stream, _) = raw.frame().await.expect("an answer");
+            assert_ne!(kind, GOAWAY);
+            if stream == 2 * at + 1 && flags & END_STREAM != 0 {
+                break;
+            }
+        }
+    }
+    assert_eq!(app.requests(), 100);
+}
+
+/// The connection that was ended is read from no further: its client hears why, and who else asks is served.
+#[tokio::test]
+async fn a_flood_does_not_hold_up_the_answers_of_others() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").start().await;
+    let mut floods: Vec<RawClient> = Vec::new();
+    for _ in 0..20 {
+        let mut raw = gw.raw().await;
+        raw.send([PREFACE, &settings(&[])].concat()).await;
+        raw.try_send(ping(&[0; 8]).repeat(20_000)).await;
+        floods.push(raw);
+    }
+    for _ in 0..20 {
+        gw.get("/fine").await.expect_status(200);
+    }
+    let ended = floods.len() as f64;
+    gw.metric_is("edgeward_http2_connection_errors_total", &["code=\"ENHANCE_YOUR_CALM\""], ended).await;
+}
