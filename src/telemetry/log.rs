@@ -12,15 +12,20 @@
 //!
 //! Events of `tracing` and records of the `log` crate (Pingora's) end up here alike. [`QUIET`] lists whose errors are
 //! not shown as such.
+//!
+//! Requests write these lines themselves, so whoever reads standard error must not be able to hold them up: a pipe that
+//! nobody empties loses lines, and their number is told when it takes some again.
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::subscriber::Interest;
@@ -71,7 +76,7 @@ impl ProcessLog {
     pub fn install(level: LevelFilter) -> Result<Self, AlreadyInstalled> {
         let colour =
             io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty());
-        let this = Self::to(Box::new(io::stderr()), level, colour);
+        let this = Self::to(Box::new(StandardError::default()), level, colour);
         log::set_boxed_logger(Box::new(this.clone())).map_err(|_| AlreadyInstalled)?;
         tracing::subscriber::set_global_default(this.clone()).map_err(|_| AlreadyInstalled)?;
         this.set_level(level);
@@ -99,7 +104,7 @@ impl ProcessLog {
     }
 
     fn to(out: Box<dyn Write + Send>, level: LevelFilter, colour: bool) -> Self {
-        let out = Mutex::new(Out { stamps: Stamps::new(TimeZone::UTC), to: out });
+        let out = Mutex::new(Out { stamps: Stamps::new(TimeZone::UTC), to: out, lost: 0, torn: false });
         Self(Arc::new(Shared { level: AtomicU8::new(rank(level)), colour, out, bus: OnceLock::new() }))
     }
 
@@ -144,6 +149,10 @@ struct Shared {
 struct Out {
     stamps: Stamps,
     to: Box<dyn Write + Send>,
+    /// Lines that could not be written since the last one that was.
+    lost: u64,
+    /// The last write ended within a line.
+    torn: bool,
 }
 
 impl Out {
@@ -151,10 +160,68 @@ impl Out {
     fn write(&mut self, line: &str) -> (SystemTime, String) {
         let at = clock::wall();
         let stamp = self.stamps.utc_millis(at);
-        let stamped = format!("{stamp}{line}");
-        // There is nowhere left to say that it did not work.
-        let _written = self.to.write_all(stamped.as_bytes());
+        let mut text = String::with_capacity(stamp.len() + line.len());
+        if self.torn {
+            text.push('\n');
+        }
+        if self.lost > 0 {
+            let lost = self.lost.to_string();
+            text.extend([stamp.as_str(), " WARN lines=", &lost, " nobody took lines of this log: lost\n"]);
+        }
+        text.extend([stamp.as_str(), line]);
+        match self.try_write(text.as_bytes()) {
+            Ok(()) => (self.lost, self.torn) = (0, false),
+            // There is nowhere left to say so, until it works again.
+            Err(written) => {
+                self.lost += 1;
+                self.torn |= written > 0;
+            }
+        }
         (at, stamp)
+    }
+
+    /// On failure: how much was written.
+    fn try_write(&mut self, text: &[u8]) -> Result<(), usize> {
+        let mut written = 0;
+        while let Some(rest) = text.get(written..).filter(|rest| !rest.is_empty()) {
+            match self.to.write(rest) {
+                Ok(0) => return Err(written),
+                Ok(bytes) => written += bytes,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return Err(written),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Standard error, which is waited for no longer than [`PATIENCE`], and not again until it takes something.
+#[derive(Debug, Default)]
+struct StandardError {
+    hangs: bool,
+}
+
+/// How long a line may wait for a reader who is merely busy.
+const PATIENCE: Timespec = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+/// A pipe that takes anything takes as much without waiting (`PIPE_BUF` of Linux).
+const PIECE: usize = 4096;
+
+impl Write for StandardError {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Not over the handle of the library: it has a lock, which the access log may hold while it waits.
+        let stderr = io::stderr();
+        let stderr = stderr.as_fd();
+        let mut asked = [PollFd::new(&stderr, PollFlags::OUT)];
+        let limit = if self.hangs { Timespec::default() } else { PATIENCE };
+        self.hangs = poll(&mut asked, Some(&limit))? == 0;
+        if self.hangs {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(rustix::io::write(stderr, bytes.get(..PIECE).unwrap_or(bytes))?)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -342,6 +409,8 @@ fn push_escaped(text: &str, line: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
 
     #[derive(Clone, Default)]
@@ -374,6 +443,51 @@ mod tests {
     fn logging(level: LevelFilter, colour: bool) -> (ProcessLog, Lines) {
         let lines = Lines::default();
         (ProcessLog::to(Box::new(lines.clone()), level, colour), lines)
+    }
+
+    /// What could not be written is told as soon as something can, and a line that was begun is ended.
+    #[test]
+    fn lost_lines_are_counted() {
+        /// Takes so many bytes, and no more.
+        struct Narrow(Lines, Arc<AtomicUsize>);
+        impl Write for Narrow {
+            fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+                let room = self.1.load(Relaxed).min(bytes.len());
+                if room == 0 {
+                    return Err(io::ErrorKind::WouldBlock.into());
+                }
+                self.1.fetch_sub(room, Relaxed);
+                self.0.write(&bytes[..room])
+            }
+
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (lines, room) = (Lines::default(), Arc::new(AtomicUsize::new(1000)));
+        let log = ProcessLog::to(Box::new(Narrow(lines.clone(), room.clone())), LevelFilter::INFO, false);
+        tracing::subscriber::with_default(log, || {
+            tracing::info!("one");
+            room.store(0, Relaxed);
+            tracing::info!("two");
+            tracing::info!("three");
+            room.store(1000, Relaxed);
+            tracing::info!("four");
+            // The time, and a word.
+            room.store(29, Relaxed);
+            tracing::info!("five");
+            room.store(1000, Relaxed);
+            tracing::info!("six");
+        });
+        let said = [
+            "INFO one",
+            "WARN lines=2 nobody took lines of this log: lost",
+            "INFO four",
+            "INFO",
+            "WARN lines=1 nobody took lines of this log: lost",
+            "INFO six",
+        ];
+        assert_eq!(lines.take(), said);
     }
 
     fn report(log: &ProcessLog, target: &str, level: log::Level, message: &str) {
