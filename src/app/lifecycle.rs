@@ -378,6 +378,9 @@ pub(super) fn signals(orders: mpsc::Sender<Order>) -> std::io::Result<impl Futur
     let mut quit = signal(SignalKind::quit())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    // Sent to who writes a file beyond what it may (`ulimit -f`), and would end the process: the write fails all the same,
+    // as on a disk that is full. The handler stays.
+    drop(signal(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?);
     Ok(async move {
         loop {
             let command = tokio::select! {
