@@ -38,6 +38,10 @@ impl From<sqlx::Error> for StoreError {
                 Self::Unavailable("its connections are closed".to_owned())
             }
             Error::Tls(cause) => Self::Unavailable(format!("TLS failed: {cause}")),
+            // Somebody else answers there, or something in between does.
+            Error::Protocol(cause) => {
+                Self::Unavailable(format!("what answers there is no database: {cause}"))
+            }
             Error::Database(refusal) => {
                 let text = refusal.message().to_owned();
                 match refusal.code().as_deref() {
@@ -53,12 +57,13 @@ impl From<sqlx::Error> for StoreError {
 
 /// Whether an error with `code` goes away by itself, or with what an operator does about the database: SQLSTATE classes
 /// of PostgreSQL (connections, resources, intervention, authorization), and result codes of SQLite (busy, locked, cannot
-/// open, full, I/O), whose extended ones have the primary one in their lowest byte.
+/// open, full, I/O, damaged or no database until the file is put right), whose extended ones have the primary one in their
+/// lowest byte.
 fn is_passing(code: &str) -> bool {
     if code.len() == 5 {
         return ["08", "28", "3D", "53", "57", "40"].iter().any(|class| code.starts_with(class));
     }
-    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 13 | 14))
+    code.parse::<u32>().is_ok_and(|code| matches!(code & 0xff, 5 | 6 | 8 | 10 | 11 | 13 | 14 | 26))
 }
 
 #[cfg(test)]
@@ -68,10 +73,10 @@ mod tests {
     #[test]
     fn errors_that_pass_are_told_from_those_that_stay() {
         // 261 is SQLITE_BUSY_RECOVERY.
-        for code in ["08006", "57P03", "53300", "28P01", "3D000", "40P01", "5", "261", "14"] {
+        for code in ["08006", "57P03", "53300", "28P01", "3D000", "40P01", "5", "261", "14", "11", "26"] {
             assert!(is_passing(code), "{code}");
         }
-        for code in ["23505", "42P01", "1", "11", "19", "2067"] {
+        for code in ["23505", "42P01", "1", "19", "2067"] {
             assert!(!is_passing(code), "{code}");
         }
     }
