@@ -165,6 +165,10 @@ impl Remote {
                         Next::Fetch => remote.refresh().await,
                         Next::At(due) => {
                             drop(remote);
+                            // Instances that lost the provider together do not come back in step.
+                            let late =
+                                due.saturating_duration_since(clock::now()).mul_f64(fastrand::f64() / 10.0);
+                            let due = due + late;
                             let due = tokio::time::Instant::from_std(due);
                             tokio::time::timeout_at(due, wake.notified()).await.unwrap_or_default();
                         }
