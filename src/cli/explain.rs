@@ -1,6 +1,7 @@
 //! `edgeward explain METHOD URL`: which route takes a request, why the others did not, what becomes of it. Answers from
 //! the same table that requests are routed by.
 
+mod depends;
 mod policies;
 
 use std::fmt::Write;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
+use self::depends::depends;
 use self::policies::policies;
 use super::{PROBLEMS, USAGE, print, run};
 use crate::base::clock::Moment;
@@ -274,6 +276,8 @@ fn explain(
                 ..Facts::of(request.client.unwrap_or(SOMEBODY))
             };
             policies(&mut text, snapshot, route, &facts);
+            let plan = route.guard.plan.as_ref().and_then(|gate| gate.plan_of(principal).ok().flatten());
+            depends(&mut text, snapshot, route, plan.map(Arc::as_ref));
         }
         Outcome::Undecided { route, failed, .. } => {
             let route = snapshot.route(route);

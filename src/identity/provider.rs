@@ -144,6 +144,11 @@ impl Provider {
         }
     }
 
+    /// Whether its keys come over the network.
+    pub fn is_fetched(&self) -> bool {
+        matches!(self.keys, Keys::Fetched(_))
+    }
+
     /// Whether tokens can be verified at `now`, so far as that depends on keys that are fetched.
     pub fn has_keys(&self, now: Instant) -> bool {
         match &self.keys {

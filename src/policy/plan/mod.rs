@@ -172,6 +172,16 @@ impl Plan {
         let parts: Vec<String> = rate.into_iter().chain(quota).collect();
         parts.join(", and ")
     }
+
+    /// What becomes of requests while its rate cannot be counted together with other instances; `None` where it is not.
+    pub fn rate_alone(&self) -> Option<OnStoreFailure> {
+        self.rate.as_ref()?.by_consumer.alone()
+    }
+
+    /// What becomes of requests while the store does not tell what of its quota was used; `None` where there is none.
+    pub fn quota_alone(&self) -> Option<OnStoreFailure> {
+        self.quota.as_ref().map(|_| self.on_store_failure)
+    }
 }
 
 impl QuotaLimit {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::key::{self, Bytes};
-use super::{Facts, RateLimit, answer};
+use super::{Facts, OnStoreFailure, RateLimit, answer};
 use crate::base::units;
 use crate::cluster::counters::SharedKey;
 use crate::routing::expression::Failed;
@@ -67,6 +67,11 @@ impl RateLimit {
                 format!("counted by all instances together, over Redis, in batches of up to {most}{alone}")
             }
         })
+    }
+
+    /// What becomes of requests while Redis cannot be asked; `None` where nothing is counted there.
+    pub fn alone(&self) -> Option<OnStoreFailure> {
+        self.shared.as_ref().map(|_| self.settings.on_store_failure)
     }
 
     /// What is left for whom `question` names, in words. `Err`: why that cannot be told.
