@@ -1,7 +1,7 @@
 //! The gateway: the real binary with a configuration of the test's, in a directory of its own.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read as _};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -23,6 +23,8 @@ pub fn gateway(config: &str) -> GatewayBuilder {
         environment: Vec::new(),
         linked: false,
         prepare: None,
+        reader: Reader::Reads,
+        reads_complaints: true,
     }
 }
 
@@ -38,6 +40,19 @@ pub struct GatewayBuilder {
     environment: Vec<(String, String)>,
     linked: bool,
     prepare: Option<Prepare>,
+    reader: Reader,
+    reads_complaints: bool,
+}
+
+/// What whoever reads the gateway's standard output does once it says that it is ready.
+#[derive(Clone, Copy, PartialEq)]
+pub enum Reader {
+    /// Goes on reading.
+    Reads,
+    /// Keeps the pipe, and reads nothing from it.
+    Sleeps,
+    /// Closes it.
+    Leaves,
 }
 
 type Prepare = Box<dyn FnOnce(&Path) + Send>;
@@ -128,6 +143,18 @@ impl GatewayBuilder {
         self
     }
 
+    /// Has its standard output treated so.
+    pub fn reader(mut self, reader: Reader) -> Self {
+        self.reader = reader;
+        self
+    }
+
+    /// Has nobody read its standard error.
+    pub fn nobody_reads_complaints(mut self) -> Self {
+        self.reads_complaints = false;
+        self
+    }
+
     /// Does something to its directory before it starts.
     pub fn prepare(mut self, prepare: impl FnOnce(&Path) + Send + 'static) -> Self {
         self.prepare = Some(Box::new(prepare));
@@ -150,8 +177,9 @@ impl GatewayBuilder {
         }
         command.envs(self.environment).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
-        let stdout = Lines::read(child.stdout.take().unwrap());
-        let stderr = Lines::read(child.stderr.take().unwrap());
+        let stdout = Lines::read_as(child.stdout.take().unwrap(), self.reader);
+        let unread = if self.reads_complaints { None } else { child.stderr.take() };
+        let stderr = child.stderr.take().map_or_else(Lines::default, Lines::read);
         let mut gateway = Gateway {
             child,
             directory,
@@ -160,6 +188,7 @@ impl GatewayBuilder {
             listeners: BTreeMap::new(),
             admin: None,
             ended: None,
+            _unread: unread,
         };
         let banner = eventually("the gateway to be ready", async || gateway.banner()).await;
         gateway.learn(&banner);
@@ -227,6 +256,7 @@ pub struct Gateway {
     listeners: BTreeMap<String, String>,
     admin: Option<SocketAddr>,
     ended: Option<ExitStatus>,
+    _unread: Option<std::process::ChildStderr>,
 }
 
 impl Gateway {
@@ -410,6 +440,11 @@ impl Gateway {
         status
     }
 
+    /// Its end is no accident from here on: another process takes its place.
+    pub fn is_replaced(&mut self) {
+        self.ended = Some(ExitStatus::default());
+    }
+
     /// Asks it to leave, and asserts that it does so cleanly.
     pub async fn stop(mut self) {
         self.signal(rustix::process::Signal::TERM);
@@ -457,15 +492,30 @@ fn host_of(url: &str) -> SocketAddr {
 }
 
 /// Lines read by a thread of their own, so that a full pipe never stops the process.
+#[derive(Default)]
 struct Lines(Arc<Mutex<Vec<String>>>);
 
 impl Lines {
     fn read(from: impl std::io::Read + Send + 'static) -> Self {
+        Self::read_as(from, Reader::Reads)
+    }
+
+    fn read_as(from: impl std::io::Read + Send + 'static, reader: Reader) -> Self {
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let sink = lines.clone();
+        let sink = Arc::downgrade(&lines);
         std::thread::spawn(move || {
-            for line in BufReader::new(from).split(b'\n').map_while(Result::ok) {
-                sink.lock().unwrap().push(String::from_utf8_lossy(&line).into_owned());
+            let mut from = BufReader::new(from);
+            for line in from.by_ref().split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                let is_ready = line == "ready";
+                let Some(sink) = sink.upgrade() else { return };
+                sink.lock().unwrap().push(line);
+                if is_ready && reader != Reader::Reads {
+                    break;
+                }
+            }
+            while reader == Reader::Sleeps && sink.strong_count() > 0 {
+                std::thread::park_timeout(std::time::Duration::from_millis(50));
             }
         });
         Self(lines)

@@ -3,6 +3,7 @@
 
 mod amqp;
 mod answer;
+mod chaos;
 mod client;
 mod echo;
 mod gateway;
@@ -24,9 +25,10 @@ use std::time::Duration;
 
 pub use amqp::{Amqp, Letter, Letters, Served, Told};
 pub use answer::{Answer, Feed, Fixed, Gate, zeros};
+pub use chaos::{Accept, Chaos, End, Faults, Garbage, Way};
 pub use client::{Ran, RawClient, RawResponse, curl, run};
 pub use echo::Echoed;
-pub use gateway::{Addressed, Gateway, GatewayBuilder, command, gateway, in_front_of};
+pub use gateway::{Addressed, Gateway, GatewayBuilder, Reader, command, gateway, in_front_of};
 pub use grpc::{frame, messages};
 pub use postgres::Postgres;
 pub use rabbitmq::RabbitMq;

@@ -101,6 +101,10 @@ impl Postgres {
         new_database(&self.url())
     }
 
+    pub fn address(&self) -> std::net::SocketAddr {
+        std::net::SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
     /// The server's URL without a database.
     pub fn url(&self) -> String {
         format!("postgres://edgeward:s3cret@127.0.0.1:{}", self.port)

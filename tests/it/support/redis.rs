@@ -42,6 +42,10 @@ impl Redis {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
+    }
+
     /// Ends it at once.
     pub fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
