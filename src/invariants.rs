@@ -10,6 +10,14 @@
     reason = "only tests and fuzzers run this, and a panic is what they look for"
 )]
 
+#[cfg(test)]
+pub mod mutate;
+#[cfg(test)]
+mod mutations;
+mod peer;
+mod request;
+mod written;
+
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -36,6 +44,10 @@ use crate::subrequest::read::{self, Filter, Reading};
 use crate::subrequest::shape::{Formula, Shape};
 use crate::telemetry::access::{AccessRecord, Escape, Field, Format, Stamps};
 
+pub use peer::{broker, client_certificate, proxy_header};
+pub use request::{cookies, expression, file_request, login_body, template, trace_context};
+pub use written::{nginx, rows, service_rows, shape};
+
 /// Cuts `bytes` into pieces, where its first bytes say: so that a fuzzer chooses them, too.
 fn pieces(bytes: &[u8]) -> (Vec<usize>, &[u8]) {
     let Some((count, rest)) = bytes.split_first() else { return (Vec::new(), bytes) };
@@ -45,6 +57,18 @@ fn pieces(bytes: &[u8]) -> (Vec<usize>, &[u8]) {
     ends.push(rest.len());
     ends.sort_unstable();
     (ends, rest)
+}
+
+/// Likewise into `N` parts; those that nothing is left for are empty.
+fn cut<const N: usize>(bytes: &[u8]) -> [&[u8]; N] {
+    let (ends, bytes) = pieces(bytes);
+    let mut at = 0;
+    std::array::from_fn(|number| {
+        let end = ends.get(number).copied().unwrap_or(at);
+        let part = &bytes[at..end];
+        at = end;
+        part
+    })
 }
 
 /// Longest head in [`head`].
@@ -725,8 +749,323 @@ mod tests {
         "\\",
     ];
 
+    const TEMPLATES: &[&str] = &[
+        "/",
+        "{path.id}",
+        "{path.rest}",
+        "{query.x}",
+        "{header.x}",
+        "{cookie.x}",
+        "{request.host}",
+        "{request.uri}",
+        "{request.id}",
+        "{client.ip}",
+        "{{",
+        "}}",
+        "{",
+        "}",
+        "https://",
+        "h.example",
+        "?",
+        "#",
+        "&",
+        "=",
+        "a",
+        "..",
+        "%2f",
+        "\r\n",
+        ".",
+        "*",
+    ];
+    const COOKIES: &[&str] = &[
+        "a", "session", "__Host-x", "=", "; ", ";", " ", "\t", "\"", "1", "a=1", "b=2", ",", "\u{e9}", "==",
+        "a =",
+    ];
+    const TRACES: &[&str] = &[
+        "00",
+        "-",
+        "0af7651916cd43dd8448eb211c80319c",
+        "b7ad6b7169203331",
+        "01",
+        "ff",
+        "cc",
+        "0",
+        "F",
+        "g",
+        "--",
+        "00000000000000000000000000000000",
+        "0000000000000000",
+        "\0",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-03",
+    ];
+    const EXPRESSIONS: &[&str] = &[
+        "query.x",
+        "header.x",
+        "cookie[\"x\"]",
+        "path.id",
+        "request.method",
+        "client.ip",
+        " == ",
+        " && ",
+        " || ",
+        "!",
+        "\"v\"",
+        "'GET'",
+        "1",
+        "0",
+        "-",
+        "/",
+        "%",
+        "+",
+        "(",
+        ")",
+        "[",
+        "]",
+        ".matches('^v+$')",
+        ".startsWith(\"v\")",
+        "size(query.x)",
+        " in ",
+        "has(query.x)",
+        " ? ",
+        " : ",
+        "true",
+        "null",
+        "[1, 2].exists(i, i == 1)",
+        "jwt.sub",
+        "int(query.x)",
+        "duration('1s')",
+        ".",
+    ];
+    const LOGINS: &[&str] = &[
+        "{",
+        "}",
+        "\"username\":",
+        "\"password\":",
+        "\"refresh_token\":",
+        "\"alice\"",
+        "\"\"",
+        "\"s3cret\"",
+        ",",
+        ":",
+        "null",
+        "1",
+        "[]",
+        " ",
+        "\"\\u0000\"",
+        "\\",
+        "\"\\ud800\"",
+        "\u{feff}",
+    ];
+    const RANGES: &[&str] = &[
+        "bytes=",
+        "Bytes =",
+        "0",
+        "9",
+        "-",
+        ",",
+        " ",
+        "18446744073709551616",
+        "1-2",
+        "0-",
+        "-5",
+        "/",
+        "a",
+        ".git",
+        "..",
+        "%2e",
+        "%2f",
+        "\\",
+        ".well-known",
+        "%00",
+        "",
+    ];
+    const PROXIES: &[&str] = &[
+        "PROXY ",
+        "TCP4",
+        "TCP6",
+        "UNKNOWN",
+        " ",
+        "192.0.2.1",
+        "::1",
+        "80",
+        "65536",
+        "\r\n",
+        "\r",
+        "0",
+        "GET / HTTP/1.1\r\n",
+        "PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n",
+        "\r\n\r\n\0\r\nQUIT\n",
+        "\x21\x11\0\x0c",
+        "\x20\0\0\0",
+        "\x7f\0\0\x01\x7f\0\0\x01\0\x50\0\x51",
+    ];
+    const BROKERS: &[&str] = &[
+        "amqp",
+        "amqps",
+        "://",
+        "guest",
+        ":",
+        "@",
+        "127.0.0.1",
+        "[::1]",
+        "5672",
+        "/",
+        "%2f",
+        "%",
+        "?",
+        "#",
+        "x-edgeward-id",
+        "\n",
+        "{",
+        "}",
+        "tickets",
+    ];
+    const SHAPES: &[&str] = &[
+        "first",
+        "second",
+        ".",
+        "a",
+        "b",
+        "[]",
+        "[*]",
+        "[0]",
+        "[-1:]",
+        "{",
+        "}",
+        "x: ",
+        ", ",
+        "@",
+        "&",
+        "|",
+        "||",
+        "`1`",
+        "'x'",
+        "length(first)",
+        "sort_by(first, &a)",
+        "to_number('1e999')",
+        "map(&a, @)",
+        "(",
+        ")",
+        "[?a == `1`]",
+        "*",
+        "merge(first, second)",
+        "\"a\"",
+        "{\"a\":[1,2,{\"b\":null}]}",
+        "12345678901234567890123",
+        "not_null(@)",
+        "!",
+    ];
+    const ROWS: &[&str] = &[
+        "a",
+        "/a",
+        "/a/{id}",
+        "/admin/*",
+        "/good",
+        "/*",
+        "~^/",
+        "{",
+        "}",
+        "[",
+        "]",
+        "\"",
+        ",",
+        ":",
+        "[\"GET\"]",
+        "[{\"type\":\"http-get\",\"url\":\"http://127.0.0.1:3/x\"}]",
+        "[{\"type\":\"amqp\",\"url\":\"main/q\"}]",
+        "\"type\":\"http-post\"",
+        "\"url\":\"upstream://known/x\"",
+        "\"group\":\"g\"",
+        "\"timeout\":\"1s\"",
+        "[\"admin\"]",
+        "[\"*.example\"]",
+        "null",
+        "\0",
+        "\n",
+    ];
+    const NGINX: &[&str] = &[
+        "events {}\n",
+        "http {\n",
+        "server {\n",
+        "}\n",
+        "listen 8080;\n",
+        "listen 443 ssl;\n",
+        "server_name a.example *.b;\n",
+        "location / {\n",
+        "location = /a {\n",
+        "location ~* ^/(a|b)$ {\n",
+        "location ^~ /s/ {\n",
+        "proxy_pass http://u/x/;\n",
+        "upstream u {\n",
+        "server 127.0.0.1:3001 weight=2;\n",
+        "return 301 https://$host$request_uri;\n",
+        "root /srv;\n",
+        "try_files $uri /index.html =404;\n",
+        "rewrite ^/a/(.*)$ /b/$1 last;\n",
+        "set $x $1;\n",
+        "if ($http_x = \"a\") {\n",
+        "map $http_host $y {\n",
+        "default 1;\n",
+        "add_header X \"$y\" always;\n",
+        "error_page 404 /x;\n",
+        "proxy_set_header Host $http_host;\n",
+        "include none.conf;\n",
+        "\"",
+        "'",
+        "\\",
+        ";",
+        "{",
+        "#x\n",
+        "$",
+        "client_max_body_size 1m;\n",
+        "auth_basic off;\n",
+        "deny all;\n",
+        "allow 10.0.0.0/8;\n",
+        "limit_req zone=z burst=5;\n",
+    ];
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn of_templates(bytes in made_of(TEMPLATES)) {
+            template(&bytes);
+        }
+
+        #[test]
+        fn of_cookies(bytes in made_of(COOKIES)) {
+            cookies(&bytes);
+        }
+
+        #[test]
+        fn of_trace_contexts(bytes in made_of(TRACES)) {
+            trace_context(pieces(&bytes).1);
+        }
+
+        #[test]
+        fn of_logins(bytes in made_of(LOGINS)) {
+            login_body(pieces(&bytes).1);
+        }
+
+        #[test]
+        fn of_requests_for_files(bytes in made_of(RANGES)) {
+            file_request(pieces(&bytes).1);
+        }
+
+        #[test]
+        fn of_proxy_headers(bytes in made_of(PROXIES)) {
+            proxy_header(pieces(&bytes).1);
+        }
+
+        #[test]
+        fn of_brokers(bytes in made_of(BROKERS)) {
+            broker(&bytes);
+        }
+
+        #[test]
+        fn of_shapes(bytes in made_of(SHAPES)) {
+            shape(&bytes);
+        }
 
         #[test]
         fn of_heads(bytes in made_of(HEAD)) {
@@ -786,13 +1125,43 @@ mod tests {
         fn of_configurations(bytes in made_of(TOML)) {
             configuration(pieces(&bytes).1);
         }
+
+        #[test]
+        fn of_expressions(bytes in made_of(EXPRESSIONS)) {
+            expression(&bytes);
+        }
+
+        #[test]
+        fn of_rows_of_services(bytes in made_of(ROWS)) {
+            service_rows(&bytes);
+        }
+
+        #[test]
+        fn of_nginx_configurations(bytes in made_of(NGINX)) {
+            nginx(pieces(&bytes).1);
+        }
+    }
+
+    /// A certificate, whole and with one byte of it changed.
+    #[test]
+    fn of_client_certificates() {
+        let seed = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds/client_certificate/usual");
+        let good = std::fs::read(seed).unwrap();
+        assert!(crate::base::client_cert::ClientCert::read(&good).is_some());
+        for at in 0..good.len() {
+            for flip in [1, 0x20, 0x80, 0xff] {
+                let mut damaged = good.clone();
+                damaged[at] ^= flip;
+                client_certificate(&damaged);
+            }
+        }
     }
 
     /// Every checked-in seed of the fuzzers holds, and so do the configurations that come with the program.
     #[test]
     fn of_the_seeds() {
         type Body = fn(&[u8]);
-        let bodies: [(&str, Body); 12] = [
+        let bodies: [(&str, Body); 24] = [
             ("fuzz/seeds/head", head),
             ("fuzz/seeds/chunked", chunked),
             ("fuzz/seeds/frames", frames),
@@ -805,6 +1174,18 @@ mod tests {
             ("fuzz/seeds/key_set", key_set),
             ("fuzz/seeds/merged", merged),
             ("fuzz/seeds/leg_request", leg_request),
+            ("fuzz/seeds/template", template),
+            ("fuzz/seeds/cookies", cookies),
+            ("fuzz/seeds/trace_context", trace_context),
+            ("fuzz/seeds/expression", expression),
+            ("fuzz/seeds/login_body", login_body),
+            ("fuzz/seeds/file_request", file_request),
+            ("fuzz/seeds/proxy_header", proxy_header),
+            ("fuzz/seeds/client_certificate", client_certificate),
+            ("fuzz/seeds/broker", broker),
+            ("fuzz/seeds/shape", shape),
+            ("fuzz/seeds/service_rows", service_rows),
+            ("fuzz/seeds/nginx", nginx),
         ];
         for (name, body) in bodies {
             let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);

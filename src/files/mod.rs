@@ -11,8 +11,8 @@ mod condition;
 mod config;
 mod listing;
 mod open;
-mod path;
-mod range;
+pub(crate) mod path;
+pub(crate) mod range;
 #[cfg(test)]
 mod tests;
 

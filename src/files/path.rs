@@ -4,11 +4,11 @@ use crate::routing::escape::decode_segment;
 
 /// What a request's path names below the root.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct FilePath {
+pub(crate) struct FilePath {
     /// Without a slash at either end; empty for the root itself.
-    pub(super) relative: Vec<u8>,
+    pub(crate) relative: Vec<u8>,
     /// It ended with a slash: it names a directory.
-    pub(super) directory: bool,
+    pub(crate) directory: bool,
 }
 
 impl FilePath {
@@ -17,7 +17,7 @@ impl FilePath {
     ///
     /// Names that begin with a dot are hidden, as they hold what nobody means to publish (`.git`, `.env`), all but
     /// `.well-known` (RFC 8615).
-    pub(super) fn below_root(path: &str) -> Option<Self> {
+    pub(crate) fn below_root(path: &str) -> Option<Self> {
         let rest = path.strip_prefix('/')?;
         let (rest, directory) = match rest.strip_suffix('/') {
             Some(rest) => (rest, true),
@@ -38,7 +38,7 @@ impl FilePath {
     }
 
     /// The path of `name` in this directory.
-    pub(super) fn join(&self, name: &[u8]) -> Vec<u8> {
+    pub(crate) fn join(&self, name: &[u8]) -> Vec<u8> {
         if self.relative.is_empty() {
             name.to_vec()
         } else {
@@ -48,13 +48,13 @@ impl FilePath {
 }
 
 /// Whether a file or directory of this name is ever served or listed.
-pub(super) fn is_served(name: &[u8]) -> bool {
+pub(crate) fn is_served(name: &[u8]) -> bool {
     let hidden = name.starts_with(b".") && name != b".well-known";
     let strange = |byte: &u8| matches!(byte, b'/' | b'\\') || byte.is_ascii_control();
     !name.is_empty() && !hidden && !name.iter().any(strange)
 }
 
 /// Whether `path`, written by the operator, stays below the root: a hidden file is the operator's own choice.
-pub(super) fn is_below(path: &str) -> bool {
+pub(crate) fn is_below(path: &str) -> bool {
     path.split('/').all(|name| !matches!(name, "" | "." | "..") && !name.contains(['\\', '\0']))
 }

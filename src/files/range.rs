@@ -7,7 +7,7 @@ const RANGES_MAX: usize = 16;
 
 /// Which part of a representation is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Part {
+pub(crate) enum Part {
     /// All of it.
     Whole,
     /// These bytes, one range or several, in the order asked for.
@@ -20,7 +20,7 @@ pub(super) enum Part {
 ///
 /// A header that is no valid list of byte ranges is ignored, and so is one that asks for more ranges, or more bytes in
 /// all, than make sense: overlapping ranges would have a small request answered many times over.
-pub(super) fn read(value: &[u8], size: u64) -> Part {
+pub(crate) fn read(value: &[u8], size: u64) -> Part {
     let Some(ranges) = parse(value) else { return Part::Whole };
     // Of an empty file there are no parts.
     if size == 0 {

@@ -26,7 +26,7 @@ mod http2_head;
 mod http2_stream;
 mod pace;
 mod per_address;
-mod proxy_header;
+pub(crate) mod proxy_header;
 mod refuse;
 mod silence;
 mod stream;

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 
 /// For whom a connection was made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ProxyHeader {
+pub(crate) enum ProxyHeader {
     /// For the proxy itself, such as a health check.
     Local,
     /// For a client without an address that we understand: `UNKNOWN`, an unspecified family, a unix socket.
@@ -21,7 +21,7 @@ pub(super) enum ProxyHeader {
 
 /// What is known after some bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Status {
+pub(crate) enum Status {
     /// A header so far: all bytes belong to it. There are never more than 4111 of them.
     Partial,
     /// A whole header of `len` bytes; what follows is not its business.
@@ -33,7 +33,7 @@ pub(super) enum Status {
 }
 
 /// Judges `bytes`, all that was received on a connection.
-pub(super) fn parse(bytes: &[u8]) -> Status {
+pub(crate) fn parse(bytes: &[u8]) -> Status {
     if begins(bytes, v1::SIGNATURE) {
         v1::parse(bytes)
     } else if begins(bytes, v2::SIGNATURE) {
