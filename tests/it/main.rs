@@ -51,6 +51,7 @@ mod malformed;
 mod memory;
 mod metrics;
 mod mtls;
+mod mutations;
 mod nginx;
 mod node_gateway;
 mod nothing_dropped;
