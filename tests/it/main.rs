@@ -72,6 +72,7 @@ mod switches;
 mod tidy;
 mod timeouts;
 mod tls;
+mod tls_grade;
 mod transforms;
 mod upgrade;
 mod websocket;

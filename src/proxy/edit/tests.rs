@@ -314,6 +314,17 @@ fn hsts_is_added_where_there_is_none() {
 }
 
 #[test]
+fn own_answers_are_what_they_say() {
+    let mut head = ResponseHeader::build(200, None).unwrap();
+    local_response(&mut head, b"r1").unwrap();
+    assert_lines(&head.headers, &[("x-content-type-options", &["nosniff"]), ("x-request-id", &["r1"])]);
+    let mut head = ResponseHeader::build(200, None).unwrap();
+    head.insert_header("X-Content-Type-Options", "none").unwrap();
+    local_response(&mut head, b"r1").unwrap();
+    assert_lines(&head.headers, &[("x-content-type-options", &["none"]), ("x-request-id", &["r1"])]);
+}
+
+#[test]
 fn host_as_configured() {
     let named = Case { host: Some("backend.internal:81"), ..DIRECT }.lines(&[]);
     assert_lines(
@@ -402,7 +413,12 @@ fn answers_to_upgrades() {
     assert_lines(&answer(426, Version::HTTP_11, &lines, Version::HTTP_2).headers, &[("upgrade", &[])]);
     let mut local = ResponseHeader::build(404, None).unwrap();
     local_response(&mut local, ID).unwrap();
-    assert_lines(&local.headers, &[("x-request-id", &["0123456789abcdef0123456789abcdef"]), ("via", &[])]);
+    let expected: &[(&str, &[&str])] = &[
+        ("x-content-type-options", &["nosniff"]),
+        ("x-request-id", &["0123456789abcdef0123456789abcdef"]),
+        ("via", &[]),
+    ];
+    assert_lines(&local.headers, expected);
 }
 
 proptest! {
