@@ -26,6 +26,18 @@ pub(super) struct Files {
     pub(super) included: Vec<Node>,
 }
 
+impl Files {
+    /// All of them, the main one first.
+    pub(super) fn roots(&self) -> impl Iterator<Item = &Node> {
+        std::iter::once(&self.main).chain(&self.included)
+    }
+
+    /// Likewise, to be changed.
+    pub(super) fn roots_mut(&mut self) -> impl Iterator<Item = &mut Node> {
+        std::iter::once(&mut self.main).chain(&mut self.included)
+    }
+}
+
 /// Reads the file at `path` alone. `None`, reported, if it cannot be read.
 pub(super) fn read_main(
     path: &Path,

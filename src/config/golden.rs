@@ -15,14 +15,14 @@ use crate::config::diff::needs_upgrade;
 use crate::config::{Runtime, load, render};
 use crate::store::{ServiceRow, Services};
 
-/// Codes that no broken file can give: they need a machine that fails or refuses, or a mountain of input.
+/// Codes that no broken file can give: they need a machine that fails or refuses, or a mountain of input, of which
+/// `super::mountains` has cases.
 const UNREACHABLE_CODES: &[&str] = &[
     "include-too-many",
     "file-too-large",
     "too-many",
     "leg-too-many",
     "tls-unavailable",
-    "tls-too-many",
     "descriptor-limit",
     "unknown-account",
     "unreadable-file",

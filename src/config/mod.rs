@@ -14,6 +14,9 @@ pub mod identity;
 pub mod log;
 pub mod login;
 mod merge;
+#[cfg(test)]
+mod mountains;
+mod numbers;
 mod pairs;
 pub mod process;
 pub mod raw;
@@ -95,7 +98,11 @@ fn finish(
 ) -> Loaded {
     let places = tables(&ConfigRaw::shape());
     let mut cx = Decoder::new(&sources, surroundings, &places, &mut diagnostics);
-    let (root, under) = files.map(|files| merge::merge(files, &mut cx)).unzip();
+    let merged = files.map(|mut files| {
+        numbers::hold(&mut files, &mut cx);
+        merge::merge(files, &mut cx)
+    });
+    let (root, under) = merged.unzip();
     let raw = root.as_ref().and_then(|root| ConfigRaw::decode(root, &mut cx));
     let mut files = cx.into_files();
     let declared = root.as_ref().map(Declared::of).unwrap_or_default();

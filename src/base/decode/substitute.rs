@@ -11,42 +11,63 @@ use crate::base::origin::Origin;
 /// Longest value a substitution may give, in bytes.
 const SUBSTITUTED_BYTES_MAX: usize = 1 << 20;
 
+/// Most that all substitutions of one file may give, in bytes: a small file that names a long variable often must not
+/// become a large one.
+const SUBSTITUTED_IN_ALL_MAX: usize = 64 << 20;
+
 /// Replaces variables in every string under `node`; `env` looks a variable up.
 ///
 /// A variable that is unset and has no default is an error that names the key and the variable.
 pub fn substitute(node: &mut Node, env: &dyn Fn(&str) -> Option<String>, out: &mut Diagnostics) {
-    visit(node, &mut String::new(), env, out);
+    let mut visitor = Visitor { path: String::new(), left: SUBSTITUTED_IN_ALL_MAX, env, out };
+    visitor.visit(node);
 }
 
-fn visit(node: &mut Node, path: &mut String, env: &dyn Fn(&str) -> Option<String>, out: &mut Diagnostics) {
-    match &mut node.kind {
-        Kind::Table(table) => {
-            for (key, entry) in table {
-                let length = path.len();
-                path::push_key(path, key);
-                visit(&mut entry.node, path, env, out);
-                path.truncate(length);
+struct Visitor<'a> {
+    path: String,
+    /// Bytes that may still come of substitutions.
+    left: usize,
+    env: &'a dyn Fn(&str) -> Option<String>,
+    out: &'a mut Diagnostics,
+}
+
+impl Visitor<'_> {
+    fn visit(&mut self, node: &mut Node) {
+        match &mut node.kind {
+            Kind::Table(table) => {
+                for (key, entry) in table {
+                    let length = self.path.len();
+                    path::push_key(&mut self.path, key);
+                    self.visit(&mut entry.node);
+                    self.path.truncate(length);
+                }
             }
+            Kind::Array(nodes) => {
+                for (index, inner) in nodes.iter_mut().enumerate() {
+                    let length = self.path.len();
+                    path::push_index(&mut self.path, index);
+                    self.visit(inner);
+                    self.path.truncate(length);
+                }
+            }
+            Kind::String { text, substituted } if text.contains("${") => {
+                let expanded = expand(text, self.env).and_then(|(expanded, replaced)| {
+                    self.left = self.left.checked_sub(expanded.len()).ok_or(Problem::TooMuch)?;
+                    Ok((expanded, replaced))
+                });
+                match expanded {
+                    Ok((expanded, replaced)) => {
+                        *text = expanded;
+                        *substituted = replaced;
+                    }
+                    Err(problem) => {
+                        report(&problem, &node.origin, &self.path, self.out);
+                        node.kind = Kind::Broken;
+                    }
+                }
+            }
+            _ => {}
         }
-        Kind::Array(nodes) => {
-            for (index, inner) in nodes.iter_mut().enumerate() {
-                let length = path.len();
-                path::push_index(path, index);
-                visit(inner, path, env, out);
-                path.truncate(length);
-            }
-        }
-        Kind::String { text, substituted } if text.contains("${") => match expand(text, env) {
-            Ok((expanded, replaced)) => {
-                *text = expanded;
-                *substituted = replaced;
-            }
-            Err(problem) => {
-                report(&problem, &node.origin, path, out);
-                node.kind = Kind::Broken;
-            }
-        },
-        _ => {}
     }
 }
 
@@ -57,6 +78,7 @@ enum Problem {
     BadName(String),
     Unclosed,
     TooLong,
+    TooMuch,
 }
 
 fn report(problem: &Problem, origin: &Origin, path: &str, out: &mut Diagnostics) {
@@ -76,6 +98,13 @@ fn report(problem: &Problem, origin: &Origin, path: &str, out: &mut Diagnostics)
             .error("bad-substitution", origin, path, "\"${\" is never closed")
             .hint("write $${ for a literal ${"),
         Problem::TooLong => out.error("bad-substitution", origin, path, "the substituted value is too long"),
+        Problem::TooMuch => {
+            let message = format!(
+                "all substituted values of the file are longer than {} MiB",
+                SUBSTITUTED_IN_ALL_MAX >> 20
+            );
+            out.error("bad-substitution", origin, path, message)
+        }
     };
 }
 
