@@ -1,8 +1,10 @@
 //! Spawning: every task of the process starts here, so that it is named in the log when it panics, and counted.
 
 use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
@@ -24,6 +26,15 @@ where
         let _guard = guard;
         work.await;
     })
+}
+
+/// Runs `work` in the current task. A panic in it ends only it (then there is `None`), and is logged under `name`.
+pub async fn contained<T>(name: &'static str, work: impl Future<Output = T>) -> Option<T> {
+    let ended = AssertUnwindSafe(work).catch_unwind().await;
+    if ended.is_err() {
+        tracing::error!(task = name, "task panicked");
+    }
+    ended.ok()
 }
 
 /// Runs `work`, which blocks, on a thread where that keeps nobody waiting.
@@ -67,5 +78,20 @@ impl Drop for Running {
         if std::thread::panicking() {
             tracing::error!(task = self.name, "task panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_is_contained() {
+        assert_eq!(contained("test", async { 1 }).await, Some(1));
+        let broken = async {
+            tokio::task::yield_now().await;
+            panic!("on purpose")
+        };
+        assert_eq!(contained::<()>("test", broken).await, None);
     }
 }

@@ -178,6 +178,11 @@ impl Connection {
         }
     }
 
+    /// Another alarm, for something on it that waits by itself.
+    pub(super) fn new_alarm(&self) -> Arc<Alarm> {
+        self.open.all.alarms.alarm()
+    }
+
     /// What all connections' alarms go by.
     pub(crate) fn alarms(&self) -> &Alarms {
         &self.open.all.alarms

@@ -12,7 +12,7 @@ use crate::base::clock;
 type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// Ends `work` at the exchange's cut-off, which may be set and moved while it runs: the last resort, for streams of
-/// HTTP/2 connections, whose reads carry no deadline.
+/// HTTP/2 connections that Pingora serves, whose reads carry no deadline.
 pub(super) struct CutOff<F> {
     pub(super) work: F,
     pub(super) exchange: Arc<Exchange>,

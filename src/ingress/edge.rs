@@ -7,6 +7,7 @@ use tokio::sync::watch;
 
 use super::connection::{Connections, Exchange};
 use super::head::Head;
+use super::http2_side::Http2Side;
 use super::stream::EdgeStream;
 use crate::config::snapshot::{Current, Limits, Listener};
 use crate::policy::trusted::TrustedProxies;
@@ -18,7 +19,7 @@ use crate::telemetry::metrics::{Metrics, RouteMetrics};
 pub struct Edge<A> {
     /// Where requests go.
     pub app: Arc<A>,
-    /// Who is asked before, for requests over HTTP/1.1.
+    /// Who is asked before, for requests over HTTP/1.1 and HTTP/2.
     pub direct: Option<Arc<dyn Direct>>,
     /// What listeners and limits there are.
     pub rules: Rules,
@@ -30,7 +31,7 @@ pub struct Edge<A> {
     pub draining: watch::Receiver<bool>,
 }
 
-/// Serves requests over HTTP/1.1 without Pingora, if they are of its kind.
+/// Serves requests over HTTP/1.1 and HTTP/2 without Pingora, if they are of its kind.
 pub trait Direct: std::fmt::Debug + Send + Sync {
     /// Serves the request whose scanned `head` is the next that `stream` hands out, no upgrade.
     fn serve<'a>(
@@ -39,6 +40,13 @@ pub trait Direct: std::fmt::Debug + Send + Sync {
         exchange: &'a Arc<Exchange>,
         head: &'a Head,
     ) -> Pin<Box<dyn Future<Output = Served> + Send + 'a>>;
+
+    /// Serves the request on `stream`. If it is Pingora's the stream comes back as it was.
+    fn serve_stream<'a>(
+        &'a self,
+        stream: Http2Side,
+        exchange: &'a Arc<Exchange>,
+    ) -> Pin<Box<dyn Future<Output = Option<Http2Side>> + Send + 'a>>;
 }
 
 /// What became of a request given to [`Direct`].

@@ -1,17 +1,25 @@
-//! HTTP/2 on one connection: each stream is a task of its own.
+//! HTTP/2 on one connection.
+//!
+//! The streams that the gateway's own forwarder serves are polled by the task of their connection: what many of them have to
+//! say at once leaves in one write, and none of them has to be woken to say it. Streams of Pingora's are tasks of their
+//! own.
 
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker, ready};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use futures_util::task::AtomicWaker;
 use h2::server::{Builder, SendResponse};
 use http::{Method, header};
 use pingora::apps::HttpServerApp;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::handshake;
 use pingora::protocols::{Digest, Stream};
-use tokio::sync::Notify;
 
 use super::connection::{Connection, EXCHANGE, Exchange};
 use super::cut_off::CutOff;
@@ -19,7 +27,9 @@ use super::edge::Edge;
 use super::frames::FrameWatch;
 use super::head::Rule;
 use super::http2_events::{Event, Events, FLOOD, end_of};
+use super::http2_side::{Http2Side, SpareAlarms};
 use super::http2_stream::Http2Stream;
+use super::http2_wire::Wire;
 use super::stream::EdgeStream;
 use super::{http2_head, refuse};
 use crate::base::problem::{Form, Problem};
@@ -67,36 +77,58 @@ where
     let mut events = Events::new(h2, frames, limits.header_timeout);
     let digest = Arc::new(Digest::default());
     let streams = Arc::new(Streams::default());
+    let alarms = Arc::new(SpareAlarms::default());
+    let mut served = FuturesUnordered::new();
+    let signal = Arc::new(Signal::default());
+    let library = Waker::from(signal.clone());
+    let mut idle = Idle::default();
     let mut draining = edge.draining.clone();
+    let mut ending = pin!(async {
+        tokio::select! {
+            _ = draining.wait_for(|draining| *draining) => {}
+            () = connection.retirement() => {}
+        }
+    });
     let mut goaway_sent = false;
     let mut malformed = 0;
     // Why we ended the connection, if it was us.
     let mut ours = None;
     loop {
         let idle_timeout = if goaway_sent { GOAWAY_WAIT } else { limits.idle_timeout };
-        let event = tokio::select! {
-            biased;
-            _ = draining.wait_for(|draining| *draining), if !goaway_sent => {
-                events.h2.graceful_shutdown();
-                goaway_sent = true;
-                continue;
+        let turn = std::future::poll_fn(|cx| {
+            if !goaway_sent && ending.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(Turn::Ending);
             }
-            () = connection.retirement(), if !goaway_sent => {
-                events.h2.graceful_shutdown();
-                goaway_sent = true;
-                continue;
-            }
-            event = events.next() => event,
-            () = streams.idle_for(idle_timeout) => {
-                if goaway_sent {
-                    return;
+            signal.begin();
+            loop {
+                // All requests that came are taken before the first of them is looked at, and all that streams have to
+                // say now is said before any of it is written.
+                if signal.take()
+                    && let Poll::Ready(event) = events.poll_next(&mut Context::from_waker(&library))
+                {
+                    signal.set();
+                    return Poll::Ready(Turn::Event(event));
                 }
-                // Tells the client that nothing it might be sending now was looked at.
+                while let Poll::Ready(Some(())) = served.poll_next_unpin(cx) {}
+                if signal.end(cx) {
+                    break;
+                }
+            }
+            idle.poll(&streams, idle_timeout, cx).map(|()| Turn::Idle)
+        });
+        let event = match turn.await {
+            Turn::Event(event) => event,
+            Turn::Idle if goaway_sent => return,
+            // Tells the client that nothing it might be sending now was looked at.
+            Turn::Ending | Turn::Idle => {
                 events.h2.graceful_shutdown();
+                signal.set();
+                idle.restart();
                 goaway_sent = true;
                 continue;
             }
         };
+        idle.restart();
         match event {
             Event::Request(request, answer) => {
                 let (head, body) = request.into_parts();
@@ -111,14 +143,16 @@ where
                         let rule = "the connection was ended: too many requests at once";
                         events.give_up(&mut ours, Reason::Overloaded, rule);
                     }
+                    let wire = Wire::new(body, answer);
                     let silence = limits.body_timeout;
-                    let session =
-                        Http2Stream::new(head, body, answer, digest.clone(), exchange.clone(), silence);
-                    let edge = edge.clone();
-                    drop(task::spawn("http/2 stream", async move {
-                        let _open = open;
-                        serve_stream(&edge, session, exchange).await;
-                    }));
+                    if edge.direct.is_none() {
+                        let session = Http2Stream::new(head, wire, digest.clone(), exchange.clone(), silence);
+                        spawn(edge, session, exchange, open);
+                    } else {
+                        let alarm = alarms.take(&connection);
+                        let stream = Http2Side::new(head, wire, exchange.clone(), alarm, silence);
+                        served.push(serve_here(edge.clone(), stream, exchange, open, digest.clone()));
+                    }
                 }
             }
             Event::Refused(reason, rule) => {
@@ -143,6 +177,9 @@ where
                 for _ in 0..end.undecided {
                     refuse::unseen(edge, &connection, reason, rule);
                 }
+                // They find out at once, and say in the log how far they came.
+                drop(events);
+                while served.next().await.is_some() {}
                 return;
             }
         }
@@ -153,15 +190,49 @@ where
     }
 }
 
-async fn serve_stream<A>(edge: &Arc<Edge<A>>, session: Http2Stream, exchange: Arc<Exchange>)
+/// What happens to a connection.
+#[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
+enum Turn {
+    /// It is to end once what is open on it is done.
+    Ending,
+    /// There was no stream for as long as that may be.
+    Idle,
+    Event(Event),
+}
+
+/// Serves a stream in the task of its connection, unless it is Pingora's: then in one of its own.
+async fn serve_here<A>(
+    edge: Arc<Edge<A>>,
+    stream: Http2Side,
+    exchange: Arc<Exchange>,
+    open: OpenStream,
+    digest: Arc<Digest>,
+) where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let Some(direct) = &edge.direct else { return };
+    let served = task::contained("http/2 stream", direct.serve_stream(stream, &exchange)).await;
+    if let Some(Some(stream)) = served {
+        spawn(&edge, stream.into_session(digest), exchange, open);
+    }
+}
+
+/// Has Pingora serve a stream.
+fn spawn<A>(edge: &Arc<Edge<A>>, session: Http2Stream, exchange: Arc<Exchange>, open: OpenStream)
 where
     A: HttpServerApp + Send + Sync + 'static,
 {
-    let session = ServerSession::new_custom(Box::new(session));
-    let work = edge.app.process_new_http(session, &edge.draining);
-    let work = CutOff { work, exchange: exchange.clone(), timer: None };
-    // Cut off or done: either way the context has recorded it.
-    let _done = EXCHANGE.scope(exchange, work).await;
+    let edge = edge.clone();
+    drop(task::spawn("http/2 stream", async move {
+        let _open = open;
+        let session = ServerSession::new_custom(Box::new(session));
+        let work = edge.app.process_new_http(session, &edge.draining);
+        let work = CutOff { work, exchange: exchange.clone(), timer: None };
+        // Cut off or done: either way the context has recorded it.
+        let _done = EXCHANGE.scope(exchange.clone(), work).await;
+        // It holds the exchange. Pingora has taken it, unless it ended the request before its first hook.
+        drop(exchange.take_prepared());
+    }));
 }
 
 /// Answers a request that the library let pass and that breaks `rule`.
@@ -230,11 +301,58 @@ fn options(limits: &Limits) -> Builder {
     options
 }
 
+/// Whether the library has something to do: it is polled only then. While its connection's task is being polled that
+/// wakes nobody.
+#[derive(Default)]
+struct Signal {
+    quiet: AtomicBool,
+    task: AtomicWaker,
+}
+
+impl Signal {
+    /// The task is polled.
+    fn begin(&self) {
+        drop(self.task.take());
+    }
+
+    /// There is something to do.
+    fn set(&self) {
+        self.quiet.store(false, Ordering::Release);
+    }
+
+    /// Whether there is something to do, which is done now.
+    fn take(&self) -> bool {
+        !self.quiet.swap(true, Ordering::AcqRel)
+    }
+
+    /// Whether nothing is left to do. Then the task is woken as soon as there is.
+    fn end(&self, cx: &Context<'_>) -> bool {
+        self.task.register(cx.waker());
+        let quiet = self.quiet.load(Ordering::Acquire);
+        if !quiet {
+            self.begin();
+        }
+        quiet
+    }
+}
+
+impl Wake for Signal {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.set();
+        self.task.wake();
+    }
+}
+
 /// The open streams of a connection.
 #[derive(Debug, Default)]
 struct Streams {
     open: AtomicUsize,
-    idle: Notify,
+    /// Whoever is told when the last of them is over.
+    idle: AtomicWaker,
 }
 
 impl Streams {
@@ -244,18 +362,7 @@ impl Streams {
     }
 
     fn count(&self) -> usize {
-        self.open.load(Ordering::Relaxed)
-    }
-
-    /// Resolves when no stream has been open for `time`. Begun anew with every accepted stream.
-    async fn idle_for(&self, time: Duration) {
-        loop {
-            let idle = self.idle.notified();
-            if self.count() == 0 {
-                return tokio::time::sleep(time).await;
-            }
-            idle.await;
-        }
+        self.open.load(Ordering::Acquire)
     }
 }
 
@@ -263,8 +370,49 @@ struct OpenStream(Arc<Streams>);
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
-        if self.0.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.0.idle.notify_one();
+        if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.wake();
+        }
+    }
+}
+
+/// The wait for a connection to have been without streams for too long. Its timer is left to run while there are some:
+/// most do not last as long.
+#[derive(Default)]
+struct Idle {
+    since: Option<Instant>,
+    timer: Option<(Instant, Pin<Box<tokio::time::Sleep>>)>,
+}
+
+impl Idle {
+    /// From now on.
+    fn restart(&mut self) {
+        self.since = None;
+    }
+
+    /// Resolves when no stream of `streams` has been open for `time`.
+    fn poll(&mut self, streams: &Streams, time: Duration, cx: &mut Context<'_>) -> Poll<()> {
+        streams.idle.register(cx.waker());
+        if streams.count() > 0 {
+            self.since = None;
+            return Poll::Pending;
+        }
+        let end = *self.since.get_or_insert_with(clock::now) + time;
+        loop {
+            let (at, timer) = match &mut self.timer {
+                Some((at, timer)) if *at <= end => (at, timer),
+                none => {
+                    let sleep = Box::pin(tokio::time::sleep_until(end.into()));
+                    let (at, timer) = none.insert((end, sleep));
+                    (at, timer)
+                }
+            };
+            ready!(timer.as_mut().poll(cx));
+            if *at >= end {
+                return Poll::Ready(());
+            }
+            *at = end;
+            timer.as_mut().reset(end.into());
         }
     }
 }

@@ -66,12 +66,8 @@ impl Events {
         }
     }
 
-    /// Drives the connection until something happens. Loses nothing when it is dropped before.
-    pub(super) async fn next(&mut self) -> Event {
-        std::future::poll_fn(|cx| self.poll_next(cx)).await
-    }
-
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+    /// Drives the connection until something happens.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         match self.h2.poll_accept(cx) {
             Poll::Ready(Some(Ok((request, answer)))) => {
                 self.frames.handed_over(answer.stream_id().as_u32());

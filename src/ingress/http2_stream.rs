@@ -11,21 +11,20 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
-use h2::server::SendResponse;
-use h2::{Reason, RecvStream, SendStream};
-use http::header::{CONNECTION, CONTENT_LENGTH, DATE, HeaderName, TRANSFER_ENCODING, UPGRADE};
-use http::{HeaderMap, Response, StatusCode};
+use h2::{Reason, SendStream};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Response};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
 use pingora::protocols::http::HttpTask;
 use pingora::protocols::http::body_buffer::FixedBuffer;
 use pingora::protocols::http::custom::CustomMessageWrite;
 use pingora::protocols::http::custom::server::Session;
-use pingora::protocols::http::date::get_cached_date;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, OrErr, Result};
 
 use super::connection::Exchange;
+use super::http2_wire::{Wire, is_malformed};
 use super::pace::Pace;
 use crate::base::clock;
 
@@ -35,13 +34,8 @@ const RETRY_BYTES_MAX: usize = 64 * 1024;
 /// A stream with a request on it.
 pub(super) struct Http2Stream {
     head: RequestHeader,
-    body: RecvStream,
-    answer: SendResponse<Bytes>,
-    /// Where the answer's body goes, once its head was sent.
-    answer_body: Option<SendStream<Bytes>>,
+    wire: Wire,
     answer_head: Option<Box<ResponseHeader>>,
-    /// Whether the end of the answer was sent.
-    ended: bool,
     body_read: usize,
     body_sent: usize,
     retry: Option<FixedBuffer>,
@@ -59,23 +53,19 @@ pub(super) struct Http2Stream {
 }
 
 impl Http2Stream {
-    /// The stream on which `head` and `body` came and `answer` is expected. `silence`: the longest time in which a client
-    /// may let nothing move.
+    /// The stream on whose `wire` a request with this `head` came. `silence`: the longest time in which a client may let
+    /// nothing move.
     pub(super) fn new(
         head: http::request::Parts,
-        body: RecvStream,
-        answer: SendResponse<Bytes>,
+        wire: Wire,
         digest: Arc<Digest>,
         exchange: Arc<Exchange>,
         silence: Duration,
     ) -> Self {
         Self {
             head: head.into(),
-            body,
-            answer,
-            answer_body: None,
+            wire,
             answer_head: None,
-            ended: false,
             body_read: 0,
             body_sent: 0,
             retry: None,
@@ -122,7 +112,7 @@ impl Http2Stream {
     }
 
     async fn read(&mut self) -> Result<Option<Bytes>> {
-        let piece = match self.body.data().await {
+        let piece = match self.wire.body.data().await {
             Some(Ok(piece)) => piece,
             None => return Ok(None),
             Some(Err(error)) => {
@@ -137,16 +127,13 @@ impl Http2Stream {
             retry.write_to_buffer(&piece);
         }
         // It fails for a stream that is over: the next read tells.
-        let _over = self.body.flow_control().release_capacity(piece.len());
+        let _over = self.wire.body.flow_control().release_capacity(piece.len());
         Ok(Some(piece))
     }
 
     /// Waits for the client to give the request up.
     async fn given_up(&mut self) -> Result<Option<Bytes>> {
-        let reset = std::future::poll_fn(|cx| match self.answer_body.as_mut() {
-            Some(body) => body.poll_reset(cx),
-            None => self.answer.poll_reset(cx),
-        });
+        let reset = std::future::poll_fn(|cx| self.wire.poll_reset(cx));
         let reason = reset.await.or_err(ErrorType::H2Error, "waiting for the server")?;
         Error::e_explain(ErrorType::H2Error, format!("the client reset the stream: {reason}"))
     }
@@ -155,40 +142,30 @@ impl Http2Stream {
         if head.status.is_informational() {
             return self.send_interim(&head);
         }
-        if self.ended || self.answer_head.is_some() {
+        if self.wire.ended || self.answer_head.is_some() {
             return Ok(());
         }
-        let mut answer = Response::from_parts(head.as_owned_parts(), ());
-        remove_connection_fields(answer.headers_mut());
-        // As Pingora does over HTTP/1.
-        answer.headers_mut().insert(DATE, get_cached_date());
-        let sent = self.answer.send_response(answer, end);
-        self.answer_body = Some(sent.or_err(ErrorType::WriteError, "sending the answer's head")?);
+        let sent = self.wire.send_head(Response::from_parts(head.as_owned_parts(), ()), end);
+        sent.or_err(ErrorType::WriteError, "sending the answer's head")?;
         self.answer_head = Some(head);
-        self.ended |= end;
         Ok(())
     }
 
     /// Interim answers (RFC 9110 section 15.2), as many as there are, until the answer itself.
     fn send_interim(&mut self, head: &ResponseHeader) -> Result<()> {
-        // HTTP/2 has no 101 (RFC 9113 section 8.6).
-        if head.status == StatusCode::SWITCHING_PROTOCOLS || self.answer_head.is_some() {
-            return Ok(());
-        }
         // Whoever waits to be asked for a body is waited for from now on.
         self.awaited = None;
-        let mut interim = Response::from_parts(head.as_owned_parts(), ());
-        remove_connection_fields(interim.headers_mut());
-        self.answer.send_informational(interim).or_err(ErrorType::WriteError, "sending an interim answer")
+        let interim = Response::from_parts(head.as_owned_parts(), ());
+        self.wire.send_interim(interim).or_err(ErrorType::WriteError, "sending an interim answer")
     }
 
     /// Sends `data` as the client has room for it: no wait for room is longer than the write time-out, and all of them
     /// together keep the pace.
     async fn send_body(&mut self, mut data: Bytes, end: bool) -> Result<()> {
-        if self.ended {
+        if self.wire.ended {
             return Ok(());
         }
-        let Some(body) = self.answer_body.as_mut() else {
+        let Some(body) = self.wire.answer_body.as_mut() else {
             return Error::e_explain(ErrorType::H2Error, "a body before its head");
         };
         // Whoever is waited for to read is not waited for to send.
@@ -221,72 +198,45 @@ impl Http2Stream {
             let last = data.is_empty();
             body.send_data(piece, last && end).or_err(ErrorType::WriteError, "sending the answer's body")?;
             if last {
-                self.ended |= end;
+                self.wire.ended |= end;
                 return Ok(());
             }
         }
     }
 
     fn send_trailers(&mut self, trailers: HeaderMap) -> Result<()> {
-        if self.ended {
+        if self.wire.ended {
             return Ok(());
         }
-        let Some(body) = self.answer_body.as_mut() else {
+        let Some(body) = self.wire.answer_body.as_mut() else {
             return Error::e_explain(ErrorType::H2Error, "trailers before a head");
         };
         body.send_trailers(trailers).or_err(ErrorType::WriteError, "sending the answer's trailers")?;
-        self.ended = true;
+        self.wire.ended = true;
         Ok(())
     }
 
     /// Ends an answer that has begun.
     fn end(&mut self) -> Result<()> {
-        match self.answer_body.as_mut() {
-            Some(body) if !self.ended => {
+        match self.wire.answer_body.as_mut() {
+            Some(body) if !self.wire.ended => {
                 body.send_data(Bytes::new(), true)
                     .or_err(ErrorType::WriteError, "ending the answer's body")?;
-                self.ended = true;
+                self.wire.ended = true;
                 Ok(())
             }
             _ => Ok(()),
         }
     }
 
-    /// Ends the stream with an error, unless it was ended well.
-    fn reset(&mut self, reason: Reason) {
-        if !self.ended {
-            self.ended = true;
-            self.answer.send_reset(reason);
-        }
-    }
-
     fn body_is_done(&self) -> bool {
-        self.body_is_empty() || self.body.is_end_stream()
+        self.body_is_empty() || self.wire.body.is_end_stream()
     }
 
     fn body_is_empty(&self) -> bool {
         let length = self.head.headers.get(CONTENT_LENGTH);
         self.body_read == 0
-            && (self.body.is_end_stream() || length.is_some_and(|length| length.as_bytes() == b"0"))
-    }
-}
-
-/// Whether the library ended the stream because of what the client sent on it: a body that does not have the announced
-/// length, or trailers that are none.
-fn is_malformed(error: &h2::Error) -> bool {
-    error.is_library() && error.is_reset() && error.reason() == Some(Reason::PROTOCOL_ERROR)
-}
-
-/// Takes out what HTTP/2 forbids (RFC 9113 section 8.2.2); the library refuses to send it.
-fn remove_connection_fields(headers: &mut HeaderMap) {
-    for name in [
-        CONNECTION,
-        TRANSFER_ENCODING,
-        UPGRADE,
-        HeaderName::from_static("keep-alive"),
-        HeaderName::from_static("proxy-connection"),
-    ] {
-        headers.remove(name);
+            && (self.wire.body.is_end_stream() || length.is_some_and(|length| length.as_bytes() == b"0"))
     }
 }
 
@@ -471,11 +421,11 @@ impl Session for Http2Stream {
     }
 
     async fn shutdown(&mut self, code: u32, _context: &str) {
-        self.reset(Reason::from(code));
+        self.wire.reset(Reason::from(code));
     }
 
     async fn abandon(&mut self, _context: &str) {
-        self.reset(Reason::INTERNAL_ERROR);
+        self.wire.reset(Reason::INTERNAL_ERROR);
     }
 
     fn is_body_done(&mut self) -> bool {
@@ -556,13 +506,5 @@ impl Session for Http2Stream {
 
     fn restore_custom_message_writer(&mut self, _writer: Box<dyn CustomMessageWrite>) -> Result<()> {
         Ok(())
-    }
-}
-
-impl Drop for Http2Stream {
-    /// What was not answered whole must not look as if it were: some clients take the reset that a dropped stream gets
-    /// (CANCEL) for its end.
-    fn drop(&mut self) {
-        self.reset(Reason::INTERNAL_ERROR);
     }
 }

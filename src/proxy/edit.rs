@@ -454,6 +454,11 @@ fn unwanted_in_response(headers: &HeaderMap, version: Version) -> Names {
     headers.keys().filter(unwanted).cloned().collect()
 }
 
+/// Whether there is more than one `Cookie`, which [`attempt_fields`] joins for HTTP/1.
+pub fn needs_joining(headers: &HeaderMap) -> bool {
+    headers.get_all(header::COOKIE).iter().nth(1).is_some()
+}
+
 /// HTTP/2 may split `Cookie`; HTTP/1.1 may not (RFC 9113 section 8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {
     let mut lines = headers.get_all(header::COOKIE).iter();

@@ -28,6 +28,7 @@ mod cluster;
 mod cors;
 mod demo;
 mod direct;
+mod direct_h2;
 mod docs;
 mod drain;
 mod envelope;

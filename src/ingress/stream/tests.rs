@@ -156,6 +156,31 @@ async fn writes_are_gathered_and_leave_when_the_proxy_waits() {
     assert_eq!(client.read(&mut buf).await.unwrap(), 4);
 }
 
+/// What is flushed on a connection of HTTP/2 leaves when all that came was read: together with what follows.
+#[tokio::test]
+async fn flushes_of_http2_are_put_off_until_it_waits() {
+    let (mut stream, mut client) = pair();
+    stream.set_raw(Arc::new(FrameWatch::new(clock::now())));
+    for _ in 0..3 {
+        stream.write_all(b"frame").await.unwrap();
+        stream.flush().await.unwrap();
+    }
+    let mut buf = [0; 64];
+    let silent = tokio::time::timeout(Duration::from_millis(30), client.read(&mut buf)).await;
+    assert!(silent.is_err(), "nothing leaves before it waits");
+    let mut waiting = [0; 8];
+    let read = tokio::io::AsyncReadExt::read(&mut stream, &mut waiting);
+    assert!(tokio::time::timeout(Duration::from_millis(30), read).await.is_err());
+    assert_eq!(client.read(&mut buf).await.unwrap(), 15);
+    // But who puts off what cannot be written asks again for ever.
+    std::future::poll_fn(|cx| {
+        while Pin::new(&mut stream).poll_write(cx, &[0; 50_000]).is_ready() {}
+        assert!(Pin::new(&mut stream).poll_flush(cx).is_pending());
+        Poll::Ready(())
+    })
+    .await;
+}
+
 /// Unread input at the end would reset the connection and take the answer with it.
 #[tokio::test]
 async fn an_answer_survives_an_unread_body() {

@@ -205,8 +205,18 @@ impl AsyncWrite for EdgeStream {
         Poll::Ready(Ok(data.len()))
     }
 
+    /// On a connection of HTTP/2 it is put off until all was read that has come: the library flushes after every frame of
+    /// some length, and what many streams have to say is to leave together.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().poll_send(cx)
+        let this = self.get_mut();
+        if this.frames.is_none() || this.stalled.is_some() {
+            return this.poll_send(cx);
+        }
+        if this.unflushed || this.output_start < this.output.len() {
+            // It reads next, and when there is nothing to be read what was written is sent: see `pend`.
+            cx.waker().wake_by_ref();
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -1,26 +1,32 @@
-//! Requests over HTTP/1.1 without Pingora: read, decided, forwarded and answered in one task.
+//! Requests over HTTP/1.1 and HTTP/2 without Pingora: read, decided, forwarded and answered in one task, which for HTTP/2 is
+//! that of the connection.
 //!
 //! Pingora gives each side of an exchange a task of its own, with a channel between them, and each idle connection to a
 //! server another one. For a plain request to a server in cleartext HTTP/1 that is most of what it costs. Here such a
 //! request is served by itself:
 //!
 //! ```text
-//! scanned head ─► Request ─► decide ─┬─► Relay: one attempt, both directions ─► fail, retried or answered
+//! head ─► Request, Side ───► decide ─┬─► Relay: one attempt, both directions ─► fail, retried or answered
 //!                (super::phases)     ├─► local answer: respond
 //!                                    ├─► several services' answers: aggregate
 //!                                    └─► not its kind (logins; TLS, HTTP/2 or PROXY headers to servers): Pingora's, decided already
 //! ```
-//! What is decided, edited, counted and logged, and what a failure means, is the same code for both.
+//! What is decided, edited, counted and logged, and what a failure means, is the same code for both. What the client speaks
+//! is its [`Side`]'s business alone; there is one of these functions for each, made by the compiler.
 
 mod client;
+mod http1;
+mod http2;
 mod relay;
 mod request;
+mod side;
+mod wire;
 
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{StatusCode, Version};
+use http::StatusCode;
 use pingora::{Error, ErrorType, Result};
 
 use super::context::{Context, Decided};
@@ -31,13 +37,16 @@ use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::ingress::connection::Exchange;
 use crate::ingress::head::Head;
-use crate::ingress::{Direct, EdgeStream, Served};
+use crate::ingress::{Direct, EdgeStream, Http2Side, Served};
 use crate::upstream::LastAnswer;
 use crate::upstream::answer::{Answer, Framing};
 use crate::upstream::retry::is_idempotent;
 use client::Client;
+use http1::Http1;
+use http2::Http2;
 use relay::{Relay, up};
 use request::Request;
+use side::Side;
 
 /// Interim answers to one request that are passed on. Servers send one or two.
 const INTERIM_ANSWERS_MAX: u32 = 32;
@@ -50,23 +59,78 @@ impl Direct for Gateway {
         head: &'a Head,
     ) -> Pin<Box<dyn Future<Output = Served> + Send + 'a>> {
         // Boxed, so that an idle connection does not hold room for it.
-        Box::pin(serve(self, stream, exchange, head))
+        Box::pin(serve_message(self, stream, exchange, head))
+    }
+
+    fn serve_stream<'a>(
+        &'a self,
+        stream: Http2Side,
+        exchange: &'a Arc<Exchange>,
+    ) -> Pin<Box<dyn Future<Output = Option<Http2Side>> + Send + 'a>> {
+        Box::pin(serve_stream(self, stream, exchange))
     }
 }
 
-async fn serve(gateway: &Gateway, stream: &mut EdgeStream, exchange: &Arc<Exchange>, head: &Head) -> Served {
+async fn serve_message(
+    gateway: &Gateway,
+    stream: &mut EdgeStream,
+    exchange: &Arc<Exchange>,
+    head: &Head,
+) -> Served {
     let bytes = stream.take_head(head.len);
     // An upgrade that is none is to be ignored, and Pingora's path knows how.
-    let read = Request::read(&bytes, head).filter(|request| !client::asks_for_upgrade(request.headers()));
+    let read = Request::read(&bytes, head).filter(|request| !http1::asks_for_upgrade(request.headers()));
     let Some(request) = read else {
         stream.put_head_back(&bytes);
         return Served::No;
     };
     drop(bytes);
+    let side = Http1::new(stream, request.body);
+    match serve(gateway, side, request, exchange).await {
+        Ok(true) => Served::Kept,
+        Ok(false) => Served::Closed,
+        Err(NotOurs { side, request }) => {
+            side.into_stream().put_head_back(&request.into_head());
+            Served::No
+        }
+    }
+}
+
+async fn serve_stream(
+    gateway: &Gateway,
+    mut stream: Http2Side,
+    exchange: &Arc<Exchange>,
+) -> Option<Http2Side> {
+    let ends = stream.is_message_done();
+    let request = Request::take(stream.head_mut(), ends);
+    let side = Http2::new(stream, request.body);
+    match serve(gateway, side, request, exchange).await {
+        Ok(_) => None,
+        Err(NotOurs { side, request }) => {
+            let mut stream = side.into_stream();
+            request.put_back(stream.head_mut());
+            Some(stream)
+        }
+    }
+}
+
+/// What of a request is given back: it is Pingora's, decided already.
+struct NotOurs<S> {
+    side: S,
+    request: Request,
+}
+
+/// Serves a request. Whether its connection may carry another one.
+async fn serve<S: Side>(
+    gateway: &Gateway,
+    side: S,
+    request: Request,
+    exchange: &Arc<Exchange>,
+) -> std::result::Result<bool, NotOurs<S>> {
     let context = Context::new(Some(exchange.clone()), gateway.current.load(), gateway.metrics.clone());
     let mut ctx = Box::new(context);
     let step = decide_in_time(request.asked(), &Received::read(request.headers()), &mut ctx).await;
-    let mut client = Client::new(stream, request, ctx.snapshot.limits.body_timeout);
+    let mut client = Client::new(side, request, ctx.snapshot.limits.body_timeout);
     client.closing = exchange.last || gateway.is_ending(&ctx);
     let ended = match step {
         Ok(Next::Forward) if is_plain(&ctx) => forward(gateway, &mut client, &mut ctx).await,
@@ -85,10 +149,9 @@ async fn serve(gateway: &Gateway, stream: &mut EdgeStream, exchange: &Arc<Exchan
                 Next::Amqp(amqp) => Decided::Amqp(amqp),
                 _ => Decided::Forward,
             });
-            let Client { stream, request, .. } = client;
-            stream.put_head_back(&request.into_head());
             exchange.prepare(ctx);
-            return Served::No;
+            let Client { side, request, .. } = client;
+            return Err(NotOurs { side, request });
         }
         Ok(Next::Answer(answer)) => respond::local(&mut client, &mut ctx, answer).await,
         // Not reachable: each is waited for once.
@@ -109,7 +172,7 @@ async fn serve(gateway: &Gateway, stream: &mut EdgeStream, exchange: &Arc<Exchan
     // What it has taken of limits is not held while the client is waited for.
     drop(ctx);
     // A broken answer must not end as if it were whole.
-    if ended.is_ok() && client.finish().await { Served::Kept } else { Served::Closed }
+    Ok(ended.is_ok() && client.finish().await)
 }
 
 /// Whether the picked server is one of those that this file can talk to.
@@ -118,7 +181,7 @@ fn is_plain(ctx: &Context) -> bool {
 }
 
 /// Forwards the request, as often as may be, and answers it. An error says that the answer is not whole.
-async fn forward(gateway: &Gateway, client: &mut Client<'_>, ctx: &mut Context) -> Result<()> {
+async fn forward<S: Side>(gateway: &Gateway, client: &mut Client<S>, ctx: &mut Context) -> Result<()> {
     if ctx.is_silence_normal() {
         client.body_timeout = ctx.snapshot.limits.stream_idle;
         ctx.lift_pace();
@@ -141,20 +204,21 @@ async fn forward(gateway: &Gateway, client: &mut Client<'_>, ctx: &mut Context) 
 }
 
 /// Answers for a request that no server answered; or gives `error` back if it is too late for that.
-async fn answer_for(
+async fn answer_for<S: Side>(
     gateway: &Gateway,
     error: Box<Error>,
-    client: &mut Client<'_>,
+    client: &mut Client<S>,
     ctx: &mut Context,
 ) -> Result<()> {
     let Some(reason) = fail::settle(client.progress(), ctx, &error) else { return Err(error) };
     // Unless the whole request was read, where the client's message stopped is not known.
-    client.closing |= !client.stream.is_message_done() || gateway.is_ending(ctx);
+    client.closing |= !client.side.is_message_done() || gateway.is_ending(ctx);
     let sent = match connect::fallback_answer(ctx) {
         Some(fallback) => respond::local(client, ctx, LocalAnswer::Fixed(fallback)).await,
         None => respond::problem(client, ctx, &Problem::new(reason)).await,
     };
-    if sent.is_err() {
+    // A stream is reset for what is malformed: nobody reads the answer, and that is not the client's leaving.
+    if sent.is_err() && !ctx.exchange.as_ref().is_some_and(|exchange| exchange.is_body_malformed()) {
         ctx.failure = Some(Reason::ClientClosed);
     }
     sent
@@ -169,9 +233,9 @@ enum Failed {
 }
 
 /// Sends the request to the picked server and passes its answer on.
-async fn attempt(
+async fn attempt<S: Side>(
     gateway: &Gateway,
-    client: &mut Client<'_>,
+    client: &mut Client<S>,
     ctx: &mut Context,
 ) -> std::result::Result<(), Failed> {
     if let Some(pause) = ctx.call.as_mut().and_then(|call| call.backoff.take()) {
@@ -182,7 +246,7 @@ async fn attempt(
     let is_stream = ctx.is_silence_normal();
     let stream_idle = ctx.snapshot.limits.stream_idle;
     let certainly = !is_idempotent(&ctx.head.method) || !client.is_surely_replayable();
-    let is_whole = client.stream.is_message_done();
+    let is_whole = client.side.is_message_done();
     let Some(call) = ctx.call.as_mut() else { return Err(nothing_picked()) };
     call.body_sent = is_whole;
     let Some(attempt) = call.attempt.as_ref() else { return Err(nothing_picked()) };
@@ -226,7 +290,7 @@ fn nothing_picked() -> Failed {
 }
 
 /// The whole body of an answer in its envelope, where the route wants that.
-async fn wrapped(relay: &mut Relay<'_, '_>, answer: &mut Answer) -> Result<Option<Bytes>> {
+async fn wrapped<S: Side>(relay: &mut Relay<'_, S>, answer: &mut Answer) -> Result<Option<Bytes>> {
     let Some(wrapping) = envelope::begin(&mut answer.head, relay.ctx())? else { return Ok(None) };
     let Some(body) = relay.collect(answer.body, wrapping.bytes_max).await? else {
         return Err(envelope::too_large(relay.ctx()));
@@ -236,7 +300,7 @@ async fn wrapped(relay: &mut Relay<'_, '_>, answer: &mut Answer) -> Result<Optio
 }
 
 /// One exchange. If the connection may be used again, what its last answer was.
-async fn talk(gateway: &Gateway, relay: &mut Relay<'_, '_>) -> Result<Option<LastAnswer>> {
+async fn talk<S: Side>(gateway: &Gateway, relay: &mut Relay<'_, S>) -> Result<Option<LastAnswer>> {
     let method = relay.ctx().head.method.clone();
     let mut interim_answers = 0;
     // The server waits for no word of its own, or has given it.
@@ -257,7 +321,7 @@ async fn talk(gateway: &Gateway, relay: &mut Relay<'_, '_>) -> Result<Option<Las
         // No body follows, whatever it says (RFC 9110 section 15.2).
         edit::frame(&mut answer.head, edit::AnswerFraming::NoContent)?;
         ctx.resume_pace();
-        client.write_interim(&answer.head).await?;
+        client.side.write_interim(answer.head).await?;
     };
     // A server that answers before it has all of a request may take what follows for another one, whose answer would
     // go to whoever comes next; and so may one that never asked for the body that it was to be asked about.
@@ -267,25 +331,26 @@ async fn talk(gateway: &Gateway, relay: &mut Relay<'_, '_>) -> Result<Option<Las
     }
     let wrapped = wrapped(relay, &mut answer).await?;
     let (client, ctx) = relay.sides();
-    let head = &mut answer.head;
-    if respond::begins(head, ctx) {
+    let mut head = answer.head;
+    if respond::begins(&head, ctx) {
         client.body_timeout = ctx.snapshot.limits.stream_idle;
     }
     if let Some(wrapped) = &wrapped {
-        edit::frame(head, edit::AnswerFraming::Length(wrapped.len()))?;
-    } else if answer.body == Framing::UntilClose {
-        edit::frame(head, edit::AnswerFraming::Chunks)?;
+        edit::frame(&mut head, edit::AnswerFraming::Length(wrapped.len()))?;
+    } else if answer.body == Framing::UntilClose && S::CHUNKS {
+        edit::frame(&mut head, edit::AnswerFraming::Chunks)?;
     } else if head.status == StatusCode::NO_CONTENT {
-        edit::frame(head, edit::AnswerFraming::NoContent)?;
+        edit::frame(&mut head, edit::AnswerFraming::NoContent)?;
     }
-    respond::head(client.request.asked(), head, ctx)?;
-    debug_assert!(ctx.head.version == Version::HTTP_11, "others are Pingora's");
+    respond::head(client.request.asked(), &mut head, ctx)?;
     client.closing |= gateway.is_ending(ctx);
-    client.write_head(head).await?;
+    let is_bodiless = matches!(answer.body, Framing::None | Framing::Length(0));
+    client.write_head(head, is_bodiless && wrapped.is_none()).await?;
     match wrapped {
         Some(wrapped) => {
-            client.write_all(&wrapped).await?;
-            respond::piece(wrapped.len(), ctx);
+            let count = wrapped.len();
+            client.side.write_body(wrapped, true).await?;
+            respond::piece(count, ctx);
         }
         None => relay.body(answer.body).await?,
     }

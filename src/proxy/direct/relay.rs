@@ -13,7 +13,9 @@ use http::Method;
 use pingora::{Error, ErrorSource, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
-use super::client::{Client, LAST_CHUNK, write_chunk};
+use super::client::Client;
+use super::side::Side;
+use super::wire::{LAST_CHUNK, write_chunk};
 use crate::base::wire::chunked::ChunkScanner;
 use crate::ingress::head::Framing as RequestFraming;
 use crate::proxy::context::Context;
@@ -29,8 +31,8 @@ const PIECE_BYTES: usize = 64 * 1024;
 type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// One exchange with a server.
-pub(super) struct Relay<'r, 's> {
-    client: &'r mut Client<'s>,
+pub(super) struct Relay<'r, S> {
+    client: &'r mut Client<S>,
     ctx: &'r mut Context,
     link: Link,
     /// To be sent to the server, from `sent` on.
@@ -49,9 +51,10 @@ pub(super) struct Relay<'r, 's> {
     input: BytesMut,
     reader: Reader,
     body: Body,
-    /// Framed for the client, to be written from `chunk_sent` on.
-    chunk: Vec<u8>,
-    chunk_sent: usize,
+    /// Framed for the client, to be written.
+    chunk: BytesMut,
+    /// There is more to be written, if only that it ends.
+    chunk_waits: bool,
 }
 
 /// What is still to come of the answer's body.
@@ -63,10 +66,10 @@ enum Body {
     Ended,
 }
 
-impl<'r, 's> Relay<'r, 's> {
+impl<'r, S: Side> Relay<'r, S> {
     /// The exchange that begins with sending `head`.
     pub(super) fn new(
-        client: &'r mut Client<'s>,
+        client: &'r mut Client<S>,
         ctx: &'r mut Context,
         link: Link,
         head: Vec<u8>,
@@ -88,8 +91,8 @@ impl<'r, 's> Relay<'r, 's> {
             input: BytesMut::with_capacity(FIRST_BYTES),
             reader: Reader::default(),
             body: Body::Ended,
-            chunk: Vec::new(),
-            chunk_sent: 0,
+            chunk: BytesMut::new(),
+            chunk_waits: false,
         }
     }
 
@@ -98,7 +101,7 @@ impl<'r, 's> Relay<'r, 's> {
     }
 
     /// Both.
-    pub(super) fn sides(&mut self) -> (&mut Client<'s>, &mut Context) {
+    pub(super) fn sides(&mut self) -> (&mut Client<S>, &mut Context) {
         (self.client, self.ctx)
     }
 
@@ -144,7 +147,7 @@ impl<'r, 's> Relay<'r, 's> {
 
     /// Whether all of the request was received.
     pub(super) fn is_request_whole(&self) -> bool {
-        self.client.stream.is_message_done()
+        self.client.side.is_message_done()
     }
 
     /// Whether it has no body.
@@ -278,47 +281,57 @@ impl<'r, 's> Relay<'r, 's> {
                 Body::Ended => return Poll::Ready(Ok(())),
                 Body::Length(left) if !self.input.is_empty() => {
                     let most = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
-                    let piece = self.input.get(..most).unwrap_or_default();
-                    let written = Pin::new(&mut *self.client.stream).poll_write(cx, piece);
-                    let count = ready!(waits_for_client(written, self.ctx)).map_err(to_client)?;
+                    let ends = most as u64 == *left;
+                    let taken = self.client.side.poll_take(&mut self.input, most, ends, cx);
+                    let count = ready!(waits_for_client(taken, self.ctx)).map_err(to_client)?;
                     *left -= count as u64;
                     if *left == 0 {
                         self.body = Body::Ended;
                     }
-                    self.input.advance(count);
                     count
                 }
                 Body::Chunked(scanner) if !self.input.is_empty() => {
-                    let mut data = Vec::with_capacity(self.input.len());
+                    let mut data = BytesMut::with_capacity(self.input.len());
                     let followed = scanner.decode(&self.input, |piece| data.extend_from_slice(piece));
                     let Ok((consumed, ended)) = followed else {
                         return Poll::Ready(Err(up(ErrorType::InvalidHTTPHeader, "a chunk is malformed")));
                     };
                     self.input.advance(consumed);
-                    write_chunk(&data, &mut self.chunk);
-                    if ended {
-                        self.chunk.extend_from_slice(LAST_CHUNK);
-                        self.body = Body::Ended;
-                    }
-                    data.len()
+                    self.pass_on(data, ended)
                 }
                 Body::UntilClose if !self.input.is_empty() => {
-                    write_chunk(&self.input, &mut self.chunk);
-                    let count = self.input.len();
-                    self.input.clear();
-                    count
+                    let data = self.input.split();
+                    self.pass_on(data, false)
                 }
                 _ => {
                     let was_until_close = matches!(self.body, Body::UntilClose);
                     ready!(self.poll_more(cx))?;
                     if was_until_close && matches!(self.body, Body::Ended) {
-                        self.chunk.extend_from_slice(LAST_CHUNK);
+                        self.pass_on(BytesMut::new(), true);
                     }
                     continue;
                 }
             };
             respond::piece(taken, self.ctx);
         }
+    }
+
+    /// Has `data` of a body without a length go to the client next; with `ends` it is the last. How many bytes it has.
+    fn pass_on(&mut self, data: BytesMut, ends: bool) -> usize {
+        let count = data.len();
+        if S::CHUNKS {
+            write_chunk(&data, &mut self.chunk);
+            if ends {
+                self.chunk.extend_from_slice(LAST_CHUNK);
+            }
+        } else {
+            self.chunk = data;
+        }
+        if ends {
+            self.body = Body::Ended;
+        }
+        self.chunk_waits = ends || !self.chunk.is_empty();
+        count
     }
 
     fn poll_rest(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
@@ -335,13 +348,12 @@ impl<'r, 's> Relay<'r, 's> {
 
     /// Writes what was framed for the client.
     fn poll_chunk(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
-        while self.chunk_sent < self.chunk.len() {
-            let waiting = self.chunk.get(self.chunk_sent..).unwrap_or_default();
-            let written = Pin::new(&mut *self.client.stream).poll_write(cx, waiting);
-            self.chunk_sent += ready!(waits_for_client(written, self.ctx)).map_err(to_client)?;
+        while self.chunk_waits {
+            let (most, ends) = (self.chunk.len(), matches!(self.body, Body::Ended));
+            let taken = self.client.side.poll_take(&mut self.chunk, most, ends, cx);
+            let count = ready!(waits_for_client(taken, self.ctx)).map_err(to_client)?;
+            self.chunk_waits = count < most;
         }
-        self.chunk.clear();
-        self.chunk_sent = 0;
         Poll::Ready(Ok(()))
     }
 
@@ -393,7 +405,7 @@ impl<'r, 's> Relay<'r, 's> {
             }
             self.out.clear();
             self.sent = 0;
-            if self.client.stream.is_message_done() {
+            if self.client.side.is_message_done() {
                 return Poll::Ready(Ok(()));
             }
             ready!(self.poll_piece(cx))?;
@@ -402,29 +414,17 @@ impl<'r, 's> Relay<'r, 's> {
 
     /// Reads a piece of the request's body into `out`, which is empty.
     fn poll_piece(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
-        self.out.reserve(match self.client.upload.taken {
-            0 => FIRST_BYTES,
-            _ => PIECE_BYTES,
-        });
-        let read = poll_read(&mut *self.client.stream, &mut self.out, cx);
+        let room = if self.client.upload.taken == 0 { FIRST_BYTES } else { PIECE_BYTES };
+        let read = self.client.side.poll_piece(room, &mut self.out, cx);
         if read.is_pending() {
             let limit = self.client.body_timeout;
             ready!(poll_timer(&mut self.awaited, limit, cx));
             return Poll::Ready(Err(down(ErrorType::ReadTimedout, "while the client's body was waited for")));
         }
         self.awaited = None;
-        match ready!(read) {
-            Ok(1..) => {
-                let end = self.client.stream.is_message_done();
-                let count = self.client.upload.frame(&mut self.out, end);
-                Poll::Ready(forward::piece(count, end, self.ctx))
-            }
-            Ok(0) => Poll::Ready(Err(down(
-                ErrorType::ConnectionClosed,
-                "the client closed in the middle of its body",
-            ))),
-            Err(error) => Poll::Ready(Err(from_client(error))),
-        }
+        let count = ready!(read).map_err(from_client)?;
+        self.client.upload.took(count, &self.out);
+        Poll::Ready(forward::piece(count, self.client.side.is_message_done(), self.ctx))
     }
 
     /// Reads once from the server.
@@ -449,7 +449,7 @@ impl<'r, 's> Relay<'r, 's> {
     /// Nothing comes from the server: whether the client is gone, or the wait over.
     fn poll_end(&mut self, cx: &mut Cx<'_>) -> Poll<Box<Error>> {
         // What came so far is not held back.
-        if let Poll::Ready(Err(error)) = Pin::new(&mut *self.client.stream).poll_flush(cx) {
+        if let Poll::Ready(Err(error)) = self.client.side.poll_flush(cx) {
             return Poll::Ready(to_client(error));
         }
         if self.stalled.is_some() {
@@ -461,7 +461,7 @@ impl<'r, 's> Relay<'r, 's> {
             // The client's body is waited for, and with it everything else.
             return Poll::Pending;
         }
-        self.client.stream.poll_end(cx).map(from_client)
+        self.client.side.poll_end(cx).map(from_client)
     }
 }
 

@@ -1,0 +1,65 @@
+//! What an exchange needs of the client's side, by whatever protocol: one implementation for each.
+
+use std::io;
+use std::task::{Context as Cx, Poll};
+
+use bytes::{Bytes, BytesMut};
+use pingora::Result;
+use pingora::http::ResponseHeader;
+
+/// A client as its protocol has it.
+pub(super) trait Side: Send {
+    /// Whether a body without a length goes to it by chunks.
+    const CHUNKS: bool;
+
+    /// Whether all of the request was read.
+    fn is_message_done(&self) -> bool;
+
+    /// Reads a piece of the request's body into `out`, which is empty and has room for `room` bytes, as it goes to a server of HTTP/1.
+    /// How many bytes it has without framing; none only at its end.
+    fn poll_piece(&mut self, room: usize, out: &mut Vec<u8>, cx: &mut Cx<'_>) -> Poll<io::Result<usize>>;
+
+    /// The next piece of the request's body as such; `None` behind its end.
+    fn poll_data(&mut self, cx: &mut Cx<'_>) -> Poll<io::Result<Option<Bytes>>>;
+
+    /// Takes some of the first `most` bytes off `input` and puts them on their way as a part of the answer's body; `ends`:
+    /// those bytes are all that is left of it. How many it took.
+    fn poll_take(
+        &mut self,
+        input: &mut BytesMut,
+        most: usize,
+        ends: bool,
+        cx: &mut Cx<'_>,
+    ) -> Poll<io::Result<usize>>;
+
+    /// Sees to it that what was written leaves.
+    fn poll_flush(&mut self, cx: &mut Cx<'_>) -> Poll<io::Result<()>>;
+
+    /// Waits for nothing but the end: that the client goes away, or the request's time or the server's silence is over.
+    /// The first is noticed at the latest when its message was read whole.
+    fn poll_end(&mut self, cx: &mut Cx<'_>) -> Poll<io::Error>;
+
+    /// Writes the head of the final answer. What is written may wait for the first bytes of the body.
+    fn write_head(&mut self, head: ResponseHeader, manner: Manner)
+    -> impl Future<Output = Result<()>> + Send;
+
+    /// Writes an interim answer, and sees it on its way.
+    fn write_interim(&mut self, head: ResponseHeader) -> impl Future<Output = Result<()>> + Send;
+
+    /// Writes a piece of the answer's body; with `end` it is the last.
+    fn write_body(&mut self, data: Bytes, end: bool) -> impl Future<Output = Result<()>> + Send;
+
+    /// The connection ends here, if it serves nothing else.
+    fn close(&mut self) -> impl Future<Output = ()> + Send;
+}
+
+/// How the head of an answer is written.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Manner {
+    /// The connection ends with it.
+    pub(super) closing: bool,
+    /// No body follows.
+    pub(super) ends: bool,
+    /// It is the gateway's own, with the names of its fields spelled as they were given.
+    pub(super) own: bool,
+}
