@@ -38,6 +38,7 @@ mod faults;
 mod files;
 mod forwarding;
 mod grpc;
+mod grpc_interop;
 mod h2;
 mod h2_floods;
 mod h2_refusals;
