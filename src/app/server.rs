@@ -273,7 +273,7 @@ impl Server {
             // Before anything serves: from here on no signal kills.
             let signals = lifecycle::signals(lifecycle.sender())?;
             drop(task::spawn("signals", signals));
-            drop(task::spawn("tunnels", tunnels.watch()));
+            drop(task::keep("tunnels", move || tunnels.clone().watch()));
             if let Some(cluster) = &self.snapshot.cluster {
                 share(cluster, &directory, &data);
             }
@@ -285,15 +285,18 @@ impl Server {
             }
             if let Some(follower) = &follower {
                 learn(follower).await;
-                drop(task::spawn("store", follower.clone().run()));
+                let follower = follower.clone();
+                drop(task::keep("store", move || follower.clone().run()));
             }
             if let Some(services) = &services {
                 services::learn(services, LEARN_TIMEOUT, predecessor.is_some()).await?;
-                drop(task::spawn("services", services.clone().run()));
+                let services = services.clone();
+                drop(task::keep("services", move || services.clone().run()));
             }
             if let Some(bookkeeper) = &bookkeeper {
                 learn_usage(bookkeeper).await;
-                drop(task::spawn("usage", bookkeeper.clone().run()));
+                let keeper = bookkeeper.clone();
+                drop(task::keep("usage", move || keeper.clone().run()));
                 drop(task::spawn(
                     "usage hand-over",
                     hand_over_usage(bookkeeper.clone(), lifecycle.handed_over()),
@@ -332,7 +335,8 @@ impl Server {
                     }
                 }));
             }
-            drop(task::spawn("watch", watch::run(reloader.watched(), lifecycle.sender())));
+            let (watched, orders) = (reloader.watched(), lifecycle.sender());
+            drop(task::keep("watch", move || watch::run(watched.clone(), orders.clone())));
             metrics.configured(clock::wall());
             metrics.set_certificates(self.snapshot.certificates());
             // The snapshot of the start is not kept beyond its successors.

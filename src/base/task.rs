@@ -1,17 +1,25 @@
 //! Spawning: every task of the process starts here, so that it is named in the log when it panics, and counted.
 
 use std::future::Future;
-use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
 use tokio::task::JoinHandle;
 
+use super::{clock, panics};
+
 static RUNNING: AtomicUsize = AtomicUsize::new(0);
+static RESTARTS: AtomicU64 = AtomicU64::new(0);
 
 /// How many tasks started here have not ended.
 pub fn running() -> usize {
     RUNNING.load(Ordering::Relaxed)
+}
+
+/// How often a task of [`keep`] panicked, and was started again.
+pub fn restarts() -> u64 {
+    RESTARTS.load(Ordering::Relaxed)
 }
 
 /// Spawns `work` on the current runtime. A panic in it ends only it, and is logged under `name`.
@@ -19,22 +27,31 @@ pub fn spawn<F>(name: &'static str, work: F) -> JoinHandle<()>
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    RUNNING.fetch_add(1, Ordering::Relaxed);
-    let guard = Running { name };
+    let guard = Running::new();
+    let work = panics::contained(work).map(move |ended| {
+        drop(guard);
+        if let Err(said) = ended {
+            tracing::error!(task = name, "task panicked: {said}");
+        }
+    });
     #[expect(clippy::disallowed_methods, reason = "the one place")]
-    tokio::spawn(async move {
-        let _guard = guard;
-        work.await;
-    })
+    tokio::spawn(work)
 }
 
-/// Runs `work` in the current task. A panic in it ends only it (then there is `None`), and is logged under `name`.
-pub async fn contained<T>(name: &'static str, work: impl Future<Output = T>) -> Option<T> {
-    let ended = AssertUnwindSafe(work).catch_unwind().await;
-    if ended.is_err() {
-        tracing::error!(task = name, "task panicked");
-    }
-    ended.ok()
+/// Spawns what `begin` gives, and again after a pause whenever that panics: for what goes on beside requests for as long
+/// as the process, or what the task belongs to. Ends when the work does.
+pub fn keep<F>(name: &'static str, mut begin: impl FnMut() -> F + Send + 'static) -> JoinHandle<()>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let mut pauses = Pauses::default();
+    spawn(name, async move {
+        loop {
+            let began = clock::now();
+            let Err(said) = panics::contained(begin()).await else { return };
+            pauses.restart(name, &said, began).await;
+        }
+    })
 }
 
 /// Runs `work`, which blocks, on a thread where that keeps nobody waiting.
@@ -49,6 +66,37 @@ where
 {
     let _entered = runtime.enter();
     spawn(name, work)
+}
+
+/// The pauses before work that panicked is begun anew.
+#[derive(Debug, Default)]
+pub struct Pauses(u32);
+
+/// The longest pause is so many times as long as the first.
+const DOUBLINGS_MAX: u32 = 6;
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+/// Who runs for so long has recovered: the next pause is a short one again.
+const LASTING: Duration = Duration::from_secs(120);
+
+impl Pauses {
+    /// Counts and tells that `name`, which `began` then, panicked, and waits until it is to begin anew.
+    pub async fn restart(&mut self, name: &'static str, said: &str, began: Instant) {
+        RESTARTS.fetch_add(1, Ordering::Relaxed);
+        let ran = clock::now().saturating_duration_since(began);
+        let pause = self.next(ran, fastrand::f64());
+        tracing::error!(task = name, "task panicked, and is started again: {said}");
+        tokio::time::sleep(pause).await;
+    }
+
+    /// The pause after a run that lasted `ran`; `random` is below 1.
+    fn next(&mut self, ran: Duration, random: f64) -> Duration {
+        if ran >= LASTING {
+            self.0 = 0;
+        }
+        let pause = PAUSE_MIN.saturating_mul(1 << self.0);
+        self.0 = self.0.saturating_add(1).min(DOUBLINGS_MAX);
+        pause.mul_f64(0.5 + random)
+    }
 }
 
 /// Aborts its task when dropped: for tasks that belong to a value.
@@ -68,30 +116,47 @@ impl Drop for AbortOnDrop {
     }
 }
 
-struct Running {
-    name: &'static str,
+/// One of [`RUNNING`], until it is dropped.
+struct Running;
+
+impl Running {
+    fn new() -> Self {
+        RUNNING.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         RUNNING.fetch_sub(1, Ordering::Relaxed);
-        if std::thread::panicking() {
-            tracing::error!(task = self.name, "task panicked");
-        }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
 
     #[tokio::test]
-    async fn a_panic_is_contained() {
-        assert_eq!(contained("test", async { 1 }).await, Some(1));
-        let broken = async {
-            tokio::task::yield_now().await;
-            panic!("on purpose")
-        };
-        assert_eq!(contained::<()>("test", broken).await, None);
+    async fn what_is_kept_begins_anew_after_a_panic_and_ends_with_its_work() {
+        let rounds = Arc::new(AtomicUsize::new(0));
+        let counted = rounds.clone();
+        let kept = keep("test", move || {
+            let round = counted.fetch_add(1, Ordering::Relaxed);
+            async move { assert!(round == 1, "round {round}") }
+        });
+        kept.await.unwrap();
+        assert_eq!(rounds.load(Ordering::Relaxed), 2);
+        assert!(restarts() >= 1);
+    }
+
+    #[test]
+    fn pauses_grow_to_a_bound_are_spread_and_forget() {
+        let mut pauses = Pauses::default();
+        let middle: Vec<_> = (0..9).map(|_| pauses.next(Duration::ZERO, 0.5).as_millis()).collect();
+        assert_eq!(middle, [500, 1000, 2000, 4000, 8000, 16000, 32000, 32000, 32000]);
+        assert_eq!(pauses.next(LASTING, 0.0).as_millis(), 250);
+        assert_eq!(pauses.next(Duration::ZERO, 0.999).as_millis(), 1499);
     }
 }

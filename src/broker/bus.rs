@@ -19,7 +19,8 @@ use tokio::sync::watch;
 
 use super::message::{Headers, Message, News, Place};
 use super::{Broker, Failure};
-use crate::base::clock;
+use crate::base::task::Pauses;
+use crate::base::{clock, fault, panics};
 use crate::telemetry::bus::{self, Bus};
 
 /// Messages that may be unconfirmed at once: they make up for the way to the broker and back, and for its disk.
@@ -117,13 +118,25 @@ impl Publisher {
         let (done, receiver) = sync_channel(1);
         let (bus, orders) = (self.bus.clone(), self.orders.subscribe());
         thread::Builder::new().name("log-bus".to_owned()).spawn(move || {
-            let all = runtime.block_on(Work::new(bus, orders).run());
+            let all = runtime.block_on(work(bus, orders));
             runtime.shutdown_background();
             // Nobody may wait for it any more.
             let _told = all.then(|| done.try_send(()));
         })?;
         *ended = Some(receiver);
         Ok(())
+    }
+}
+
+/// Publishes to the end of the process. A panic costs the messages that were under way, no more.
+async fn work(bus: Arc<Bus>, orders: watch::Receiver<Orders>) -> bool {
+    let mut pauses = Pauses::default();
+    loop {
+        let began = clock::now();
+        match panics::contained(Work::new(bus.clone(), orders.clone()).run()).await {
+            Ok(all) => return all,
+            Err(said) => pauses.restart("log bus", &said, began).await,
+        }
     }
 }
 
@@ -182,6 +195,7 @@ impl Work {
 
     /// Works to the end of the process. Returns whether everything was published.
     async fn run(mut self) -> bool {
+        fault::point("log bus", "");
         loop {
             let Orders { to, end } = self.orders.borrow_and_update().clone();
             let same = match (&self.to, &to) {

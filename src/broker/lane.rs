@@ -24,8 +24,8 @@ use super::failure::Failure;
 use super::id::{Id, Ids};
 use super::message::Reply;
 use super::pending::Pending;
-use crate::base::clock;
 use crate::base::task::{self, AbortOnDrop};
+use crate::base::{clock, fault, panics};
 use crate::telemetry::metrics::BrokerMetrics;
 
 /// What replies are sent to: the channel that asked, without a queue (direct reply-to, RabbitMQ).
@@ -103,8 +103,12 @@ impl Lane {
         let (jobs, queue) = mpsc::channel(usize::try_from(PENDING_MAX).unwrap_or(usize::MAX));
         let pending = Arc::new(Pending::default());
         let driver = Driver { common, kind, pending: pending.clone(), queue };
+        let waiting = pending.clone();
         let task = task::spawn("amqp channel", async move {
-            driver.run(open).await;
+            if let Err(said) = panics::contained(driver.run(open)).await {
+                tracing::error!("the driver of an AMQP channel panicked: {said}");
+                waiting.fail_all_but(None, Failure::Lost);
+            }
             lost();
         });
         Self { jobs, pending, _task: AbortOnDrop::new(task) }
@@ -176,6 +180,7 @@ impl Driver {
                 let Some(job) = self.queue.recv().await else { return };
                 first = Some(job);
             }
+            fault::point("amqp channel", "");
             let began = clock::now();
             let opened = match open.take() {
                 Some(open) => Ok(open),

@@ -41,8 +41,8 @@ pub use self::message::{Headers, Message, NAME_BYTES_MAX, Name, News, Place, Rep
 use self::socket::{Connected, Pulled};
 pub use self::url::BrokerUrl;
 use crate::base::registry::Registry;
-use crate::base::task;
-use crate::base::{clock, units};
+use crate::base::task::{self, Pauses};
+use crate::base::{clock, fault, panics, units};
 use crate::telemetry::metrics::{BrokerMetrics, Metrics};
 
 /// What a connection is closed with for no bad reason.
@@ -256,11 +256,25 @@ impl State {
     /// Keeps a connection until the `last` handle is gone.
     async fn keep(self: Arc<Self>, last: oneshot::Receiver<()>) {
         tokio::select! {
-            () = self.stay_connected() => {}
+            () = self.stay_whatever_happens() => {}
             _ = last => {}
         }
         if let Some(link) = self.link.swap(None) {
             link.say_goodbye().await;
+        }
+    }
+
+    /// A panic loses the connection, as a broken one does.
+    async fn stay_whatever_happens(&self) {
+        let mut pauses = Pauses::default();
+        loop {
+            let began = clock::now();
+            let Err(said) = panics::contained(self.stay_connected()).await else { return };
+            if let Some(link) = self.link.swap(None) {
+                link.plug.pull();
+            }
+            self.down("the gateway panicked".to_owned());
+            pauses.restart("broker", &said, began).await;
         }
     }
 
@@ -289,6 +303,7 @@ impl State {
     }
 
     async fn connect(&self) -> Result<Arc<Link>, String> {
+        fault::point("broker", &*self.settings.name);
         let Connected { connection, plug } = socket::connect(&self.settings).await?;
         let common = Common {
             connection: Arc::new(connection),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{DEFAULT_CONFIGS, OK, PROBLEMS, USAGE, fail};
 use crate::app::{Fetcher, Invocation, Origins, Predecessor, Process, Read, Server, StartError};
-use crate::base::out;
+use crate::base::{out, panics};
 use crate::broker::bus::Publisher;
 use crate::config::snapshot::Snapshot;
 use crate::config::{self, Compiled, Loaded, render};
@@ -78,6 +78,7 @@ impl Prepared {
     /// What is wrong, to be printed as it is. Warnings are printed here.
     pub(super) fn load(read: Read, colour: bool) -> Result<Self, String> {
         install_provider();
+        panics::watch();
         let log = ProcessLog::install(tracing::level_filters::LevelFilter::INFO)
             .map_err(|error| format!("edgeward: {error}\n"))?;
         let metrics = Metrics::new();

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, watch};
 
 use super::config::ClusterSettings;
 use super::url::RedisUrl;
-use crate::base::{clock, units};
+use crate::base::{clock, fault, units};
 use crate::telemetry::metrics::ClusterMetrics;
 
 /// Longest that a connection may take to be made, TLS and login included.
@@ -247,6 +247,7 @@ impl Redis {
 
     /// A connection that answers as fast as requests need it, and takes what they write.
     async fn connect(&self) -> Result<MultiplexedConnection, String> {
+        fault::point("redis", "");
         // The bounds are ours.
         let config = AsyncConnectionConfig::new()
             .set_connection_timeout(None)

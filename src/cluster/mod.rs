@@ -42,6 +42,13 @@ pub struct Cluster {
     started: AtomicBool,
 }
 
+async fn tidy(counters: Arc<Counters>) {
+    loop {
+        tokio::time::sleep(TIDY).await;
+        counters.tidy();
+    }
+}
+
 impl Cluster {
     /// One that connects to nothing yet.
     pub fn new(settings: ClusterSettings, metrics: Arc<ClusterMetrics>) -> Arc<Self> {
@@ -76,16 +83,12 @@ impl Cluster {
         if self.started.swap(true, Ordering::AcqRel) {
             return;
         }
-        drop(task::spawn("redis", self.redis.clone().keep()));
-        drop(task::spawn("revocations sent", self.revocations.clone().send()));
-        drop(task::spawn("revocations heard", self.revocations.clone().hear(heard)));
-        let counters = self.counters.clone();
-        drop(task::spawn("shared counters", async move {
-            loop {
-                tokio::time::sleep(TIDY).await;
-                counters.tidy();
-            }
-        }));
+        let (redis, counters) = (self.redis.clone(), self.counters.clone());
+        let (sent, hears) = (self.revocations.clone(), self.revocations.clone());
+        drop(task::keep("redis", move || redis.clone().keep()));
+        drop(task::keep("revocations sent", move || sent.clone().send()));
+        drop(task::keep("revocations heard", move || hears.clone().hear(heard.clone())));
+        drop(task::keep("shared counters", move || tidy(counters.clone())));
     }
 
     /// Waits until Redis answers for the first time, at most for `limit`.

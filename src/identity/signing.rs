@@ -159,7 +159,7 @@ fn rsa_encoding(algorithm: Algorithm) -> Option<&'static dyn RsaEncoding> {
 fn to_pem(pkcs8: &[u8]) -> String {
     let body = STANDARD.encode(pkcs8);
     let mut text = "-----BEGIN PRIVATE KEY-----\n".to_owned();
-    let mut rest = &body[..];
+    let mut rest = body.as_str();
     while !rest.is_empty() {
         // RFC 7468 section 2: lines of 64. Base64 is ASCII.
         let (line, after) = rest.split_at(rest.len().min(64));

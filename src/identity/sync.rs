@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::directory::Directory;
-use crate::base::clock;
+use crate::base::{clock, fault};
 use crate::store::{Store, StoreError};
 
 /// How often the use of keys is recorded, and ended revocations are forgotten.
@@ -63,6 +63,7 @@ impl Follower {
         let mut watch = self.store.watch();
         let (mut chores, mut forget) = (clock::now(), clock::now());
         loop {
+            fault::point("store", "");
             if let Err(error) = self.catch_up().await {
                 tracing::debug!(%error, "cannot follow the store");
             }

@@ -20,7 +20,7 @@ use super::stream::EdgeStream;
 use super::transport::Transport;
 use super::turned_away::TurnedAway;
 use super::{http1, http2};
-use crate::base::{clock, task};
+use crate::base::{clock, fault, panics, task};
 use crate::config::snapshot::{Listener, ListenerTls};
 use crate::telemetry::access::TlsInfo;
 
@@ -82,21 +82,36 @@ where
                 continue;
             }
         };
-        let Some(listener) = edge.rules.listener(index) else { return Ok(()) };
-        let open = match admit(&edge, &listener, &peer) {
-            Ok(open) => open,
-            Err(why) => {
-                // Shed before anything is spent on it; the client sees a closed connection.
-                drop(transport);
-                edge.connections.turned_away(why, &listener.metrics, &peer);
-                continue;
-            }
-        };
-        let edge = edge.clone();
-        drop(task::spawn("connection", async move {
-            connection(edge, listener, Accepted { index, local_port, transport, peer, open }).await;
-        }));
+        // The loop goes on: a listener must not be lost to one connection.
+        match panics::caught(|| take_in(&edge, index, local_port, transport, peer)) {
+            Ok(true) => {}
+            Ok(false) => return Ok(()),
+            Err(said) => tracing::error!(listener = index, "accepting a connection panicked: {said}"),
+        }
     }
+}
+
+/// Serves a connection in a task of its own, or turns it away. False when its listener is gone.
+fn take_in<A>(edge: &Arc<Edge<A>>, index: u16, local_port: u16, transport: Transport, peer: Peer) -> bool
+where
+    A: HttpServerApp + Send + Sync + 'static,
+{
+    let Some(listener) = edge.rules.listener(index) else { return false };
+    fault::point("accept", &listener.name);
+    let open = match admit(edge, &listener, &peer) {
+        Ok(open) => open,
+        Err(why) => {
+            // Shed before anything is spent on it; the client sees a closed connection.
+            drop(transport);
+            edge.connections.turned_away(why, &listener.metrics, &peer);
+            return true;
+        }
+    };
+    let edge = edge.clone();
+    drop(task::spawn("connection", async move {
+        connection(edge, listener, Accepted { index, local_port, transport, peer, open }).await;
+    }));
+    true
 }
 
 struct Accepted {

@@ -108,7 +108,7 @@ impl Alarms {
         if sweeper.is_none() {
             self.looked_ms.store(self.moment(clock::now()), Ordering::Relaxed);
             let alarms = Arc::downgrade(self);
-            *sweeper = Some(task::AbortOnDrop::new(task::spawn("alarms", sweep(alarms))));
+            *sweeper = Some(task::AbortOnDrop::new(task::keep("alarms", move || sweep(alarms.clone()))));
         }
         alarm
     }

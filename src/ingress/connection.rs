@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use http::HeaderValue;
 use parking_lot::Mutex;
 use pingora::protocols::Stream;
 use tokio::sync::Notify;
@@ -21,9 +22,11 @@ use super::turned_away::{Mentions, TurnedAway};
 use crate::base::client_cert::ClientCert;
 use crate::base::clock;
 use crate::base::peer::PeerValues;
+use crate::base::problem::Form;
 use crate::config::snapshot::PolicyId;
 use crate::telemetry::access::{AccessRecord, Field, TlsInfo};
 use crate::telemetry::metrics::{ListenerMetrics, OpenConnection};
+use crate::telemetry::request_id::RequestId;
 
 /// One accepted connection. Counted as open until the last holder lets go of it, lingering close included.
 #[derive(Debug)]
@@ -339,6 +342,24 @@ pub struct Exchange {
     /// Where the stream puts itself then.
     returned: Mutex<Option<Stream>>,
     prepared: Mutex<Prepared>,
+    /// A panic ended it.
+    broken: AtomicBool,
+    last_word: Mutex<Option<Box<LastWord>>>,
+}
+
+/// What the client of a request that a panic ended is told, if there is still room for an answer.
+#[derive(Debug, Clone)]
+pub struct LastWord {
+    /// As it is logged.
+    pub request_id: RequestId,
+    /// How errors are written for this client.
+    pub form: Form,
+    /// An answer to it has no body.
+    pub is_head: bool,
+    /// The listener's `Strict-Transport-Security`.
+    pub hsts: Option<HeaderValue>,
+    /// The request is recorded.
+    pub recorded: bool,
 }
 
 /// What the proxy has worked out for a request before Pingora gets it; see [`Exchange::prepare`].
@@ -381,7 +402,34 @@ impl Exchange {
             keep: AtomicBool::new(false),
             returned: Mutex::new(None),
             prepared: Mutex::new(Prepared::default()),
+            broken: AtomicBool::new(false),
+            last_word: Mutex::default(),
         }
+    }
+
+    /// A panic has ended it: what is still dropped of it is part of that.
+    pub(crate) fn note_panic(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a panic ends or has ended it.
+    pub fn is_broken(&self) -> bool {
+        std::thread::panicking() || self.broken.load(Ordering::Relaxed)
+    }
+
+    /// Leaves what its client is to be told, for who catches the panic that ends it.
+    pub fn leave_word(&self, word: LastWord) {
+        *self.last_word.lock() = Some(Box::new(word));
+    }
+
+    /// What was left by [`Exchange::leave_word`]: by whoever had begun to record it.
+    pub fn last_word(&self) -> Option<LastWord> {
+        self.last_word.lock().as_deref().cloned()
+    }
+
+    /// Whether nothing of an answer to it has been written to an HTTP/1 connection.
+    pub(crate) fn is_unanswered(&self) -> bool {
+        self.connection.bytes_written.load(Ordering::Relaxed) == self.bytes_written_before
     }
 
     /// Says when the request is to be cut off at the latest; `None` lifts it. Hooks move it as the request proceeds.

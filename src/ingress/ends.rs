@@ -190,7 +190,7 @@ mod tests {
                 let ends = ends.unwrap();
                 assert_eq!(ends.client, Peer::Tcp("192.0.2.1:12345".parse().unwrap()));
                 assert_eq!(ends.socket, Peer::Unix);
-                let Transport::Unix(mut ours) = transport else { unreachable!() };
+                let Transport::Unix(mut ours) = transport else { panic!("another transport") };
                 let mut rest = String::new();
                 ours.read_to_string(&mut rest).await.unwrap();
                 assert_eq!(rest, "GET / HTTP/1.1\r\n");

@@ -11,7 +11,8 @@ use super::connection::{Connection, EXCHANGE, Exchange};
 use super::edge::{Edge, Served};
 use super::head::Head;
 use super::stream::{EdgeStream, HeadLimits, Next};
-use super::{http2, refuse};
+use super::{broken, http2, refuse};
+use crate::base::panics;
 use crate::config::snapshot::Limits;
 
 /// Serves `stream` until it is closed from either side.
@@ -83,18 +84,29 @@ where
     A: HttpServerApp + Send + Sync + 'static,
 {
     if let Some(direct) = edge.direct.as_ref().filter(|_| head.version_11 && !head.upgrade) {
-        match direct.serve(&mut stream, &exchange, head).await {
+        match panics::contained(direct.serve(&mut stream, &exchange, head)).await {
             // What is left of this message must not be read as the next request.
-            Served::Kept => return Some(stream).filter(|stream| stream.is_message_done()),
-            Served::Closed => return None,
-            Served::No => {}
+            Ok(Served::Kept) => return Some(stream).filter(|stream| stream.is_message_done()),
+            Ok(Served::Closed) => return None,
+            Ok(Served::No) => {}
+            Err(said) => {
+                broken::answer(edge, Some(stream), &exchange, &said).await;
+                return None;
+            }
         }
     }
     let stream: Stream = stream;
     let mut session = ServerSession::new_http1(stream);
     session.set_keepalive(Some(0));
     let work = edge.app.process_new_http(session, &edge.draining);
-    let reusable = EXCHANGE.scope(exchange.clone(), work).await;
+    let reusable = match panics::contained(EXCHANGE.scope(exchange.clone(), work)).await {
+        Ok(reusable) => reusable,
+        Err(said) => {
+            let left = exchange.take_back().and_then(|stream| stream.into_any().downcast().ok());
+            broken::answer(edge, left, &exchange, &said).await;
+            return None;
+        }
+    };
     // It holds the exchange. Pingora has taken it, unless it ended the request before its first hook.
     drop(exchange.take_prepared());
     let stream = match reusable {

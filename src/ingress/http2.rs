@@ -31,10 +31,10 @@ use super::http2_side::{Http2Side, SpareAlarms};
 use super::http2_stream::Http2Stream;
 use super::http2_wire::Wire;
 use super::stream::EdgeStream;
-use super::{http2_head, refuse};
+use super::{broken, http2_head, refuse};
 use crate::base::problem::{Form, Problem};
 use crate::base::reason::Reason;
-use crate::base::{clock, task};
+use crate::base::{clock, panics, task};
 use crate::config::snapshot::Limits;
 use crate::telemetry::request_id::RequestId;
 
@@ -143,7 +143,7 @@ where
                         let rule = "the connection was ended: too many requests at once";
                         events.give_up(&mut ours, Reason::Overloaded, rule);
                     }
-                    let wire = Wire::new(body, answer);
+                    let wire = Wire::new(body, answer, exchange.clone());
                     let silence = limits.body_timeout;
                     if edge.direct.is_none() {
                         let session = Http2Stream::new(head, wire, digest.clone(), exchange.clone(), silence);
@@ -211,9 +211,10 @@ async fn serve_here<A>(
     A: HttpServerApp + Send + Sync + 'static,
 {
     let Some(direct) = &edge.direct else { return };
-    let served = task::contained("http/2 stream", direct.serve_stream(stream, &exchange)).await;
-    if let Some(Some(stream)) = served {
-        spawn(&edge, stream.into_session(digest), exchange, open);
+    match panics::contained(direct.serve_stream(stream, &exchange)).await {
+        Ok(Some(stream)) => spawn(&edge, stream.into_session(digest), exchange, open),
+        Ok(None) => {}
+        Err(said) => drop(broken::note(&edge, &exchange, &said)),
     }
 }
 
@@ -229,7 +230,9 @@ where
         let work = edge.app.process_new_http(session, &edge.draining);
         let work = CutOff { work, exchange: exchange.clone(), timer: None };
         // Cut off or done: either way the context has recorded it.
-        let _done = EXCHANGE.scope(exchange.clone(), work).await;
+        if let Err(said) = panics::contained(EXCHANGE.scope(exchange.clone(), work)).await {
+            broken::note(&edge, &exchange, &said);
+        }
         // It holds the exchange. Pingora has taken it, unless it ended the request before its first hook.
         drop(exchange.take_prepared());
     }));

@@ -1,6 +1,7 @@
 //! The ends that the `h2` library gives of one stream, and what is the same for all who hold them: how an answer goes out,
 //! and that one which is not whole is never taken for it.
 
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
@@ -10,6 +11,10 @@ use http::header::{CONNECTION, DATE, HeaderMap, HeaderName, TRANSFER_ENCODING, U
 use http::{Response, StatusCode};
 use pingora::protocols::http::date::get_cached_date;
 
+use super::broken;
+use super::connection::Exchange;
+use crate::base::panics;
+
 /// Both directions of a stream.
 pub(super) struct Wire {
     pub(super) body: RecvStream,
@@ -18,11 +23,12 @@ pub(super) struct Wire {
     pub(super) answer_body: Option<SendStream<Bytes>>,
     /// Whether the end of the answer was sent, or the stream was given up.
     pub(super) ended: bool,
+    exchange: Arc<Exchange>,
 }
 
 impl Wire {
-    pub(super) fn new(body: RecvStream, answer: SendResponse<Bytes>) -> Self {
-        Self { body, answer, answer_body: None, ended: false }
+    pub(super) fn new(body: RecvStream, answer: SendResponse<Bytes>, exchange: Arc<Exchange>) -> Self {
+        Self { body, answer, answer_body: None, ended: false, exchange }
     }
 
     /// Sends the head of the answer, once; with `end` it is all of it.
@@ -67,11 +73,31 @@ impl Wire {
     }
 }
 
+impl Wire {
+    /// A panic ends this request, and no other stream: it is answered, unless the answer had begun.
+    fn answer_for_panic(&mut self) {
+        if self.ended || self.answer_body.is_some() {
+            return self.reset(Reason::INTERNAL_ERROR);
+        }
+        let (head, body) = broken::answer_of(broken::word_for(&self.exchange));
+        let sent = self.send_head(head, body.is_empty());
+        if let (Ok(()), Some(stream)) = (sent, self.answer_body.as_mut().filter(|_| !body.is_empty())) {
+            // It fails where the client has left meanwhile.
+            self.ended = stream.send_data(body, true).is_ok();
+        }
+    }
+}
+
 impl Drop for Wire {
     /// What was not answered whole must not look as if it were: some clients take the reset that a dropped stream gets
     /// (CANCEL) for its end.
     fn drop(&mut self) {
-        self.reset(Reason::INTERNAL_ERROR);
+        if std::thread::panicking() {
+            // Should the library be what is broken, a second panic must not end the process.
+            drop(panics::caught(|| self.answer_for_panic()));
+        } else {
+            self.reset(Reason::INTERNAL_ERROR);
+        }
     }
 }
 

@@ -16,6 +16,7 @@ pub mod plain;
 
 mod accept;
 mod alarm;
+mod broken;
 mod cut_off;
 mod edge;
 mod ends;

@@ -12,6 +12,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::server::ShutdownWatch;
 
 use super::connection;
+use crate::base::fault;
 use crate::base::service::{Peer, PlainService};
 
 /// Largest request body a plain service gets.
@@ -45,6 +46,7 @@ impl Plain {
         if let Some(exchange) = connection::exchange() {
             request.extensions_mut().insert(Peer(exchange.connection.peer.ip().to_string()));
         }
+        fault::point("plain service", head.uri.path());
         let expects = head.headers.get(http::header::EXPECT).is_some();
         let response = match self.body(session, expects).await? {
             Some(body) => {

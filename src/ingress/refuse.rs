@@ -16,7 +16,7 @@ use crate::telemetry::access::{AccessRecord, Field};
 use crate::telemetry::request_id::RequestId;
 
 /// Time the client has to take the answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Answers an HTTP/1 head that was refused for `reason`, to be followed by the end of the connection.
 ///
@@ -141,7 +141,7 @@ fn method_of(line: &[u8]) -> Method {
 }
 
 /// Counts a refused request and logs it.
-fn note<A>(
+pub(super) fn note<A>(
     edge: &Edge<A>,
     connection: &Connection,
     reason: Reason,

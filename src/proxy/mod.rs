@@ -46,9 +46,9 @@ use phases::{
 use received::Received;
 pub use tunnels::Tunnels;
 
-use crate::base::clock;
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
+use crate::base::{clock, fault};
 use crate::config::snapshot::Current;
 use crate::ingress::connection::exchange;
 use crate::policy::rate_limit::{self, Met};
@@ -101,6 +101,7 @@ fn decide(asked: Asked<'_>, received: &Received<'_>, ctx: &mut Context) -> Resul
 fn settle(asked: Asked<'_>, received: &Received<'_>, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
     let view = route::View::read(asked, received, ctx.listener)?;
     route::note(&view, ctx);
+    fault::point("request", asked.target);
     belong::check(&view, ctx)?;
     let found = route::find(&view, ctx);
     // Before anything is asked or told: in cleartext nothing is, whatever the route.

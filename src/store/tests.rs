@@ -555,7 +555,7 @@ async fn the_suite_holds_on_sqlite() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_suite_holds_on_postgresql() {
     let server = postgres::Postgres::start();
-    suite(|| StoreUrl::parse(&server.database(), |_| unreachable!()).unwrap()).await;
+    suite(|| StoreUrl::parse(&server.database(), |_| panic!("it is no file")).unwrap()).await;
 }
 
 #[tokio::test]

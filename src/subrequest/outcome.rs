@@ -43,6 +43,8 @@ pub enum Failure {
     RequestTooLarge,
     /// The request was over before it was.
     Cancelled,
+    /// The gateway panicked in it: a defect.
+    Panicked,
 }
 
 impl Failure {
@@ -64,6 +66,7 @@ impl Failure {
             Self::InputMissing { .. } => "leg.input_missing",
             Self::RequestTooLarge => "leg.request_too_large",
             Self::Cancelled => "leg.cancelled",
+            Self::Panicked => "leg.panicked",
         }
     }
 

@@ -22,7 +22,7 @@ use super::input::{Inputs, Made, Sight, Unmade};
 use super::json::{self, Json};
 use super::outcome::Failure;
 use super::plan::{ForEach, Leg, Plan};
-use crate::base::clock;
+use crate::base::{clock, fault, panics};
 
 /// Calls services for legs.
 pub trait Caller: Sync {
@@ -218,7 +218,7 @@ impl<C: Caller> Work<'_, C> {
                 let is_ready = leg.waits_on.iter().all(|other| self.is_settled(*other));
                 if is_ready {
                     let index = *index;
-                    running.push(async move { (index, leg, self.leg(leg).await) });
+                    running.push(async move { (index, leg, self.leg_contained(leg).await) });
                 }
                 !is_ready
             });
@@ -252,6 +252,18 @@ impl<C: Caller> Work<'_, C> {
 
     fn is_settled(&self, leg: usize) -> bool {
         self.settled.get(leg).is_none_or(|slot| slot.get().is_some())
+    }
+
+    /// A panic in a leg is its failure, not that of the others.
+    async fn leg_contained(&self, leg: &Leg) -> Settled {
+        let started = self.caller.now();
+        let said = match panics::contained(self.leg(leg)).await {
+            Ok(settled) => return settled,
+            Err(said) => said,
+        };
+        tracing::error!(leg = %leg.name, "leg ended by a panic: {said}");
+        let took = self.caller.now().saturating_duration_since(started);
+        Settled::without_answer(leg, State::Failed(Failure::Panicked), took)
     }
 
     async fn leg(&self, leg: &Leg) -> Settled {
@@ -308,6 +320,7 @@ impl<C: Caller> Work<'_, C> {
         if deadline.is_some_and(|at| self.caller.now() >= at) {
             return Err(Failure::Timeout);
         }
+        fault::point("leg", &*leg.name);
         let bytes_max = self.plan.bounds.leg_bytes;
         let call = LegCall { leg, made, deadline, bytes_max, room: &self.room, attempts };
         // The deadline of all legs ends them all.

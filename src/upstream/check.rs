@@ -3,11 +3,10 @@
 //! The asking is the load-balancing crate's; thresholds are ours ([`super::health`]), and so is the loop: one task for
 //! each upstream, which ends with it.
 
-use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use futures_util::{FutureExt, StreamExt, stream};
+use futures_util::{StreamExt, stream};
 use http::HeaderValue;
 use pingora::connectors::ConnectorOptions;
 use pingora::connectors::http::Connector;
@@ -20,7 +19,7 @@ use super::health::Thresholds;
 use super::introduction::Introduction;
 use super::peer::Timeouts;
 use super::server::Server;
-use crate::base::clock;
+use crate::base::{clock, fault, panics};
 
 /// How servers are checked.
 #[derive(Debug, Clone, PartialEq)]
@@ -79,11 +78,14 @@ impl Probe {
             Some(request) => self.http.get_or_init(|| Box::new(http(request, server, timeout))).as_ref(),
         };
         // A certificate that Pingora's parser cannot read makes it panic: one server's fault, not the end of all checks.
-        let checked = AssertUnwindSafe(check.check(&server.backend)).catch_unwind();
+        let checked = panics::contained(check.check(&server.backend));
         match tokio::time::timeout(timeout, checked).await {
             Ok(Ok(Ok(()))) => Ok(()),
             Ok(Ok(Err(error))) => Err(describe(&error)),
-            Ok(Err(_)) => Err("check panicked".to_owned()),
+            Ok(Err(said)) => {
+                tracing::error!(server = %server.label, "health check panicked: {said}");
+                Err("check panicked".to_owned())
+            }
             Err(_) => Err("no answer in time".to_owned()),
         }
     }
@@ -153,6 +155,7 @@ pub(super) async fn run(
     loop {
         // Only servers are held while it waits, so that the upstream can go.
         let Some(servers) = upstream.upgrade().map(|upstream| upstream.servers()) else { return };
+        fault::point("health check", "");
         stream::iter(&servers)
             .for_each_concurrent(CHECKS_AT_ONCE, |server| async {
                 let result = server.probe.run(server, settings.timeout).await;

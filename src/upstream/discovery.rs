@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::Upstream;
+use crate::base::fault;
 use crate::base::task::{self, AbortOnDrop};
 
 /// Addresses of one name that are used; more are left out. A pool beyond this is a service mesh's business.
@@ -102,8 +103,9 @@ impl Name {
         }
         let mut task = self.task.lock();
         if task.is_none() {
-            let work = keep(Arc::downgrade(self), self.host.clone(), resolver.clone());
-            *task = Some(AbortOnDrop::new(task::spawn("dns", work)));
+            let (name, host, resolver) = (Arc::downgrade(self), self.host.clone(), resolver.clone());
+            let work = move || keep(name.clone(), host.clone(), resolver.clone());
+            *task = Some(AbortOnDrop::new(task::keep("dns", work)));
         }
         is_new
     }
@@ -138,6 +140,7 @@ impl Name {
 async fn keep(name: Weak<Name>, host: Arc<str>, resolver: Arc<dyn Resolve>) {
     let mut schedule = Schedule::default();
     loop {
+        fault::point("dns", &*host);
         let found = tokio::time::timeout(LOOKUP_TIMEOUT, resolver.resolve(&host)).await;
         let found = found.unwrap_or_else(|_| Err("no answer in time".to_owned()));
         let (result, pause) = schedule.take_in(found);

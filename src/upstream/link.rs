@@ -86,7 +86,8 @@ impl Attempt {
         let now = clock::now();
         let Some(until) = now.checked_add(self.timeouts().idle) else { return };
         if state.links.put(link, last, until, most) {
-            drop(task::spawn("idle connections", tend(Arc::downgrade(state))));
+            let state = Arc::downgrade(state);
+            drop(task::keep("idle connections", move || tend(state.clone())));
         }
     }
 }

@@ -355,8 +355,9 @@ impl Upstream {
         }
         let mut task = self.task.lock();
         if let (Some(check), None) = (&self.check, &*task) {
-            let work = check::run(Arc::downgrade(self), check.clone(), self.first_round.clone());
-            *task = Some(AbortOnDrop::new(task::spawn("health check", work)));
+            let (this, check, first_round) = (Arc::downgrade(self), check.clone(), self.first_round.clone());
+            let work = move || check::run(this.clone(), check.clone(), first_round.clone());
+            *task = Some(AbortOnDrop::new(task::keep("health check", work)));
         }
     }
 

@@ -75,7 +75,7 @@ fn store_of(gw: &Gateway) -> Store {
 
 /// Logins against `database` of a PostgreSQL, and its store.
 fn on_postgres(database: &str, more: &str) -> (GatewayBuilder, Store) {
-    let store = StoreUrl::parse(database, |_| unreachable!("it is no file")).unwrap();
+    let store = StoreUrl::parse(database, |_| panic!("it is no file")).unwrap();
     (edge(more).replacing("sqlite:users.db", database), Store::new(store))
 }
 

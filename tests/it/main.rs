@@ -57,6 +57,7 @@ mod mutations;
 mod nginx;
 mod node_gateway;
 mod nothing_dropped;
+mod panics;
 mod plans;
 #[path = "../../examples/process_life/harness/mod.rs"]
 mod process_life;

@@ -203,3 +203,35 @@ fn scenarios_do_not_sleep() {
     }
     report(faults);
 }
+
+/// What panics is denied where requests are served, and a panic unwinds in every profile.
+#[test]
+fn panics_are_denied_and_unwind() {
+    let manifest = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")).unwrap();
+    let manifest: toml::Table = manifest.parse().unwrap();
+    let lints = manifest["lints"]["clippy"].as_table().unwrap();
+    for lint in [
+        "unwrap_used",
+        "expect_used",
+        "get_unwrap",
+        "panic",
+        "unreachable",
+        "todo",
+        "unimplemented",
+        "indexing_slicing",
+        "string_slice",
+    ] {
+        assert_eq!(lints[lint].as_str(), Some("deny"), "{lint}");
+    }
+    for (name, profile) in manifest["profile"].as_table().unwrap() {
+        assert!(profile.get("panic").is_none(), "profile {name}");
+    }
+    // Whoever lets one pass says why.
+    let denied = Regex::new(r"(allow|expect)\((\s*clippy::\w+,)*\s*clippy::\w+\s*\)").unwrap();
+    let found: Vec<_> = sources().into_iter().filter(|source| denied.is_match(&source.text)).collect();
+    assert!(
+        found.is_empty(),
+        "without a reason: {:?}",
+        found.iter().map(|source| &source.path).collect::<Vec<_>>()
+    );
+}

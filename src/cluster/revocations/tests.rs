@@ -175,7 +175,7 @@ fn what_the_stream_no_longer_has_is_in_the_set() {
             let heard = instance.heard.lock();
             let ids = heard.iter().map(|one| match one {
                 Revocation::Token { id, .. } => id.clone(),
-                _ => unreachable!(),
+                _ => panic!("no such case"),
             });
             ids.collect::<BTreeSet<_>>().len()
         };

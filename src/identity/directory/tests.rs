@@ -221,7 +221,7 @@ fn instances_hear_of_each_others_revocations() {
             eventually("it hears", || cluster.revocations().is_heard()).await;
             instances.push((directory, cluster));
         }
-        let [(one, _), (two, _)] = instances.as_slice() else { unreachable!() };
+        let [(one, _), (two, _)] = instances.as_slice() else { panic!("{} instances", instances.len()) };
         let until = clock::unix_now() + 600;
         let stolen = token("local", Some("alice"), Some("a"), Some(until));
         let (early, late) =
@@ -277,7 +277,7 @@ fn keys_and_consumers_end_at_other_instances() {
             eventually("it hears", || cluster.revocations().is_heard()).await;
             instances.push((scene, cluster));
         }
-        let [(one, _), (two, _)] = instances.as_slice() else { unreachable!() };
+        let [(one, _), (two, _)] = instances.as_slice() else { panic!("{} instances", instances.len()) };
         let mut changes = two.directory.subscribe();
         let (held, going) =
             (two.directory.key("ew_b_key", now).unwrap(), two.directory.key("ew_c_key", now).unwrap());

@@ -7,8 +7,8 @@ mod freshness;
 pub mod schedule;
 mod url;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -27,7 +27,7 @@ use super::token::Refusal;
 use crate::base::reason::Reason;
 use crate::base::seldom::Seldom;
 use crate::base::task::{self, AbortOnDrop};
-use crate::base::{clock, units};
+use crate::base::{clock, fault, units};
 use crate::telemetry::metrics::JwksMetrics;
 
 /// Largest key set taken in, in bytes. Those in use have a few KiB.
@@ -115,6 +115,23 @@ pub struct Remote {
     task: Mutex<Option<AbortOnDrop>>,
 }
 
+async fn keep_fresh(remote: Weak<Remote>, wake: Arc<Notify>) {
+    // Not held while nothing happens, or it would never be dropped.
+    while let Some(remote) = remote.upgrade() {
+        let next = remote.schedule.lock().next(clock::now());
+        match next {
+            Next::Fetch => remote.refresh().await,
+            Next::At(due) => {
+                drop(remote);
+                // Instances that lost the provider together do not come back in step.
+                let late = due.saturating_duration_since(clock::now()).mul_f64(fastrand::f64() / 10.0);
+                let due = tokio::time::Instant::from_std(due + late);
+                tokio::time::timeout_at(due, wake.notified()).await.unwrap_or_default();
+            }
+        }
+    }
+}
+
 impl std::fmt::Debug for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Remote").field("name", &self.name).field("url", &self.url).finish_non_exhaustive()
@@ -157,24 +174,8 @@ impl Remote {
         let mut task = self.task.lock();
         if task.is_none() {
             let (this, wake) = (Arc::downgrade(self), self.wake.clone());
-            *task = Some(AbortOnDrop::new(task::spawn("key set", async move {
-                // Not held while nothing happens, or it would never be dropped.
-                while let Some(remote) = this.upgrade() {
-                    let next = remote.schedule.lock().next(clock::now());
-                    match next {
-                        Next::Fetch => remote.refresh().await,
-                        Next::At(due) => {
-                            drop(remote);
-                            // Instances that lost the provider together do not come back in step.
-                            let late =
-                                due.saturating_duration_since(clock::now()).mul_f64(fastrand::f64() / 10.0);
-                            let due = due + late;
-                            let due = tokio::time::Instant::from_std(due);
-                            tokio::time::timeout_at(due, wake.notified()).await.unwrap_or_default();
-                        }
-                    }
-                }
-            })));
+            let work = move || keep_fresh(this.clone(), wake.clone());
+            *task = Some(AbortOnDrop::new(task::keep("key set", work)));
         }
     }
 
@@ -188,6 +189,7 @@ impl Remote {
     /// Fetches once, and takes over what comes of it.
     async fn refresh(&self) {
         self.schedule.lock().begin(clock::now());
+        fault::point("key set", &*self.name);
         let fetched = tokio::time::timeout(FETCH_TIMEOUT, self.fetch.fetch(&self.url)).await;
         let fetched = fetched.unwrap_or_else(|_| Err(FetchError::new("timeout", "no answer in time")));
         self.settle(fetched, clock::now());

@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
 use super::{Check, Cost, Dearest, check};
-use crate::base::clock;
+use crate::base::{clock, fault, panics};
 use crate::telemetry::metrics::Metrics;
 
 /// How many passwords are worked on at once, and how many wait.
@@ -181,7 +181,19 @@ fn work(shared: &Shared) {
             continue;
         }
         let began = clock::now();
-        let verdict = check(&job.password, job.stored.as_deref(), job.cost, &shared.dearest, &mut memory);
+        let verdict = panics::caught(|| {
+            fault::point("password", "");
+            check(&job.password, job.stored.as_deref(), job.cost, &shared.dearest, &mut memory)
+        });
+        let verdict = match verdict {
+            Ok(verdict) => verdict,
+            Err(said) => {
+                // Who waits learns that it is lost; the thread goes on with the next.
+                tracing::error!("a check of a password panicked: {said}");
+                memory = Vec::new();
+                continue;
+            }
+        };
         let took = clock::now().saturating_duration_since(began);
         shared.last_micros.store(u64::try_from(took.as_micros()).unwrap_or(u64::MAX), Relaxed);
         shared.metrics.logins().password_checked(took);

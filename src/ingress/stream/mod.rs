@@ -208,6 +208,14 @@ impl EdgeStream {
         }
     }
 
+    /// Forgets what was to be written and never was: another answer takes its place. No other request follows it.
+    pub(crate) fn start_over(&mut self) {
+        self.output = Vec::new();
+        self.output_start = 0;
+        self.message = Message::Raw;
+        self.exchange = None;
+    }
+
     /// Writes `bytes` past Pingora (an answer to a refused head), within `limit`.
     pub(crate) async fn write_answer(&mut self, bytes: &[u8], limit: Duration) {
         let write = async {
@@ -530,6 +538,14 @@ impl Drop for EdgeStream {
             stream.input_start = self.input_start;
             stream.output = std::mem::take(&mut self.output);
             stream.output_start = self.output_start;
+            return exchange.put_back(Box::new(stream));
+        }
+        if std::thread::panicking()
+            && let Some(exchange) = self.exchange.take_if(|e| e.is_unanswered())
+        {
+            // What is left of the request may still be on its way: a message of no known end.
+            let mut stream = Self::new(transport, self.connection.clone(), self.write_timeout);
+            stream.message = Message::Raw;
             return exchange.put_back(Box::new(stream));
         }
         if (whole && written_out) || tokio::runtime::Handle::try_current().is_err() {

@@ -1,9 +1,13 @@
 //! The end of a request: metrics and access log, exactly once, whatever ended it.
 
+use http::{Method, Version};
 use pingora::Error;
 
 use crate::base::clock::Moment;
+use crate::base::panics;
+use crate::base::problem::Form;
 use crate::base::reason::Reason;
+use crate::ingress::connection::LastWord;
 use crate::proxy::Context;
 use crate::telemetry::access::Field;
 
@@ -23,14 +27,19 @@ pub(in crate::proxy) fn dropped(ctx: &mut Context) {
     if ctx.recorded {
         return;
     }
+    let is_broken = std::thread::panicking() || ctx.exchange.as_ref().is_some_and(|e| e.is_broken());
     let reason = match ctx.failure {
+        _ if is_broken => Reason::Internal,
         Some(reason) => reason,
-        None if std::thread::panicking() => Reason::Internal,
         None if ctx.identity_ended().is_some() => ctx.identity_ended().unwrap_or(Reason::ClientClosed),
         None if ctx.is_late() => Reason::DeadlineExceeded,
         None => Reason::ClientClosed,
     };
     ctx.failure = Some(reason);
+    if is_broken {
+        ctx.detail = Some(format!("panicked: {}", panics::said()));
+        leave_word(ctx);
+    }
     let answered = answered(ctx);
     if ctx.status == 0 {
         ctx.status = reason.status();
@@ -38,6 +47,24 @@ pub(in crate::proxy) fn dropped(ctx: &mut Context) {
     let end = Moment::now();
     ctx.end_attempt_at(None, end);
     write(ctx, false, answered, end);
+}
+
+/// What `ingress` tells the client of a request that a panic ends.
+fn leave_word(ctx: &mut Context) {
+    let Some(exchange) = &ctx.exchange else { return };
+    if let Some(word) = exchange.last_word() {
+        // The client was told already, by who knew less.
+        ctx.request_id = word.request_id;
+    }
+    // Trailers are HTTP/2's.
+    let over_http1 = ctx.head.version < Version::HTTP_2 && ctx.head.error_form == Form::Grpc;
+    exchange.leave_word(LastWord {
+        request_id: ctx.request_id.clone(),
+        form: if over_http1 { Form::Json } else { ctx.head.error_form },
+        is_head: ctx.head.method == Method::HEAD,
+        hsts: ctx.hsts().cloned(),
+        recorded: true,
+    });
 }
 
 /// The status that the client was answered with; `None` if it was with none, or did not wait for the end.

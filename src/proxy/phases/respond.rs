@@ -14,9 +14,9 @@ use pingora_proxy::Session;
 use super::connect::{self, Progress};
 use super::dispatch::Answer;
 use super::{envelope, forward};
-use crate::base::clock;
 use crate::base::problem::{Form, Problem};
 use crate::base::reason::Reason;
+use crate::base::{clock, fault};
 use crate::files::{self, Refusal, Site};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::{Asked, Context, edit};
@@ -32,6 +32,7 @@ pub(in crate::proxy) fn upstream_answered(
     if let Some(exchange) = &ctx.exchange {
         exchange.server_spoke();
     }
+    fault::point("answer", &*ctx.route.name);
     if status_code.is_informational() && status != 101 {
         return Ok(());
     }
@@ -184,6 +185,9 @@ pub(in crate::proxy) async fn trailers(session: &mut Session, ctx: &mut Context)
 
 /// So many bytes of an answer's body are on their way to the client.
 pub(in crate::proxy) fn piece(bytes: usize, ctx: &mut Context) {
+    if ctx.response_body_bytes > 0 {
+        fault::point("more of the answer", &*ctx.route.name);
+    }
     ctx.response_body_bytes += bytes as u64;
     if let Some(exchange) = &ctx.exchange {
         exchange.server_spoke();

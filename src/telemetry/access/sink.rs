@@ -20,7 +20,7 @@ use parking_lot::Mutex;
 use super::record::AccessRecord;
 use super::stamp::Stamps;
 use super::{AccessLog, Output};
-use crate::base::clock;
+use crate::base::{clock, fault, panics};
 use crate::telemetry::bus::{self, Bus, Message};
 use crate::telemetry::metrics::Metrics;
 
@@ -155,7 +155,12 @@ impl Writer {
             let queue = Arc::clone(queue);
             move || {
                 let (outputs, documents) = (Vec::new(), Documents::default());
-                Loop { queue, receiver, outputs, documents, stamps: Stamps::new(TimeZone::system()) }.run()
+                let stamps = Stamps::new(TimeZone::system());
+                let mut writer = Loop { queue, receiver, outputs, documents, stamps };
+                // A panic costs the records that were being written, and the outputs are opened anew.
+                while let Err(said) = panics::caught(|| writer.run()) {
+                    writer.start_over(&said);
+                }
             }
         })?;
         if queue.writer.set(thread.thread().clone()).is_err() {
@@ -201,7 +206,16 @@ struct Loop {
 }
 
 impl Loop {
-    fn run(mut self) {
+    /// Whatever was half done is forgotten.
+    fn start_over(&mut self, said: &str) {
+        tracing::error!("the writer of the access log panicked: {said}");
+        self.outputs.clear();
+        self.documents = Documents::default();
+        // Should it panic at every record, it does not keep a core busy with that.
+        thread::park_timeout(GATHER);
+    }
+
+    fn run(&mut self) {
         let mut mention_drops_at = clock::now();
         loop {
             let orders = mem::take(&mut *self.queue.orders.lock());
@@ -212,6 +226,7 @@ impl Loop {
                 }
             }
             let wrote = self.drain(None);
+            fault::point("access log", "");
             if orders.reopen {
                 self.reopen();
             }

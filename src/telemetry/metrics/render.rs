@@ -19,6 +19,7 @@ use super::process::Process;
 use super::route::{AUTH_REASONS, METHODS, RouteMetrics, SCHEMES};
 use super::upstream::{ServerMetrics, UpstreamMetrics};
 use crate::base::reason::Reason;
+use crate::base::{panics, task};
 
 /// `Content-Type` of `render(true)`.
 pub const OPENMETRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -357,6 +358,11 @@ impl Metrics {
         ] {
             plain_counter(&mut out.counter(name, help)?, cell.get())?;
         }
+
+        let (panicked, restarted) = (panics::count(), task::restarts());
+        plain_counter(&mut out.counter("edgeward_panics", "Panics, each a defect")?, panicked)?;
+        let help = "Background tasks that were started again after a panic";
+        plain_counter(&mut out.counter("edgeward_task_restarts", help)?, restarted)?;
 
         let mut family = out.counter("edgeward_config_reloads", "Reloads of the configuration, by result")?;
         counter(&mut family, &[("result", "success")], self.reloads_succeeded.get())?;

@@ -328,7 +328,7 @@ async fn answer(
         Answer::WebSocket => accept_websocket(&shared, open, &seen, upgrade.unwrap()),
         Answer::Grpc => grpc::answer(&seen, body.take().unwrap()),
         Answer::Sequence(..) | Answer::Gated(..) | Answer::Delayed(..) | Answer::Unread(_) => {
-            unreachable!("unwrapped above")
+            panic!("unwrapped above")
         }
     };
     response.headers_mut().insert("x-server", seen.server.parse().unwrap());
