@@ -18,6 +18,7 @@ mod handover;
 mod lifecycle;
 mod pid_file;
 mod plain;
+mod pressure;
 mod reload;
 mod report;
 mod server;

@@ -175,5 +175,6 @@ fn limits() -> Limits {
         request_timeout: Duration::from_secs(60),
         stream_idle: Duration::from_secs(60),
         upstream_idle: 0,
+        memory: None,
     }
 }

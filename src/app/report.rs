@@ -74,7 +74,11 @@ pub(super) fn health(
         Box::new(move || (true, "listeners".to_owned(), format!("{} bound", bound.load().listeners.len())));
     let (upstreams, providers, clusters) = (current.clone(), current.clone(), current.clone());
     let (brokers, stores, directory) = (current.clone(), current.clone(), directory.clone());
-    let mut checks = vec![configuration, listeners];
+    let pressure: Check = Box::new(|| {
+        let (is_well, line) = super::pressure::status();
+        (is_well, "pressure".to_owned(), line)
+    });
+    let mut checks = vec![configuration, listeners, pressure];
     if let Some(follower) = services {
         let (loaded, follower) = (current.clone(), follower.clone());
         checks.push(Box::new(move || service_check(&loaded.load().services, &follower)));

@@ -24,7 +24,7 @@ use super::user::{self, Account};
 use super::{Lifecycle, descriptors, report, service_manager, services, watch};
 use crate::admin::{Admin, Api};
 use crate::base::service::{PlainService, Turn};
-use crate::base::{clock, task};
+use crate::base::{clock, pressure, task};
 use crate::cluster::Cluster;
 use crate::config::Loaded;
 use crate::config::snapshot::{Current, Snapshot};
@@ -129,7 +129,9 @@ impl Server {
         process: &mut Process,
     ) -> Result<(Bindings, Writer, Option<PidFile>), StartError> {
         process.origins.live.keep_idle(snapshot.limits.upstream_idle);
-        if let Some(limit) = descriptors::raise_limit() {
+        let descriptors = descriptors::raise_limit();
+        pressure::descriptors(descriptors);
+        if let Some(limit) = descriptors {
             let (connections, idle) = (snapshot.limits.connections, snapshot.limits.upstream_idle);
             let wanted = descriptors::wanted(connections, idle);
             if limit < wanted {
@@ -273,6 +275,8 @@ impl Server {
             // Before anything serves: from here on no signal kills.
             let signals = lifecycle::signals(lifecycle.sender())?;
             drop(task::spawn("signals", signals));
+            let (loaded, all) = (current.clone(), connections.clone());
+            drop(task::keep("pressure", move || super::pressure::watch(loaded.clone(), all.clone())));
             drop(task::keep("tunnels", move || tunnels.clone().watch()));
             if let Some(cluster) = &self.snapshot.cluster {
                 share(cluster, &directory, &data);

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::lifecycle::{Command, Order};
 use super::reload::Reloader;
 use crate::admin::Parts;
-use crate::base::clock;
+use crate::base::{clock, task};
 use crate::config::snapshot::Current;
 use crate::store::Store;
 
@@ -87,7 +87,7 @@ impl Follower {
         loop {
             if let Err(error) = self.catch_up().await {
                 tracing::debug!(error, "cannot follow the services");
-                tokio::time::sleep(PAUSE).await;
+                tokio::time::sleep(task::spread(PAUSE)).await;
             }
             watch.next().await;
         }

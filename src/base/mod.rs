@@ -12,6 +12,7 @@ pub mod origin;
 pub mod out;
 pub mod panics;
 pub mod peer;
+pub mod pressure;
 pub mod problem;
 pub mod quality;
 pub mod reason;

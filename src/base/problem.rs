@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
+use super::pressure;
 use super::reason::{Reason, phrase};
 
 /// One error answer, before it is written in a form.
@@ -64,9 +65,10 @@ pub enum Form {
 }
 
 impl Problem {
-    /// The problem for `reason`.
+    /// The problem for `reason`. One that passes by itself says when.
     pub fn new(reason: Reason) -> Self {
-        let (retry_after, allow, challenges) = (None, None, Vec::new());
+        let retry_after = (reason == Reason::Overloaded).then_some(pressure::RETRY_AFTER);
+        let (allow, challenges) = (None, Vec::new());
         Self { reason, retry_after, allow, challenges, complete_length: None, quota: None, parts: None }
     }
 

@@ -54,6 +54,12 @@ where
     })
 }
 
+/// A pause of about `pause`, give or take a quarter: instances that lost something together do not come back for it in
+/// step.
+pub fn spread(pause: Duration) -> Duration {
+    pause.mul_f64(0.75 + fastrand::f64() / 2.0)
+}
+
 /// Runs `work`, which blocks, on a thread where that keeps nobody waiting.
 pub fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     tokio::task::spawn_blocking(work)
@@ -149,6 +155,14 @@ mod tests {
         kept.await.unwrap();
         assert_eq!(rounds.load(Ordering::Relaxed), 2);
         assert!(restarts() >= 1);
+    }
+
+    #[test]
+    fn pauses_are_spread_by_a_quarter() {
+        let pauses: Vec<_> = (0..1000).map(|_| spread(Duration::from_secs(4)).as_millis()).collect();
+        assert!(pauses.iter().all(|pause| (3000..5000).contains(pause)), "{pauses:?}");
+        let (least, most) = (pauses.iter().min().unwrap(), pauses.iter().max().unwrap());
+        assert!(*least < 3100 && *most > 4900, "{least} to {most}");
     }
 
     #[test]

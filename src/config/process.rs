@@ -65,6 +65,9 @@ keys! {
         stream_idle: Duration = Duration::from_secs(3600),
         /// Idle upstream connections kept, whole process; as many again over TLS and HTTP/2.
         upstream_idle: upgrade usize = 1024,
+        /// Resident memory of the process above which new requests are refused (503) and idle connections closed; absent =
+        /// nine tenths of what its cgroup may have, if that has a limit; 0 = no limit.
+        memory: optional Size,
     }
 }
 
@@ -247,6 +250,7 @@ impl LimitsRaw {
             request_timeout: *self.request_timeout,
             stream_idle: *self.stream_idle,
             upstream_idle: *self.upstream_idle,
+            memory: self.memory.as_ref().map(|memory| memory.0),
         }
     }
 }

@@ -53,6 +53,8 @@ pub struct Limits {
     pub stream_idle: Duration,
     /// Idle upstream connections kept, whole process.
     pub upstream_idle: usize,
+    /// Resident memory above which new requests are refused: 0 = no limit; `None` = a part of the cgroup's.
+    pub memory: Option<u64>,
 }
 
 /// Descriptors that are neither a connection's nor kept for later: files, listeners, pipes.

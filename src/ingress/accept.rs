@@ -20,12 +20,14 @@ use super::stream::EdgeStream;
 use super::transport::Transport;
 use super::turned_away::TurnedAway;
 use super::{http1, http2};
-use crate::base::{clock, fault, panics, task};
+use crate::base::{clock, fault, panics, pressure, task};
 use crate::config::snapshot::{Listener, ListenerTls};
 use crate::telemetry::access::TlsInfo;
 
 /// Pause after a failed accept: without descriptors it fails at once again, and again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Idle connections that are closed for one that finds no descriptor, or only one of the reserve.
+const IDLE_ENDED: usize = 32;
 /// How long connections are still accepted after the listener was told to stop. Closing it resets those whom the kernel
 /// has let in already; they get their one answer instead. Where another process accepts on the same socket nothing is lost
 /// by closing it: then only those who are there already are accepted, for no longer than this.
@@ -76,7 +78,13 @@ where
             Err(error) => {
                 // The client gave up while it waited: nothing is wrong here.
                 if error.kind() != io::ErrorKind::ConnectionAborted {
-                    tracing::error!(listener = index, %error, "cannot accept connections");
+                    pressure::not_accepted();
+                    if pressure::is_shortage(&error) {
+                        edge.connections.end_idle(IDLE_ENDED);
+                    }
+                    if let Some(unsaid) = edge.connections.mentions.failed() {
+                        tracing::error!(listener = index, unsaid, "cannot accept connections: {error}");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
                 continue;
@@ -99,7 +107,13 @@ where
     let Some(listener) = edge.rules.listener(index) else { return false };
     fault::point("accept", &listener.name);
     let open = match admit(edge, &listener, &peer) {
-        Ok(open) => open,
+        Ok(mut open) => {
+            open.is_shed = pressure::is_of_reserve(transport.descriptor());
+            if open.is_shed {
+                edge.connections.end_idle(IDLE_ENDED);
+            }
+            open
+        }
         Err(why) => {
             // Shed before anything is spent on it; the client sees a closed connection.
             drop(transport);
@@ -335,6 +349,7 @@ mod tests {
             request_timeout: second,
             stream_idle: second,
             upstream_idle: 0,
+            memory: None,
         };
         let told = watch::Sender::new(true);
         let edge = Arc::new(Edge {

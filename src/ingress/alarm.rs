@@ -4,13 +4,14 @@
 //! every connection has one alarm: a moment and a waker. One task looks through all of them every [`SWEEP`] and wakes
 //! those whose moment has passed. Deadlines are kept to within that: they are seconds, not milliseconds.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 use crate::base::{clock, task};
 
@@ -28,6 +29,22 @@ pub(crate) struct Alarm {
     /// When, in milliseconds of [`Alarms::moment`]; or [`NONE`], or [`RANG`].
     at: AtomicU64,
     waker: AtomicWaker,
+    /// One of [`Idle`].
+    idle: AtomicU8,
+    retired: AtomicBool,
+    retiring: Notify,
+}
+
+/// Whether a connection waits for its next request, and how it is ended then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Idle {
+    /// Something is under way.
+    No = 0,
+    /// By its alarm, which is set to the end of that wait.
+    Rings = 1,
+    /// In order: its client is told before.
+    Retires = 2,
 }
 
 impl Alarm {
@@ -50,6 +67,44 @@ impl Alarm {
     /// Nothing is waited for.
     pub(crate) fn clear(&self) {
         self.at.store(NONE, Ordering::Relaxed);
+    }
+
+    /// Says whether its connection idles.
+    pub(crate) fn idle(&self, idle: Idle) {
+        self.idle.store(idle as u8, Ordering::Relaxed);
+    }
+
+    /// Has the connection end once what is open on it is done: what it was made for holds no longer.
+    pub(crate) fn retire(&self) {
+        if !self.retired.swap(true, Ordering::Relaxed) {
+            self.retiring.notify_one();
+        }
+    }
+
+    /// Whether it is to end.
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Relaxed)
+    }
+
+    /// Resolves once it is to end; for one waiter.
+    pub(crate) async fn retirement(&self) {
+        self.retiring.notified().await;
+    }
+
+    /// Since when it idles, in an order of its own; `None` while something is under way.
+    fn idles_until(&self) -> Option<u64> {
+        let idles = self.idle.load(Ordering::Relaxed) != Idle::No as u8 && !self.is_retired();
+        Some(self.at.load(Ordering::Relaxed)).filter(|at| idles && *at != RANG)
+    }
+
+    /// Ends its connection, if that still idles.
+    fn end_idle(&self) {
+        let idle = self.idle.load(Ordering::Relaxed);
+        if idle == Idle::Retires as u8 {
+            self.retire();
+        } else if idle == Idle::Rings as u8 {
+            self.ring_if_due(RANG - 1);
+        }
     }
 
     fn ring_if_due(&self, now_ms: u64) {
@@ -111,6 +166,17 @@ impl Alarms {
             *sweeper = Some(task::AbortOnDrop::new(task::keep("alarms", move || sweep(alarms.clone()))));
         }
         alarm
+    }
+
+    /// Ends the connections that have idled longest, at most so many.
+    pub(crate) fn end_idle(&self, most: usize) {
+        let mut idle: Vec<(u64, Arc<Alarm>)> = Vec::new();
+        for alarm in self.alarms.lock().iter().filter_map(Weak::upgrade) {
+            idle.extend(alarm.idles_until().map(|until| (until, alarm)));
+        }
+        // All of them may idle for the same time: who would be closed first has idled longest.
+        idle.sort_unstable_by_key(|(until, _)| *until);
+        idle.iter().take(most).for_each(|(_, alarm)| alarm.end_idle());
     }
 
     fn ring(&self) {
@@ -178,5 +244,29 @@ mod tests {
         alarm.clear();
         alarm.ring_if_due(300);
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+
+    #[tokio::test]
+    async fn who_has_idled_longest_is_ended_first() {
+        let waker = Waker::from(Arc::new(Count(AtomicUsize::new(0))));
+        let mut cx = Context::from_waker(&waker);
+        let alarms = Arc::new(Alarms::default());
+        let all: Vec<_> = (0..5).map(|_| alarms.alarm()).collect();
+        let mut set = [0; 5];
+        let far = alarms.after(Duration::from_secs(3600));
+        let mut rings = |n: usize, by: u64| all[n].poll(by, &mut set[n], &mut cx).is_ready();
+        for (n, idle) in
+            [Idle::Rings, Idle::Rings, Idle::No, Idle::Rings, Idle::Retires].into_iter().enumerate()
+        {
+            all[n].idle(idle);
+            // Later ones idle longer; what serves a request has the nearest alarm.
+            assert!(!rings(n, if n == 4 { far } else { far - 10 * n as u64 }));
+        }
+        alarms.end_idle(2);
+        assert!(rings(3, far - 30) && rings(1, far - 10) && !rings(0, far) && !rings(2, far - 20));
+        alarms.end_idle(2);
+        assert!(rings(0, far) && !rings(2, far - 20));
+        assert!(all[4].is_retired());
+        all[4].retirement().await;
     }
 }

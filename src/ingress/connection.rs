@@ -61,8 +61,6 @@ pub struct Connection {
     /// Requests begun on it, the one being served included.
     pub requests: AtomicU64,
     pub(crate) alarm: Arc<Alarm>,
-    retired: AtomicBool,
-    retiring: Notify,
     open: OpenGuard,
 }
 
@@ -126,6 +124,10 @@ impl Connection {
         let peer = ends.client;
         // The port that the client connected to is the proxy's.
         let seen_port = ends.header.map_or(local_port, |header| header.destination.port());
+        let alarm = open.all.alarms.alarm();
+        if open.is_shed {
+            alarm.retire();
+        }
         Arc::new(Self {
             serial: open.serial,
             listener,
@@ -141,9 +143,7 @@ impl Connection {
             bytes_read: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
             requests: AtomicU64::new(0),
-            alarm: open.all.alarms.alarm(),
-            retired: AtomicBool::new(false),
-            retiring: Notify::new(),
+            alarm,
             open,
         })
     }
@@ -155,19 +155,17 @@ impl Connection {
 
     /// Has the connection end once what is open on it is done: what it was made for holds no longer.
     pub fn retire(&self) {
-        if !self.retired.swap(true, Ordering::Relaxed) {
-            self.retiring.notify_one();
-        }
+        self.alarm.retire();
     }
 
     /// Whether it is to end.
     pub fn is_retired(&self) -> bool {
-        self.retired.load(Ordering::Relaxed)
+        self.alarm.is_retired()
     }
 
-    /// Resolves once it is to end; for one waiter.
-    pub(crate) async fn retirement(&self) {
-        self.retiring.notified().await;
+    /// Whether its requests are only told to come back later: it was accepted when there was no more room.
+    pub fn is_shed(&self) -> bool {
+        self.open.is_shed
     }
 
     /// What the access log shows of its TLS.
@@ -205,7 +203,7 @@ pub struct Connections {
     idle: Notify,
     alarms: Arc<Alarms>,
     addresses: Arc<PerAddress>,
-    mentions: Mentions,
+    pub(super) mentions: Mentions,
 }
 
 impl Connections {
@@ -255,7 +253,12 @@ impl Connections {
             return Err(TurnedAway::Connections);
         }
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
-        Ok(OpenGuard { all: self.clone(), serial, place: None, _metrics: metrics.open() })
+        Ok(OpenGuard { all: self.clone(), serial, place: None, is_shed: false, _metrics: metrics.open() })
+    }
+
+    /// Ends those that have idled longest, at most so many: what they hold is needed elsewhere.
+    pub fn end_idle(&self, most: usize) {
+        self.alarms.end_idle(most);
     }
 
     /// Counts a connection that is closed unheard, and says so if it was not said lately.
@@ -283,6 +286,8 @@ pub(crate) struct OpenGuard {
     serial: u64,
     /// Among those of its client's address.
     place: Option<Place>,
+    /// See [`Connection::is_shed`].
+    pub(super) is_shed: bool,
     _metrics: OpenConnection,
 }
 

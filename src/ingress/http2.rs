@@ -21,6 +21,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::v2::server::handshake;
 use pingora::protocols::{Digest, Stream};
 
+use super::alarm::{self, Alarm};
 use super::connection::{Connection, EXCHANGE, Exchange};
 use super::cut_off::CutOff;
 use super::edge::Edge;
@@ -76,7 +77,7 @@ where
     };
     let mut events = Events::new(h2, frames, limits.header_timeout);
     let digest = Arc::new(Digest::default());
-    let streams = Arc::new(Streams::default());
+    let streams = Arc::new(Streams::of(connection.alarm.clone()));
     let alarms = Arc::new(SpareAlarms::default());
     let mut served = FuturesUnordered::new();
     let signal = Arc::new(Signal::default());
@@ -86,7 +87,7 @@ where
     let mut ending = pin!(async {
         tokio::select! {
             _ = draining.wait_for(|draining| *draining) => {}
-            () = connection.retirement() => {}
+            () = connection.alarm.retirement() => {}
         }
     });
     let mut goaway_sent = false;
@@ -351,16 +352,24 @@ impl Wake for Signal {
 }
 
 /// The open streams of a connection.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Streams {
     open: AtomicUsize,
     /// Whoever is told when the last of them is over.
     idle: AtomicWaker,
+    /// The connection's, which knows whether it idles.
+    alarm: Arc<Alarm>,
 }
 
 impl Streams {
+    fn of(alarm: Arc<Alarm>) -> Self {
+        alarm.idle(alarm::Idle::Retires);
+        Self { open: AtomicUsize::new(0), idle: AtomicWaker::new(), alarm }
+    }
+
     fn open(self: &Arc<Self>) -> OpenStream {
         self.open.fetch_add(1, Ordering::Relaxed);
+        self.alarm.idle(alarm::Idle::No);
         OpenStream(self.clone())
     }
 
@@ -374,6 +383,8 @@ struct OpenStream(Arc<Streams>);
 impl Drop for OpenStream {
     fn drop(&mut self) {
         if self.0.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+            // Another stream may be opened at this moment: ended in order, it is still served.
+            self.0.alarm.idle(alarm::Idle::Retires);
             self.0.idle.wake();
         }
     }

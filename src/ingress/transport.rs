@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -27,6 +27,16 @@ impl Transport {
             Self::Tcp(io) => Some(io),
             Self::TlsTcp(io) => Some(io.get_ref().0),
             Self::Unix(_) | Self::TlsUnix(_) => None,
+        }
+    }
+
+    /// The number of its descriptor.
+    pub(super) fn descriptor(&self) -> RawFd {
+        match self {
+            Self::Tcp(io) => io.as_raw_fd(),
+            Self::Unix(io) => io.as_raw_fd(),
+            Self::TlsTcp(io) => io.get_ref().0.as_raw_fd(),
+            Self::TlsUnix(io) => io.get_ref().0.as_raw_fd(),
         }
     }
 

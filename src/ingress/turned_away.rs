@@ -61,9 +61,15 @@ pub(crate) struct Mentions {
     connections: Seldom,
     address: Seldom,
     proxy: [Seldom; 4],
+    accept: Seldom,
 }
 
 impl Mentions {
+    /// Connections cannot be accepted: whether that is to be said now, and how often it was not.
+    pub(super) fn failed(&self) -> Option<u64> {
+        self.accept.now(clock::now(), MENTIONED)
+    }
+
     /// Counts a connection of `peer` that is closed, and says so if it was not said lately.
     pub(crate) fn turned_away(&self, why: TurnedAway, listener: &Arc<ListenerMetrics>, peer: &Peer) {
         listener.rejected(why.word());

@@ -48,7 +48,7 @@ pub use tunnels::Tunnels;
 
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
-use crate::base::{clock, fault};
+use crate::base::{clock, fault, pressure};
 use crate::config::snapshot::Current;
 use crate::ingress::connection::exchange;
 use crate::policy::rate_limit::{self, Met};
@@ -81,7 +81,8 @@ impl Gateway {
     /// Whether the connection of this request is to be closed after it.
     fn is_ending(&self, ctx: &Context) -> bool {
         let retired = ctx.exchange.as_ref().is_some_and(|exchange| exchange.connection.is_retired());
-        retired || *self.draining.borrow()
+        // Where memory is short nothing is kept for later.
+        retired || pressure::is_short_of_memory() || *self.draining.borrow()
     }
 
     fn close_if_ending(&self, session: &mut Session, ctx: &Context) {
@@ -94,6 +95,7 @@ impl Gateway {
 /// Accept, belong, route, guard, dispatch: everything that is decided before anything is written or sent.
 fn decide(asked: Asked<'_>, received: &Received<'_>, ctx: &mut Context) -> Result<dispatch::Next, Problem> {
     accept::begin(asked, received, ctx);
+    accept::shed(ctx)?;
     settle(asked, received, ctx)
 }
 

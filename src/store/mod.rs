@@ -43,7 +43,7 @@ pub use url::StoreUrl;
 pub use usage::{BATCH_MAX, OwnerKind, UsageDelta, UsagePage, UsageRow};
 pub use users::{Issued, User, UserChange};
 
-use crate::base::clock;
+use crate::base::{clock, task};
 use connect::Pools;
 
 /// Longest a call may take, and a connection to be made.
@@ -226,7 +226,7 @@ impl Store {
         work: BoxFuture<'_, Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
         if let Health::Down { error, tried, .. } = &*self.0.health.lock()
-            && clock::now().saturating_duration_since(*tried) < PAUSE
+            && clock::now().saturating_duration_since(*tried) < task::spread(PAUSE)
         {
             return Err(StoreError::Unavailable(error.clone()));
         }

@@ -39,6 +39,8 @@ pub enum Outcome {
     },
     /// What it sent is not HTTP.
     BadResponse,
+    /// There was no descriptor for a connection: the gateway's own trouble, of which servers know nothing.
+    NoDescriptor,
     /// Nobody waited for the end.
     Abandoned,
 }
@@ -48,7 +50,7 @@ impl Outcome {
     pub fn failure(self) -> Option<Failure> {
         match self {
             Self::Answered(status @ 500..) => Some(Failure::Status(status)),
-            Self::Answered(_) | Self::Abandoned => None,
+            Self::Answered(_) | Self::NoDescriptor | Self::Abandoned => None,
             Self::ConnectFailed | Self::ConnectTimeout | Self::Tls => Some(Failure::Connect),
             Self::Reset => Some(Failure::Reset),
             Self::Timeout { body_sent } => Some(Failure::Timeout { body_sent }),
@@ -66,6 +68,7 @@ impl Outcome {
             Self::Reset => Some(Reason::UpstreamReset),
             Self::Timeout { .. } => Some(Reason::UpstreamTimeout),
             Self::BadResponse => Some(Reason::BadResponse),
+            Self::NoDescriptor => Some(Reason::Overloaded),
             Self::Abandoned => Some(Reason::ClientClosed),
         }
     }
@@ -83,6 +86,7 @@ impl Outcome {
             Self::Reset => "reset",
             Self::Timeout { .. } => "timeout",
             Self::BadResponse => "bad_response",
+            Self::NoDescriptor => "no_descriptor",
             Self::Abandoned => "abandoned",
         }
     }
@@ -102,7 +106,7 @@ impl Outcome {
             Self::Reset if circumstances.reused && !circumstances.answered => Report::NOTHING,
             Self::Reset => bad(Some(false)),
             Self::Timeout { body_sent: true } | Self::BadResponse => bad(None),
-            Self::Timeout { body_sent: false } | Self::Abandoned => Report::NOTHING,
+            Self::Timeout { body_sent: false } | Self::NoDescriptor | Self::Abandoned => Report::NOTHING,
         }
     }
 }

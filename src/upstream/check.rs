@@ -17,6 +17,7 @@ use pingora_load_balancing::health_check::{HealthCheck, HttpHealthCheck, TcpHeal
 use super::Upstream;
 use super::health::Thresholds;
 use super::introduction::Introduction;
+use super::link::lacks_descriptor;
 use super::peer::Timeouts;
 use super::server::Server;
 use crate::base::{clock, fault, panics};
@@ -70,8 +71,8 @@ impl Probe {
         Some(Self { request: Some(request), http: OnceLock::new() })
     }
 
-    /// Checks `server` once. The error is a few words for the log.
-    async fn run(&self, server: &Server, timeout: Duration) -> Result<(), String> {
+    /// Checks `server` once. The error is a few words for the log; `None` if nothing could be learnt of it.
+    async fn run(&self, server: &Server, timeout: Duration) -> Option<Result<(), String>> {
         let check: &(dyn HealthCheck + Sync) = match &self.request {
             None if server.common.proxy_protocol => introduced_tcp(),
             None => tcp(),
@@ -79,15 +80,16 @@ impl Probe {
         };
         // A certificate that Pingora's parser cannot read makes it panic: one server's fault, not the end of all checks.
         let checked = panics::contained(check.check(&server.backend));
-        match tokio::time::timeout(timeout, checked).await {
+        Some(match tokio::time::timeout(timeout, checked).await {
             Ok(Ok(Ok(()))) => Ok(()),
+            Ok(Ok(Err(error))) if lacks_descriptor(&error) => return None,
             Ok(Ok(Err(error))) => Err(describe(&error)),
             Ok(Err(said)) => {
                 tracing::error!(server = %server.label, "health check panicked: {said}");
                 Err("check panicked".to_owned())
             }
             Err(_) => Err("no answer in time".to_owned()),
-        }
+        })
     }
 }
 
@@ -158,8 +160,9 @@ pub(super) async fn run(
         fault::point("health check", "");
         stream::iter(&servers)
             .for_each_concurrent(CHECKS_AT_ONCE, |server| async {
-                let result = server.probe.run(server, settings.timeout).await;
-                server.checked(result, clock::now());
+                if let Some(result) = server.probe.run(server, settings.timeout).await {
+                    server.checked(result, clock::now());
+                }
             })
             .await;
         if !servers.is_empty() {

@@ -22,7 +22,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use super::Attempt;
 use super::peer::{RECEIVE_BYTES, TCP_KEEPALIVE};
 use super::server::ServerState;
-use crate::base::{clock, task};
+use crate::base::{clock, pressure, task};
 
 /// A connection to a server, in the use of one request.
 #[derive(Debug)]
@@ -82,6 +82,10 @@ impl Attempt {
     /// Keeps `link`, on which nothing is under way since its `last` answer, for later requests; at most `most` are kept in
     /// the whole process.
     pub fn keep_link(&self, link: Link, last: LastAnswer, most: usize) {
+        if pressure::is_short_of_descriptors() {
+            // Somebody needs it more than the next request.
+            return;
+        }
         let state = self.server().state();
         let now = clock::now();
         let Some(until) = now.checked_add(self.timeouts().idle) else { return };
@@ -90,6 +94,25 @@ impl Attempt {
             drop(task::keep("idle connections", move || tend(state.clone())));
         }
     }
+}
+
+/// Whether `error` came of a connection for which there was no descriptor.
+pub fn lacks_descriptor(error: &Error) -> bool {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> =
+        error.cause.as_deref().map(|cause| cause as _);
+    while let Some(error) = cause {
+        // Pingora's own have no source.
+        let inner =
+            error.downcast_ref::<Error>().or_else(|| error.downcast_ref::<Box<Error>>().map(|e| &**e));
+        if let Some(error) = inner {
+            return lacks_descriptor(error);
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            return pressure::is_shortage(error);
+        }
+        cause = error.source();
+    }
+    false
 }
 
 async fn connect(address: &SocketAddr) -> io::Result<Socket> {
@@ -224,9 +247,10 @@ impl Links {
 
     /// Lets go of those that are of no use any more at `now`. Whether none is left, and nobody looks after them.
     fn prune(&self, now: Instant) -> bool {
+        let short = pressure::is_short_of_descriptors();
         let mut kept = self.0.lock();
         let gone: Vec<Idle> =
-            kept.links.extract_if(.., |idle| idle.until <= now || !idle.link.is_quiet()).collect();
+            kept.links.extract_if(.., |idle| short || idle.until <= now || !idle.link.is_quiet()).collect();
         kept.tended = !kept.links.is_empty();
         let is_over = !kept.tended;
         drop(kept);

@@ -50,7 +50,7 @@ use tokio::sync::watch;
 pub use self::attempt::{Attempt, AttemptRecord, Outcome};
 pub use self::fallback::Fallback;
 pub use self::introduction::Introduction;
-pub use self::link::{LastAnswer, Link};
+pub use self::link::{LastAnswer, Link, lacks_descriptor};
 pub use self::live::Live;
 pub use self::peer::{Timeouts, keep_to_http1};
 pub use self::pool::{Balance, HashSource, NoServer, Tried};

@@ -366,6 +366,142 @@ async fn slow_clients_do_not_starve_others() {
     slow.iter().for_each(tokio::task::JoinHandle::abort);
 }
 
+/// The deadline of a head holds for every request of a connection, and for what comes before there is one: a PROXY header,
+/// a TLS handshake, the preface of HTTP/2.
+#[tokio::test]
+async fn whatever_drips_before_a_request_is_ended() {
+    const BOUND: Duration = Duration::from_millis(600);
+    let authority = Authority::new();
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "")
+        .and("[limits]\nheader_timeout = \"600ms\"\n[server]\ntrusted_proxies = [\"127.0.0.1\"]\n")
+        .and(REASONS)
+        .listener("plain", "127.0.0.1:0")
+        .listener("proxied", "127.0.0.1:0")
+        .and("proxy_protocol = true\n")
+        .tls_listener("tls", &["site"])
+        .identity("site", &authority.server(&["localhost"]))
+        .start()
+        .await;
+    // A client's hello that never comes to its end: 512 bytes are announced.
+    let hello = [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], &[7; 500]].concat();
+    let later = b"X-Drip: 1\r\n".repeat(100);
+    let cases: [(&str, &str, &[u8], &[u8]); 6] = [
+        ("plain", "a first head", b"", &[b"GET / HTTP/1.1\r\n", &later[..]].concat()),
+        (
+            "plain",
+            "a later head",
+            b"GET /ok HTTP/1.1\r\nHost: h\r\n\r\n",
+            &[b"GET / HTTP/1.1\r\n", &later[..]].concat(),
+        ),
+        ("plain", "a preface", b"", b"PRI * HTTP/2.0\r\n\r\nSM\r"),
+        (
+            "proxied",
+            "a PROXY header",
+            b"",
+            b"PROXY TCP6 2001:0db8:0000:0000:0000:0000:0000:0007 2001:db8::1 1 ",
+        ),
+        ("tls", "a TLS handshake", b"", &hello),
+        ("tls", "a silent TLS handshake", b"", b""),
+    ];
+    for (listener, what, first, dripped) in cases {
+        let mut stream = TcpStream::connect(gw.listener(listener)).await.unwrap();
+        let mut buffer = [0; 4096];
+        if !first.is_empty() {
+            stream.write_all(first).await.unwrap();
+            assert!(within("an answer", stream.read(&mut buffer)).await.unwrap() > 0);
+        }
+        let (mut reader, mut writer) = stream.into_split();
+        let began = Instant::now();
+        let drip = async {
+            let mut ticks = ticks(40);
+            for byte in dripped {
+                ticks.tick().await;
+                if writer.write_all(&[*byte]).await.is_err() {
+                    break;
+                }
+            }
+            std::future::pending::<Vec<u8>>().await
+        };
+        let end = async {
+            let mut told = Vec::new();
+            while let Ok(count @ 1..) = reader.read(&mut buffer).await {
+                told.extend_from_slice(&buffer[..count]);
+            }
+            told
+        };
+        let told = tokio::select! {
+            told = within(what, end) => told,
+            told = drip => told,
+        };
+        let took = began.elapsed();
+        assert!(took >= BOUND.mul_f32(0.9) && took < LONG, "{what}: {took:?}");
+        let told = String::from_utf8_lossy(&told);
+        assert_eq!(told.starts_with("HTTP/1.1 408 "), listener == "plain", "{what}: {told}");
+        gw.metric_is("edgeward_connections_open", &[&format!("listener=\"{listener}\"")], 0.0).await;
+    }
+    let timed_out = ["reason=\"timeout\"", "listener=\"tls\""];
+    gw.metric_is("edgeward_tls_handshake_failures_total", &timed_out, 2.0).await;
+    gw.metric_is("edgeward_connections_rejected_total", &["reason=\"proxy_timeout\""], 1.0).await;
+}
+
+/// The kinds that hold no request: half-open TLS, and HTTP/2 connections whose streams stay silent, in both directions.
+#[tokio::test]
+async fn half_open_and_silent_connections_cost_little_and_end() {
+    const EACH: usize = 100;
+    let authority = Authority::new();
+    let app = upstream().on("/large", large()).start().await;
+    let gw = in_front_of(&app, "")
+        .and("[limits]\nheader_timeout = \"2s\"\nbody_timeout = \"2s\"\nidle_timeout = \"2s\"\n")
+        .listener("plain", "127.0.0.1:0")
+        .tls_listener("tls", &["site"])
+        .identity("site", &authority.server(&["localhost"]))
+        .start()
+        .await;
+    let fine = Client::new(gw.listener("plain"));
+    fine.get("/fine").await.expect_status(200);
+    let before = gw.resident_bytes();
+    // A stream whose body never comes; one whose answer is never read, as the windows stay closed; none at all.
+    let preface =
+        [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0, 0, 6, 4, 0, 0, 0, 0, 0], &[0, 4, 0, 0, 0, 0]]
+            .concat();
+    let head = |method: u8, flags: u8, path: &[u8]| {
+        let block =
+            [&[method, 0x86, 0x04, u8::try_from(path.len()).unwrap()][..], path, &[0x41, 9], b"localhost"]
+                .concat();
+        [&[0, 0, u8::try_from(block.len()).unwrap(), 1, flags, 0, 0, 0, 1][..], &block].concat()
+    };
+    let silent = [preface.clone(), head(0x83, 4, b"/silent")].concat();
+    let unread = [preface.clone(), head(0x82, 5, b"/large")].concat();
+    let mut held = Vec::new();
+    for _ in 0..EACH {
+        held.push((gw.listener("tls"), b"\x16\x03\x01\x02\x00\x01".to_vec()));
+        held.extend([&preface, &silent, &unread].map(|bytes| (gw.listener("plain"), bytes.clone())));
+    }
+    let opened = held.into_iter().map(|(address, bytes)| async move {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(&bytes).await.unwrap();
+        stream
+    });
+    let held = futures_util::future::join_all(opened).await;
+    eventually("all to be there", async || {
+        let open = gw.metric("edgeward_connections_open", &[]).await;
+        (open >= Some(4.0 * EACH as f64)).then_some(())
+    })
+    .await;
+    fine.get("/fine").await.expect_status(200);
+    let each = gw.resident_bytes().saturating_sub(before) / (4 * EACH as u64);
+    // A development build; load-tests/slow-clients has the figures.
+    assert!(each < 128 * 1024, "{each} bytes each");
+    let began = Instant::now();
+    for listener in ["plain", "tls"] {
+        gw.metric_is("edgeward_connections_open", &[&format!("listener=\"{listener}\"")], 0.0).await;
+    }
+    assert!(began.elapsed() < 2 * LONG, "{:?}", began.elapsed());
+    fine.get("/fine").await.expect_status(200);
+    drop(held);
+}
+
 #[tokio::test]
 async fn connections_of_one_address_are_capped() {
     let gw = gateway("[[routes]]\npath = \"/*\"\nrespond = { status = 200, text = \"ok\" }\n")

@@ -27,6 +27,7 @@ use super::connection::{Failure, Redis};
 use super::script::Script;
 use crate::base::clock;
 use crate::base::seldom::Seldom;
+use crate::base::task;
 
 /// Entries of the stream: what an instance can miss without reading the set.
 const STREAM_MAX: usize = 10_000;
@@ -242,7 +243,7 @@ impl Channel {
                 Ok(()) => self.sent(next),
                 Err(error) => {
                     tracing::debug!(%error, "revocations were not sent, and are sent again");
-                    tokio::time::sleep(SEND_PAUSE).await;
+                    tokio::time::sleep(task::spread(SEND_PAUSE)).await;
                 }
             }
         }

@@ -21,6 +21,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 use crate::base::reason::Reason;
 use crate::base::wire::chunked::ChunkScanner;
 use crate::base::{clock, task};
+use crate::ingress::alarm::Idle;
 use crate::ingress::connection::{Connection, Exchange};
 use crate::ingress::frames::FrameWatch;
 use crate::ingress::head::{Framing, Head, HeadScanner, Status};
@@ -173,6 +174,7 @@ impl EdgeStream {
             self.input_start = 0;
             self.output = Vec::new();
             let until = self.connection.alarms().after(limits.idle_timeout);
+            self.connection.alarm.idle(Idle::Rings);
             tokio::select! {
                 biased;
                 read = self.fill_until(until) => {
@@ -182,6 +184,7 @@ impl EdgeStream {
                 }
                 () = idle_ends => return Next::Closed,
             }
+            self.connection.alarm.idle(Idle::No);
         }
         let began = clock::now();
         // The common case first: the whole head came at once and needs no timer.

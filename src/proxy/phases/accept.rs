@@ -6,6 +6,9 @@ use http::Version;
 use pingora_proxy::Session;
 
 use super::route::host_of;
+use crate::base::pressure;
+use crate::base::problem::Problem;
+use crate::base::reason::Reason;
 use crate::policy::trusted::TrustedProxies;
 use crate::proxy::client::Client;
 use crate::proxy::received::{Marks, Received};
@@ -48,6 +51,19 @@ pub(in crate::proxy) fn repair(session: &mut Session, ctx: &Context, marks: Mark
         session.set_ignore_info_resp(true);
         edit::ignore_expectation(session.req_header_mut());
     }
+}
+
+/// Refuses the request where there is no room for more, before anything is spent on it.
+pub(in crate::proxy) fn shed(ctx: &mut Context) -> Result<(), Problem> {
+    let came_late = ctx.exchange.as_ref().is_some_and(|exchange| exchange.connection.is_shed());
+    let short = match (pressure::is_short_of_memory(), came_late) {
+        (true, _) => "memory is short",
+        (_, true) => "file descriptors were short when its connection was accepted",
+        _ => return Ok(()),
+    };
+    pressure::shed();
+    ctx.detail = Some(short.to_owned());
+    Err(Problem::new(Reason::Overloaded))
 }
 
 /// Who asks, and what the record shows of the head.

@@ -18,7 +18,7 @@ use crate::proxy::{Asked, Context};
 use crate::upstream::retry::is_idempotent;
 use crate::upstream::{
     Decision, Failure, Fallback, Introduction, NoServer, Outcome, Situation, Tried, Upstream, fallback,
-    keep_to_http1, tunnel,
+    keep_to_http1, lacks_descriptor, tunnel,
 };
 
 /// How far a request has come, as far as that decides whether it may be sent again.
@@ -217,6 +217,7 @@ pub(in crate::proxy) fn failed(progress: Progress, ctx: &mut Context, mut error:
         | ErrorType::TLSWantX509Lookup
         | ErrorType::InvalidCert
         | ErrorType::HandshakeError => Outcome::Tls,
+        _ if lacks_descriptor(&error) => Outcome::NoDescriptor,
         _ => Outcome::ConnectFailed,
     };
     ctx.detail = Some(error.to_string().trim().to_owned());

@@ -19,7 +19,7 @@ use super::process::Process;
 use super::route::{AUTH_REASONS, METHODS, RouteMetrics, SCHEMES};
 use super::upstream::{ServerMetrics, UpstreamMetrics};
 use crate::base::reason::Reason;
-use crate::base::{panics, task};
+use crate::base::{panics, pressure, task};
 
 /// `Content-Type` of `render(true)`.
 pub const OPENMETRICS_CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -359,6 +359,18 @@ impl Metrics {
             plain_counter(&mut out.counter(name, help)?, cell.get())?;
         }
 
+        let mut family = out.gauge("edgeward_pressure", "Whether the process is short of it: 1 or 0")?;
+        for (resource, is_short) in
+            [("memory", pressure::is_short_of_memory()), ("descriptors", pressure::is_short_of_descriptors())]
+        {
+            gauge(&mut family, &[("resource", resource)], i64::from(is_short))?;
+        }
+        for (name, help, count) in [
+            ("edgeward_requests_shed", "Requests refused because something was short", pressure::all_shed()),
+            ("edgeward_accept_failures", "Connections that could not be accepted", pressure::unaccepted()),
+        ] {
+            plain_counter(&mut out.counter(name, help)?, count)?;
+        }
         let (panicked, restarted) = (panics::count(), task::restarts());
         plain_counter(&mut out.counter("edgeward_panics", "Panics, each a defect")?, panicked)?;
         let help = "Background tasks that were started again after a panic";

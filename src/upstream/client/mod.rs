@@ -24,6 +24,7 @@ use super::Upstream;
 use super::attempt::{Attempt, AttemptRecord, Outcome};
 use super::fallback::{self, Fallback};
 use super::introduction::Introduction;
+use super::link::lacks_descriptor;
 use super::pool::{NoServer, Tried};
 use super::retry::{Decision, Failure, Situation, is_idempotent};
 use crate::base::clock;
@@ -430,6 +431,7 @@ fn not_connected(error: &Error) -> Outcome {
         | ErrorType::TLSWantX509Lookup
         | ErrorType::InvalidCert
         | ErrorType::HandshakeError => Outcome::Tls,
+        _ if lacks_descriptor(error) => Outcome::NoDescriptor,
         _ => Outcome::ConnectFailed,
     }
 }

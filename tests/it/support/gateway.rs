@@ -22,6 +22,7 @@ pub fn gateway(config: &str) -> GatewayBuilder {
         files: Vec::new(),
         environment: Vec::new(),
         linked: false,
+        limit: None,
         prepare: None,
         reader: Reader::Reads,
         reads_complaints: true,
@@ -39,6 +40,7 @@ pub struct GatewayBuilder {
     files: Vec<(String, String)>,
     environment: Vec<(String, String)>,
     linked: bool,
+    limit: Option<String>,
     prepare: Option<Prepare>,
     reader: Reader,
     reads_complaints: bool,
@@ -155,6 +157,12 @@ impl GatewayBuilder {
         self
     }
 
+    /// Starts it under a limit, as the shell's `ulimit` is told.
+    pub fn under_limit(mut self, limit: &str) -> Self {
+        self.limit = Some(limit.to_owned());
+        self
+    }
+
     /// Does something to its directory before it starts.
     pub fn prepare(mut self, prepare: impl FnOnce(&Path) + Send + 'static) -> Self {
         self.prepare = Some(Box::new(prepare));
@@ -174,6 +182,16 @@ impl GatewayBuilder {
             let given: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
             command = Command::new(link);
             command.args(given).current_dir(directory.path()).env_remove("RUST_LOG").env("NO_COLOR", "1");
+        }
+        if let Some(limit) = self.limit {
+            let mut limited = Command::new("sh");
+            limited.args(["-c", &format!("ulimit {limit} && exec \"$0\" \"$@\"")]).arg(command.get_program());
+            limited
+                .args(command.get_args())
+                .current_dir(directory.path())
+                .env_remove("RUST_LOG")
+                .env("NO_COLOR", "1");
+            command = limited;
         }
         command.envs(self.environment).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary starts");
