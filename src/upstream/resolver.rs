@@ -125,9 +125,10 @@ mod tests {
         let (mood, moods) = tokio::sync::watch::channel(Mood::Answers);
         let server = name_server(moods).await;
         let asked = || {
-            let connection = ConnectionConfig { port: server.port(), ..ConnectionConfig::udp() };
-            let named =
-                NameServerConfig { connections: vec![connection], ..NameServerConfig::udp(server.ip()) };
+            let mut connection = ConnectionConfig::udp();
+            connection.port = server.port();
+            let mut named = NameServerConfig::udp(server.ip());
+            named.connections = vec![connection];
             let config = ResolverConfig::from_parts(None, Vec::new(), vec![named]);
             let mut servers = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
             servers.options_mut().timeout = Duration::from_millis(300);
