@@ -29,12 +29,12 @@ for _ = 1, arg() do
     -- Gone, or of another kind: nothing to give back to.
     if type(text) ~= 'string' then text = '' end
     if form == 1 then
-        local level, moment = string.match(text, '^b (%d+) (%d+)$')
+        local level, moment, rest = string.match(text, '^b (%d+) (%d+)(.*)$')
         level, moment = tonumber(level), tonumber(moment)
         if level and moment and level <= WHOLE then
             local parts = amount * (per / unit) - math.ceil(math.max(now - counted, 0) / unit) * count
             level = math.max(level - math.max(parts, 0), 0)
-            redis.call('HSET', KEYS[1], field, string.format('b %.0f %.0f', level, moment))
+            redis.call('HSET', KEYS[1], field, string.format('b %.0f %.0f%s', level, moment, rest))
         end
     else
         local newest, list = string.match(text, '^r (%d+) ([%d,]+)$')

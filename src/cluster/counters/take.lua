@@ -7,7 +7,8 @@
 -- All times in microseconds, all numbers whole and below 2^53, where a double is exact.
 --
 -- Field `per` of a key holds "b LEVEL AT" (form 1: a level in parts of a request, per / unit of them to one, that drains by
--- `count` parts a unit) or "r NEWEST C0,C1,..C10" (form 2: counts of the newest step and the ten before it).
+-- `count` parts a unit), "b LEVEL AT FORGIVEN UNDER" (and what a smaller burst has forgiven, with the highest level that it
+-- knew: a larger one that comes after it asks for it again) or "r NEWEST C0,C1,..C10" (form 2: counts of the newest step and the ten before it).
 --
 -- Answers {admitted, moment}, then for each key {admitted, cost, delay} and for each window {left, wait, empty}; or
 -- {2, index} if what stands under a key is nothing that this script wrote.
@@ -35,12 +36,18 @@ end
 
 -- A state as it stands under a field, or nil.
 local function parse(text, memory, per)
-    local level, moment = string.match(text, '^b (%d+) (%d+)$')
+    local level, moment, rest = string.match(text, '^b (%d+) (%d+)(.*)$')
     if level then
         level, moment = whole(level), whole(moment)
+        local forgiven, under = 0, 0
+        if rest ~= '' then
+            forgiven, under = string.match(rest, '^ (%d+) (%d+)$')
+            forgiven, under = forgiven and whole(forgiven), under and whole(under)
+            if not forgiven or not under then return nil end
+        end
         -- From the future by more than anything can be remembered.
         if not level or not moment or moment > now + memory then return nil end
-        return { form = 1, level = level, moment = moment }
+        return { form = 1, level = level, moment = moment, forgiven = forgiven, under = under }
     end
     local newest, list = string.match(text, '^r (%d+) ([%d,]+)$')
     newest = newest and whole(newest)
@@ -84,15 +91,23 @@ end
 
 -- The level of a bucket at this moment. `moment` moves by whole units, so nothing is lost between them.
 local function drain(state, window)
-    local level = math.min(state.level, window.full)
-    local moment = state.moment
+    local level, moment, forgiven, under = state.level, state.moment, state.forgiven, state.under
+    if level > window.full then
+        level, forgiven, under = window.full, forgiven + level - window.full, window.full
+    elseif window.full > under then
+        local back = math.min(forgiven, window.full - under)
+        level, forgiven, under = level + back, forgiven - back, window.full
+    end
     if now > moment then
         local units = math.floor((now - moment) / window.unit)
         level = level - units * window.count
         moment = moment + units * window.unit
     end
-    if level <= 0 then return { level = 0, moment = math.max(now, state.moment) } end
-    return { level = level, moment = moment }
+    if level <= 0 then
+        -- What is forgiven drains after the level.
+        forgiven, level, moment = math.max(forgiven + level, 0), 0, math.max(now, state.moment)
+    end
+    return { level = level, moment = moment, forgiven = forgiven, under = under }
 end
 
 local function drained_in(window, state, level)
@@ -109,7 +124,7 @@ local function converted(state, window)
         return { newest = math.floor(now / window.unit), counts = counts }
     end
     local ring = advance(state, window.per / STEPS, now)
-    return { level = held(ring) * window.parts, moment = now }
+    return { level = held(ring) * window.parts, moment = now, forgiven = 0, under = 0 }
 end
 
 local answer = { 1, now }
@@ -140,7 +155,7 @@ for index, key in ipairs(KEYS) do
         elseif texts[number] then
             state = parse(texts[number], limit.memory, window.per)
         elseif window.form == 1 then
-            state, fresh = { form = 1, level = 0, moment = now }, true
+            state, fresh = { form = 1, level = 0, moment = now, forgiven = 0, under = 0 }, true
         else
             state, fresh = { form = 2, newest = 0, counts = { 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0 } }, true
         end
@@ -197,8 +212,11 @@ for _, limit in ipairs(limits) do
             local state, text, empty = window.state
             if window.form == 1 then
                 local level = state.level + limit.cost * window.parts
-                empty = drained_in(window, state, level)
+                empty = drained_in(window, state, level + state.forgiven)
                 text = string.format('b %.0f %.0f', level, state.moment)
+                if state.forgiven > 0 then
+                    text = string.format('%s %.0f %.0f', text, state.forgiven, state.under)
+                end
             else
                 state.counts[1] = state.counts[1] + limit.cost
                 empty = (state.newest + STEPS + 1) * window.unit - now

@@ -245,6 +245,9 @@ fn nonsense_is_no_free_pass() {
             vec!["HSET", &name, bucket_field, "b nan 1"],
             vec!["HSET", &name, bucket_field, "b 99999999999999999999 1"],
             vec!["HSET", &name, bucket_field, &future],
+            vec!["HSET", &name, bucket_field, "b 0 1 5"],
+            vec!["HSET", &name, bucket_field, "b 0 1 5 -5"],
+            vec!["HSET", &name, bucket_field, "b 0 1 99999999999999999999 1"],
             vec!["HSET", &name, ring_field, "r 1 1,2,3"],
             vec!["HSET", &name, ring_field, "r 1 -9,0,0,0,0,0,0,0,0,0,0"],
             vec!["HSET", &name, ring_field, "r 9999999999999999 0,0,0,0,0,0,0,0,0,0,0"],
@@ -283,6 +286,32 @@ fn a_smaller_burst_takes_over() {
             refused.standings[0].as_ref().unwrap().rooms[0],
             Room { left: 0, wait: SECOND / 10, empty_in: 3 * SECOND / 10 }
         );
+    });
+}
+
+/// Reloads back and forth between a small and a large burst: no more than the large one alone.
+#[test]
+fn reloads_forgive_nothing_for_good() {
+    let server = Server::start();
+    run(async {
+        let cluster = server.instance().await;
+        let counters = cluster.counters();
+        let (large, small) =
+            (counters.limit("a", &bucket(1, SECOND, 50)), counters.limit("a", &bucket(1, SECOND, 2)));
+        let mut passed = 0;
+        for turn in 1..200 {
+            at(counters, T0 + turn * 100_000);
+            let limit = if turn % 2 == 0 { &small } else { &large };
+            while admitted(counters, limit, "a").await {
+                passed += 1;
+            }
+        }
+        // 50 at once, and 19 in the 19 seconds since.
+        assert!((68..=69).contains(&passed), "{passed}");
+        // And it drains as if it had never been forgiven, also while nobody asks.
+        at(counters, T0 + 60_000_000);
+        let room = take(counters, &large, "a").await.unwrap().standings[0].as_ref().unwrap().rooms[0];
+        assert!((39..=41).contains(&room.left), "{room:?}");
     });
 }
 
