@@ -67,6 +67,11 @@ pub struct Settings {
 /// Longest text of a refusal, in bytes.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
+/// Whether `path` is `table` or in it: `plans.ab` is not in `plans.a`.
+fn is_within(path: &str, table: &str) -> bool {
+    path.strip_prefix(table).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
 impl PlanRaw {
     /// The settings; what is wrong is reported, and then they are not to be used. `path` is the configuration path of the
     /// table, `origin` its place.
@@ -76,7 +81,7 @@ impl PlanRaw {
             out.error("invalid-value", origin, path, message);
         }
         // What is broken was reported, and is not absent.
-        let is_whole = !out.iter().any(|problem| problem.path.starts_with(path));
+        let is_whole = !out.iter().any(|problem| is_within(&problem.path, path));
         if self.rate.is_none() && self.quota.is_none() && is_whole {
             let problem = out.error("missing-key", origin, path, "the plan bounds nothing");
             problem.hint("add `rate`, such as \"10/s\", or `quota`, such as \"100000/month\"");

@@ -362,7 +362,9 @@ impl Met {
         });
         let reason = if too_many_at_once { Reason::ConcurrencyExceeded } else { Reason::RateLimited };
         let quota = Quota { violated, message: settings.message.clone(), status: settings.status };
-        Some(Problem { quota: Some(Box::new(quota)), ..Problem::new(reason).retry_after(wait) })
+        let problem = Problem { quota: Some(Box::new(quota)), ..Problem::new(reason) };
+        // What counts for more than ever fits is told nothing to wait for.
+        Some(if self.limit.rules.ever_admit(self.cost) { problem.retry_after(wait) } else { problem })
     }
 
     /// The request has ended with `status`: it counts from now on, or does not count at all. `None`: it ended without an

@@ -33,6 +33,12 @@ impl Rules {
         }
     }
 
+    /// Whether a request of `cost` fits when nothing else counts.
+    pub(super) fn ever_admit(&self, cost: u64) -> bool {
+        self.bucket.is_none_or(|rule| cost <= rule.burst)
+            && self.windows.iter().all(|rule| cost <= rule.count)
+    }
+
     /// Whether something is held from a request's beginning to its end.
     pub(super) fn holds(&self) -> bool {
         self.concurrent.is_some() || self.counted_at_end

@@ -293,7 +293,7 @@ mod tests {
     fn slots_that_fit_lines_stand_in_one_each() {
         for width in [7, 8] {
             let mut slots = Slots::new(width);
-            (1..100_u64).for_each(|number| drop(slots.insert(number << 56)));
+            (1..100_u64).for_each(|number| assert!(slots.insert(number << 56).is_some()));
             assert_eq!(slots.in_use().count(), 99);
             for at in slots.in_use() {
                 assert_eq!(std::ptr::from_ref(&slots.get(at)[0]) as usize % 64, 0);

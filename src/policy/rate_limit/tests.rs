@@ -210,7 +210,7 @@ fn a_key_takes_few_bytes() {
     for (longer, most) in [(&[][..], 50), (&[(1_000_000, 3600)][..], 100)] {
         let limit = limit(Settings { keys_max: 100_000, ..settings(rules(5, 1, 5, longer)) });
         let now = clock::now();
-        for number in 1..=20_000 {
+        for number in 1..=10_000 {
             assert!(passes(&limit, number, now));
             if number >= 1000 && number % 100 == 0 {
                 let bytes = limit.store().bytes();
@@ -225,13 +225,13 @@ fn a_key_takes_few_bytes() {
 fn a_flood_that_is_over_leaves_memory_free() {
     let limit = limit(Settings { keys_max: 50_000, ..settings(rules(5, 1, 5, &[(1000, 60)])) });
     let base = clock::now();
-    (0..50_000).for_each(|number| assert!(passes(&limit, number, base)));
+    (0..10_000).for_each(|number| assert!(passes(&limit, number, base)));
     let flooded = limit.store().bytes();
     // Each newcomer looks at two of them; a hundred newcomers at most count at a time.
-    for number in 50_000..110_000 {
-        assert!(passes(&limit, number, base + Duration::from_secs(u64::from(number) - 49_900)));
+    for number in 10_000..24_000 {
+        assert!(passes(&limit, number, base + Duration::from_secs(u64::from(number) - 9_900)));
     }
-    assert!(limit.store().keys() < 5000, "{}", limit.store().keys());
+    assert!(limit.store().keys() < 2000, "{}", limit.store().keys());
     let left = limit.store().bytes();
     assert!(left < flooded / 5, "{left} of {flooded}");
 }
@@ -301,7 +301,13 @@ fn what_a_request_costs_may_be_worked_out() {
         let failed = || Failed::new("no such header");
         let work = |_: &Expression| cost.map_err(|()| failed());
         let facts = Facts { work: Some(Work(&work)), ..client(1) };
-        limit.check(&facts, base).map(|met| (met.refusal().is_none(), met.standing.unwrap().rooms[0].left))
+        let met = limit.check(&facts, base)?;
+        if let Some(problem) = met.refusal() {
+            // Whoever asks for more than there ever is is not told to come back.
+            let never = cost.is_ok_and(|cost| cost > 10);
+            assert_eq!(problem.retry_after.is_none(), never, "{cost:?}");
+        }
+        Some((met.refusal().is_none(), met.standing.as_ref().unwrap().rooms[0].left))
     };
     assert_eq!(ask(Ok(3)), Some((true, 7)));
     assert_eq!(ask(Ok(0)), None);
