@@ -21,7 +21,7 @@ const PER_ANSWER_FRAME: i32 = 4;
 /// The same for a small one: less, so that windows of a few bytes do not pay for themselves.
 const PER_SMALL_FRAME: i32 = 2;
 const SMALL_BYTES: u32 = 64;
-/// What a window costs that opens by less than the smallest message of gRPC with its frame: more than the answer's frame pays
+/// What a stream's window costs that opens by less than the smallest message of gRPC with its frame: more than the answer's frame pays
 /// back that just fits into it.
 const PER_TINY_WINDOW: i32 = PER_SMALL_FRAME + 1;
 const TINY_WINDOW: u32 = 14;
@@ -78,7 +78,10 @@ impl Calm {
             }
             // Below a 32,768th of a `u32`.
             Kind::Settings => 1 + (frame.length / SETTINGS_BYTES) as i32,
-            Kind::WindowUpdate if frame.increment.is_some_and(|by| by < TINY_WINDOW) => PER_TINY_WINDOW,
+            // Of a stream alone: a client that opens windows by every piece it read opens the connection's as well.
+            Kind::WindowUpdate if frame.stream != 0 && frame.increment.is_some_and(|by| by < TINY_WINDOW) => {
+                PER_TINY_WINDOW
+            }
             _ => 1,
         };
         self.work.spend(cost, now)

@@ -148,7 +148,7 @@ fn busy_clients_are_left_alone() {
         watch.handed_over(stream);
         watch.sent(&frame(1, END_HEADERS, stream, b"x"), now);
         watch.sent(&frame(0, END_STREAM, stream, &[0; 100]), now);
-        watch.received(&[frame(8, 0, stream, &[0; 4]), frame(8, 0, 0, &[0; 4])].concat(), now);
+        watch.received(&[frame(8, 0, stream, &[0, 1, 0, 0]), frame(8, 0, 0, &[0, 0, 0, 2])].concat(), now);
         watch.received(&[frame(6, 0, 0, &[0; 8]), reset(stream, 8)].concat(), now);
     }
     assert!(!watch.is_flooded());

@@ -72,11 +72,11 @@ async fn all_cases_pass_over_cleartext_and_tls() {
         .await;
     let trusted = authority.write(&gw.directory(), "authority.pem");
     let mut failed = Vec::new();
-    for target in
-        [gw.listener("plain").to_string(), format!("{} {}", gw.listener("main"), trusted.display())]
+    for target in [gw.listener("plain").to_string(), format!("{} {}", gw.listener("main"), trusted.display())]
     {
         let lines;
-        (peer, lines) = within("all cases", tokio::task::spawn_blocking(move || peer.run(&target))).await.unwrap();
+        (peer, lines) =
+            within("all cases", tokio::task::spawn_blocking(move || peer.run(&target))).await.unwrap();
         assert_eq!(lines.len(), CASES, "{lines:#?}");
         failed.extend(lines.into_iter().filter(|line| !line.ends_with(" ok")));
     }
