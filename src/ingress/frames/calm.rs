@@ -3,7 +3,7 @@
 //! Every frame that asks for work without being a part of a request costs one from a budget; what is useful, and time,
 //! pay back into it. A client that lives by requests never comes near its end; one that only sends PING, SETTINGS or
 //! resets is there after [`BUDGET`] frames. What makes us reset streams for its errors has a smaller one, and only time pays
-//! back into that: whoever sends requests in between would else go on for ever.
+//! back into that: whoever sends requests in between would else go on for ever. So has what it asks for and then gives up.
 
 use std::time::Instant;
 
@@ -35,11 +35,18 @@ const FAULTS: i32 = 250;
 /// What a second pays back of them.
 const FAULTS_PER_SECOND: u32 = 20;
 
+/// Requests that a client may give up before their answer is complete (CVE-2023-44487). Each costs a connection to its
+/// service, however far the answer came and whatever it paid back.
+const CANCELS: i32 = 500;
+/// What a second pays back of them; so does every answer that was taken whole.
+const CANCELS_PER_SECOND: u32 = 50;
+
 /// The budgets of one connection.
 #[derive(Debug, Clone)]
 pub(super) struct Calm {
     work: Budget,
     faults: Budget,
+    cancels: Budget,
 }
 
 /// Something that is spent, and comes back with time.
@@ -57,7 +64,18 @@ impl Calm {
         Self {
             work: Budget::new(BUDGET, PER_SECOND, now),
             faults: Budget::new(FAULTS, FAULTS_PER_SECOND, now),
+            cancels: Budget::new(CANCELS, CANCELS_PER_SECOND, now),
         }
+    }
+
+    /// The client reset a stream whose answer was not complete. False: the budget is spent.
+    pub(super) fn cancelled(&mut self, now: impl Fn() -> Instant) -> bool {
+        self.cancels.spend(1, now)
+    }
+
+    /// An answer was sent to its end.
+    pub(super) fn completed(&mut self) {
+        self.cancels.pay_back(1);
     }
 
     /// A frame of the client's; `is_of_body`: it belongs to a stream whose body is under way. False: the budget is spent.

@@ -49,6 +49,8 @@ pub struct Watch {
     undecided: VecDeque<u32>,
     /// Opened, and their bodies are under way; in the order of their numbers. Of no more than [`UNDECIDED_MAX`].
     bodies: VecDeque<u32>,
+    /// Opened, and their answers are not complete; in the order of their numbers. Of no more than [`UNDECIDED_MAX`].
+    answers: VecDeque<u32>,
     /// Ended by the library, and not told yet.
     ended: VecDeque<Ended>,
     /// The error that the library, or we, gave as the end of the connection.
@@ -155,6 +157,7 @@ impl Watch {
             block: None,
             undecided: VecDeque::new(),
             bodies: VecDeque::new(),
+            answers: VecDeque::new(),
             ended: VecDeque::new(),
             error: None,
         }
@@ -211,6 +214,9 @@ impl Watch {
             if frame.stream <= self.last_accepted && self.undecided.len() < UNDECIDED_MAX {
                 self.undecided.push_back(frame.stream);
             }
+            if self.answers.len() < UNDECIDED_MAX {
+                self.answers.push_back(frame.stream);
+            }
         }
         match frame.kind {
             Kind::Headers if opens && frame.flags & END_HEADERS == 0 => self.block = Some(frame.stream),
@@ -222,16 +228,24 @@ impl Watch {
         if opens && !ends && self.bodies.len() < UNDECIDED_MAX {
             self.bodies.push_back(frame.stream);
         } else if is_of_body && (ends || frame.kind == Kind::RstStream) {
-            self.end_body(frame.stream);
+            take(&mut self.bodies, frame.stream);
+        }
+        if frame.kind == Kind::RstStream && take(&mut self.answers, frame.stream) {
+            self.flooded |= !self.calm.cancelled(&now);
         }
         self.flooded |= !self.calm.received(frame, is_of_body, now);
     }
 
     fn see_sent(&mut self, frame: &Frame, now: impl Fn() -> Instant) {
+        let ends = matches!(frame.kind, Kind::Data | Kind::Headers) && frame.flags & END_STREAM != 0;
+        if ends && take(&mut self.answers, frame.stream) {
+            self.calm.completed();
+        }
         match (frame.kind, frame.code) {
             (Kind::Headers, _) => self.see_ended(frame.stream, EndedBy::Answer),
             (Kind::RstStream, Some(code)) => {
-                self.end_body(frame.stream);
+                take(&mut self.bodies, frame.stream);
+                take(&mut self.answers, frame.stream);
                 self.see_ended(frame.stream, EndedBy::Reset(code));
             }
             (Kind::GoAway, Some(0)) => {
@@ -252,22 +266,9 @@ impl Watch {
         }
     }
 
-    fn end_body(&mut self, stream: u32) {
-        let Ok(at) = self.bodies.binary_search(&stream) else { return };
-        self.bodies.remove(at);
-        if self.bodies.is_empty() && self.bodies.capacity() > UNDECIDED_COMMON {
-            self.bodies = VecDeque::new();
-        }
-    }
-
     /// Something became of `stream`; true if that was not known before.
     fn decide(&mut self, stream: u32) -> bool {
-        let Ok(at) = self.undecided.binary_search(&stream) else { return false };
-        self.undecided.remove(at);
-        if self.undecided.is_empty() && self.undecided.capacity() > UNDECIDED_COMMON {
-            self.undecided = VecDeque::new();
-        }
-        true
+        take(&mut self.undecided, stream)
     }
 
     fn most_received(&self) -> &'static str {
@@ -289,7 +290,17 @@ impl Watch {
     }
 }
 
-/// Room kept for undecided streams; what a burst took more is given back.
+/// Takes `stream` out of `streams`, which are in order; false if it is not among them.
+fn take(streams: &mut VecDeque<u32>, stream: u32) -> bool {
+    let Ok(at) = streams.binary_search(&stream) else { return false };
+    streams.remove(at);
+    if streams.is_empty() && streams.capacity() > UNDECIDED_COMMON {
+        *streams = VecDeque::new();
+    }
+    true
+}
+
+/// Room kept for streams of a kind; what a burst took more is given back.
 const UNDECIDED_COMMON: usize = 64;
 
 #[cfg(test)]

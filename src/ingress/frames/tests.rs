@@ -258,6 +258,25 @@ fn provoked_resets_are_a_flood_between_answers() {
     }
 }
 
+/// Whoever asks, takes the beginning of the answer, and gives up, is at an end; whoever takes some whole is not.
+#[test]
+fn answers_that_are_given_up_are_a_flood() {
+    for (whole_of, is_flood) in [(0, true), (4, true), (2, false)] {
+        let (mut watch, now) = (watch(), stopped());
+        for stream in (1..3000).step_by(2) {
+            watch.received(&headers(stream), now);
+            watch.handed_over(stream);
+            watch.sent(&frame(1, END_HEADERS, stream, b"x"), now);
+            let is_whole = whole_of > 0 && stream / 2 % whole_of == 0;
+            let flags = if is_whole { END_STREAM } else { 0 };
+            watch.sent(&frame(0, flags, stream, &[0; 100]), now);
+            watch.received(&reset(stream, 8), now);
+        }
+        assert_eq!(watch.is_flooded(), is_flood, "one of {whole_of}");
+        assert!(watch.answers.is_empty());
+    }
+}
+
 /// Two hundred probes a second are anybody's right, for ever.
 #[test]
 fn time_pays_back() {
