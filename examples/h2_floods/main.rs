@@ -6,11 +6,9 @@
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
-    clippy::panic,
     clippy::indexing_slicing,
     clippy::print_stdout,
     clippy::disallowed_methods,
-    clippy::zombie_processes,
     reason = "a load test ends where something is not as it must be, and prints; it is no part of the gateway"
 )]
 #![allow(dead_code, unreachable_pub, reason = "shared with the tests")]

@@ -49,6 +49,8 @@ async fn each_is_ended_within_two_thousand_writes() {
         innocent.get("/fine").await.expect_status(200);
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+    let ended = floods::all().len() as f64;
+    gw.metric_is("edgeward_http2_connection_errors_total", &[], ended).await;
     let grown = gw.resident_bytes().saturating_sub(before);
     assert!(grown < 100 << 20, "{} MiB", grown >> 20);
     // Nothing of them is left.

@@ -2,29 +2,12 @@
 
 use std::time::Duration;
 
+use crate::support::h2::{END_HEADERS, END_STREAM, field, frame, headers};
 use crate::support::*;
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const WHOLE: u8 = END_STREAM | END_HEADERS;
 /// GET, http, "/" and the authority "a".
 const GOOD: &[u8] = b"\x82\x86\x84\x41\x01a";
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let [_, length @ ..] = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    [&length, [kind, flags].as_slice(), &stream.to_be_bytes(), payload].concat()
-}
-
-fn headers(stream: u32, block: &[u8]) -> Vec<u8> {
-    frame(1, WHOLE, stream, block)
-}
-
-/// A field that is in no table and is not kept in one (RFC 7541 section 6.2.2); shorter than 127 bytes each.
-fn field(name: &str, value: &str) -> Vec<u8> {
-    let text = |text: &str| [&[u8::try_from(text.len()).unwrap()], text.as_bytes()].concat();
-    [vec![0], text(name), text(value)].concat()
-}
 
 fn good_with(fields: &[(&str, &str)]) -> Vec<u8> {
     fields.iter().fold(GOOD.to_vec(), |block, (name, value)| [block, field(name, value)].concat())
@@ -356,35 +339,6 @@ async fn a_header_block_that_never_ends() {
         (logged["status"].as_u64(), logged["reason"].as_str()),
         (Some(408), Some("request.header_timeout"))
     );
-}
-
-/// Frames that are no part of a request, without end: told to calm down within two thousand, and nobody else notices.
-#[tokio::test]
-async fn floods_are_ended() {
-    let (_app, gw) = gateway_with("").await;
-    let mut innocent = gw.raw().await;
-    let floods: [(&str, Vec<u8>); 7] = [
-        ("PING", frame(6, 0, 0, &[0; 8]).repeat(2000)),
-        ("SETTINGS", frame(4, 0, 0, &[]).repeat(2000)),
-        ("PRIORITY", frame(2, 0, 1, &[0, 0, 0, 0, 1]).repeat(2000)),
-        ("WINDOW_UPDATE", frame(8, 0, 0, &[0, 0, 0, 1]).repeat(2000)),
-        ("unknown frames", frame(77, 0, 0, &[]).repeat(2000)),
-        ("empty DATA", [frame(1, END_HEADERS, 1, GOOD), frame(0, 0, 1, &[]).repeat(2000)].concat()),
-        (
-            "rapid reset",
-            (0..1000)
-                .flat_map(|n| [headers(n * 2 + 1, GOOD), frame(3, 0, n * 2 + 1, &[0, 0, 0, 8])].concat())
-                .collect(),
-        ),
-    ];
-    for (at, (what, bytes)) in floods.iter().enumerate() {
-        let mut raw = connect(&gw).await;
-        raw.try_send(bytes).await;
-        assert_eq!(goaway(&mut raw).await, 11, "{what}");
-        innocent.get("/fine").await.expect_status(200);
-        let ended = (at + 1) as f64;
-        gw.metric_is("edgeward_http2_connection_errors_total", &["code=\"ENHANCE_YOUR_CALM\""], ended).await;
-    }
 }
 
 /// A client that holds its body back until it is told to go on is told so (RFC 9110 section 10.1.1).
