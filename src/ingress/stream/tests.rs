@@ -1,5 +1,6 @@
 use std::net::SocketAddr;
 
+use tokio::io::AsyncWrite as _;
 use tokio::net::UnixStream;
 
 use super::*;
