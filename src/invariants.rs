@@ -16,6 +16,7 @@ pub mod mutate;
 mod mutations;
 mod peer;
 mod request;
+pub mod strict;
 mod written;
 
 use std::net::IpAddr;
@@ -36,6 +37,7 @@ use crate::ingress::frames::{Ended, Glance, Watch};
 use crate::ingress::head::{Framing, HEADER_LINES_MAX, Head, HeadScanner, Span, Status};
 use crate::policy::trusted::TrustedProxies;
 use crate::proxy::client::Client;
+use crate::proxy::{as_forwarded, as_passed_on};
 use crate::routing::explain::Verdict;
 use crate::routing::template::{Scope, Template, Values};
 use crate::routing::{Around, Outcome, PathPattern, RequestView, RouteId, RouteSpec, Table, path};
@@ -183,6 +185,84 @@ fn end_of_chunks(bytes: &[u8]) -> Option<usize> {
         }
         at = next;
     }
+}
+
+/// What is forwarded of a request is one strictly valid message, the one that a simple reader sees; and so is what is passed
+/// on of an answer. The first byte says which of them the rest is.
+pub fn framing(bytes: &[u8]) {
+    let Some((direction, bytes)) = bytes.split_first() else { return };
+    match direction % 4 {
+        0 => passed_on(bytes, &Method::GET),
+        1 => passed_on(bytes, &Method::HEAD),
+        _ => sent_on(bytes),
+    }
+}
+
+fn sent_on(bytes: &[u8]) {
+    let (ends, bytes) = pieces(bytes);
+    let Status::Complete(head) = HeadScanner::new(HEAD_BYTES).scan(bytes) else { return };
+    if !head.version_11 || head.upgrade {
+        return;
+    }
+    let (text, rest) = bytes.split_at(head.len);
+    // As far as the stream lets the body pass: up to its end, and nothing of what breaks its framing.
+    let (length, done) = match head.body {
+        Framing::None => (0, true),
+        Framing::Length(length) => {
+            let here = usize::try_from(length).unwrap_or(usize::MAX).min(rest.len());
+            (here, here as u64 == length)
+        }
+        Framing::Chunked => ChunkScanner::default().advance(rest).unwrap_or((0, false)),
+    };
+    let mut cuts: Vec<usize> = ends.iter().map(|end| end % (length + 1)).chain([length]).collect();
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut at = 0;
+    let mut body = Vec::new();
+    for end in cuts {
+        if end > at {
+            body.push((&rest[at..end], done && end == length));
+            at = end;
+        }
+    }
+    let Some(out) = as_forwarded(&text.to_vec().into(), &head, &body) else { return };
+    let found = strict::requests(&out).unwrap_or_else(|what| panic!("{what}\n{}", out.escape_ascii()));
+    if !done {
+        assert!(found.whole.is_empty() && found.cut.is_some(), "half a body is half a message");
+        return;
+    }
+    assert!(found.cut.is_none());
+    let [message] = &found.whole[..] else { panic!("{} messages", found.whole.len()) };
+    assert_eq!(message.method.as_bytes(), head.method.of(bytes));
+    assert_eq!(message.all("host"), [head.host.unwrap().of(bytes)]);
+    assert_eq!(message.chunked, head.body == Framing::Chunked);
+    let expected = if message.chunked { data_of_chunks(rest) } else { rest[..length].to_vec() };
+    assert_eq!(message.body, expected);
+}
+
+/// The data of a chunked body, read without any check.
+fn data_of_chunks(bytes: &[u8]) -> Vec<u8> {
+    let (mut data, mut rest) = (Vec::new(), bytes);
+    loop {
+        let line = rest.windows(2).position(|pair| pair == b"\r\n").unwrap();
+        let digits = rest[..line].iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..digits]).unwrap(), 16).unwrap();
+        if size == 0 {
+            return data;
+        }
+        data.extend_from_slice(&rest[line + 2..line + 2 + size]);
+        rest = &rest[line + 2 + size + 2..];
+    }
+}
+
+fn passed_on(bytes: &[u8], method: &Method) {
+    let Some((out, done, behind)) = as_passed_on(bytes, method) else { return };
+    let found = strict::answers(&out, &[method.as_str()], false);
+    let found = found.unwrap_or_else(|what| panic!("{what}\n{}", out.escape_ascii()));
+    let finals: Vec<_> = found.whole.iter().filter(|answer| answer.status >= 200).collect();
+    assert_eq!(finals.len(), usize::from(done));
+    assert!(!done || found.cut.is_none());
+    assert!(behind.len() <= bytes.len() && (done || behind.is_empty()));
 }
 
 /// Both directions of an HTTP/2 connection: first a byte that says how long the client's is, in eighths.
@@ -597,6 +677,36 @@ mod tests {
         "GET",
         "HTTP/1.1",
         "hello",
+    ];
+    const MESSAGE: &[&str] = &[
+        "\x02\x00GET /a?b=[c]%zz HTTP/1.1\r\nHost: a\r\n",
+        "\x02\x00POST http://a/../b HTTP/1.1\r\nHost: A\r\n",
+        "\x02\x02\x05\x09TRACE / HTTP/1.1\r\nHost: a:80\r\n",
+        "\x00HTTP/1.1 200 OK\r\n",
+        "\x01HTTP/1.1 200\r\n",
+        "\x00HTTP/1.1 103 Early Hints\r\n",
+        "\x00HTTP/1.0 204 No\r\n",
+        "HTTP/1.1 304 x\r\n",
+        "Content-Length: 5\r\n",
+        "Content-Length: 007\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: CHUNKED\r\n",
+        "Connection: close, x\r\n",
+        "X: y\r\n",
+        "TE: trailers\r\n",
+        "Keep-Alive: 5\r\n",
+        "Trailer: x\r\n",
+        "Cookie: \u{e9}\r\n",
+        "\r\n",
+        "5\r\nhello\r\n",
+        "1 ;x=y\r\nz\r\n",
+        "0\r\n\r\n",
+        "0\r\nA: b\r\n\r\n",
+        "hello",
+        "\n",
+        "\r",
+        " ",
+        ":",
     ];
     const CHUNKS: &[&str] = &[
         "5\r\nhello\r\n",
@@ -1078,6 +1188,11 @@ mod tests {
         }
 
         #[test]
+        fn of_framing(bytes in made_of(MESSAGE)) {
+            framing(pieces(&bytes).1);
+        }
+
+        #[test]
         fn of_http2_frames(bytes in prop::collection::vec(any::<u8>(), 0..800)) {
             frames(&bytes);
         }
@@ -1161,7 +1276,8 @@ mod tests {
     #[test]
     fn of_the_seeds() {
         type Body = fn(&[u8]);
-        let bodies: [(&str, Body); 24] = [
+        let bodies: [(&str, Body); 25] = [
+            ("fuzz/seeds/framing", framing),
             ("fuzz/seeds/head", head),
             ("fuzz/seeds/chunked", chunked),
             ("fuzz/seeds/frames", frames),

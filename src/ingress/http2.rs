@@ -133,7 +133,7 @@ where
         match event {
             Event::Request(request, answer) => {
                 let (head, body) = request.into_parts();
-                if let Err(rule) = http2_head::check(&head) {
+                if let Err(rule) = http2_head::check(&head, body.is_end_stream()) {
                     answer_malformed(edge, &connection, &head, answer, rule);
                     malformed += 1;
                 } else {

@@ -5,17 +5,19 @@ use http::header::{CONTENT_LENGTH, EXPECT, HOST};
 use http::request::Parts;
 use http::{HeaderValue, Method};
 
-use super::head::{Rule, check_path};
+use super::head::{Rule, check_path, length};
+use crate::base::authority::is_authority;
+use crate::base::wire::octets::is_token;
 
 /// Fields past which a request is no longer only refused with 431, but counted against its connection: small fields that are
 /// said again by a byte each make an answer cost more than the question.
 const FIELDS_MAX: usize = 500;
 
-/// Checks `head`.
+/// Checks `head`, behind which comes nothing if it `ends` the stream.
 ///
 /// # Errors
 /// The rule that it breaks.
-pub(super) fn check(head: &Parts) -> Result<(), Rule> {
+pub(super) fn check(head: &Parts, ends: bool) -> Result<(), Rule> {
     // Pingora refuses it without asking anybody.
     if head.method == Method::CONNECT {
         return Err(Rule::Connect);
@@ -25,16 +27,39 @@ pub(super) fn check(head: &Parts) -> Result<(), Rule> {
     }
     check_path(head.uri.path_and_query().map_or("", |target| target.as_str()).as_bytes())?;
     let mut hosts = head.headers.get_all(HOST).iter();
-    match (hosts.next(), hosts.next(), head.uri.authority()) {
+    let authority = head.uri.authority().map(|authority| authority.as_str().as_bytes());
+    let host = match (hosts.next().map(HeaderValue::as_bytes), hosts.next(), authority) {
         (_, Some(_), _) => return Err(Rule::HostRepeated),
         (None, None, None) => return Err(Rule::HostMissing),
-        (Some(host), None, Some(authority)) if host.as_bytes() != authority.as_str().as_bytes() => {
+        (Some(host), None, Some(authority)) if host != authority => {
             return Err(Rule::HostDiffers);
         }
+        (host, None, authority) => host.or(authority).unwrap_or_default(),
+    };
+    if !is_authority(host) {
+        return Err(Rule::HostInvalid);
+    }
+    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
+    match (lengths.next(), lengths.next()) {
+        (_, Some(_)) => return Err(Rule::LengthRepeated),
+        // The library takes nothing for a zero.
+        (Some(value), None) if length(value.as_bytes()).is_none() => return Err(Rule::LengthInvalid),
         _ => {}
     }
-    if head.headers.get_all(CONTENT_LENGTH).iter().nth(1).is_some() {
-        return Err(Rule::LengthRepeated);
+    if head.method == Method::TRACE && !ends {
+        return Err(Rule::TraceBody);
+    }
+    // The library takes a quote for a part of a token.
+    if !head.headers.keys().all(|name| is_token(name.as_str().as_bytes())) {
+        return Err(Rule::FieldName);
+    }
+    // It would be whitespace around the value in HTTP/1, which readers take away, or do not (RFC 9113 section 8.2.1).
+    let is_space = |byte: Option<&u8>| matches!(byte, Some(b' ' | b'\t'));
+    if head.headers.values().any(|value| {
+        let value = value.as_bytes();
+        is_space(value.first()) || is_space(value.last())
+    }) {
+        return Err(Rule::FieldSpace);
     }
     let continues = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
     if !head.headers.get_all(EXPECT).iter().all(continues) {
@@ -61,7 +86,9 @@ mod tests {
         let path = bytes::Bytes::copy_from_slice(path.as_bytes());
         parts.path_and_query = Some(http::uri::PathAndQuery::from_maybe_shared(path).unwrap());
         let request = http::Request::builder().method("GET").uri(http::Uri::from_parts(parts).unwrap());
-        let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = fields.iter().fold(request, |request, (name, value)| {
+            request.header(http::HeaderName::from_lowercase(name.as_bytes()).unwrap(), *value)
+        });
         request.body(()).unwrap().into_parts().0
     }
 
@@ -75,16 +102,28 @@ mod tests {
             ("/x", &[], Err(Rule::HostMissing)),
             ("http://a/x", &[("host", "b")], Err(Rule::HostDiffers)),
             ("http://a/x", &[("host", "A")], Err(Rule::HostDiffers)),
+            ("http://u@a/x", &[], Err(Rule::HostInvalid)),
+            ("/x", &[("host", "a/b")], Err(Rule::HostInvalid)),
+            ("/x", &[("host", "")], Err(Rule::HostInvalid)),
+            ("http://a/x", &[("content-length", "")], Err(Rule::LengthInvalid)),
+            ("http://a/x", &[("content-length", "+3")], Err(Rule::LengthInvalid)),
+            ("http://a/x", &[("x", "a b\tc")], Ok(())),
+            ("http://a/x", &[("x", " a")], Err(Rule::FieldSpace)),
+            ("http://a/x", &[("x\"", "a")], Err(Rule::FieldName)),
+            ("http://a/x", &[("x", "a\t")], Err(Rule::FieldSpace)),
             ("http://a/x", &[("host", "a"), ("host", "a")], Err(Rule::HostRepeated)),
             ("http://a/x", &[("content-length", "3"), ("content-length", "3")], Err(Rule::LengthRepeated)),
             ("http://a/x", &[("expect", "x")], Err(Rule::Expectation)),
             ("http://a/x\\y", &[], Err(Rule::PathByte)),
             ("http://a/\u{e9}", &[], Err(Rule::TargetBytes)),
         ] {
-            assert_eq!(check(&head(uri, fields)), expected, "{uri} {fields:?}");
+            assert_eq!(check(&head(uri, fields), false), expected, "{uri} {fields:?}");
         }
+        let mut trace = head("http://a/x", &[]);
+        trace.method = Method::TRACE;
+        assert_eq!((check(&trace, true), check(&trace, false)), (Ok(()), Err(Rule::TraceBody)));
         let mut connect = head("http://a/x", &[]);
         connect.method = Method::CONNECT;
-        assert_eq!(check(&connect), Err(Rule::Connect));
+        assert_eq!(check(&connect, true), Err(Rule::Connect));
     }
 }

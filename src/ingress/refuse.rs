@@ -45,6 +45,8 @@ pub(super) async fn answer<A>(
         body.len(),
         request_id.as_str(),
     );
+    // What of the head is understood: that its answer has no body (RFC 9110 section 9.3.2).
+    let body = if line.starts_with(b"HEAD ") { String::new() } else { body };
     let sent_before = connection.bytes_written.load(Ordering::Relaxed);
     stream.write_answer(format!("{head}{body}").as_bytes(), ANSWER_TIMEOUT).await;
     let sent = connection.bytes_written.load(Ordering::Relaxed) - sent_before;

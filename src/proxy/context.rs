@@ -70,6 +70,8 @@ pub struct Context {
     pub(super) has_waited: bool,
     /// When who it is from is no longer proved: ends a tunnel.
     pub(super) proved_until: Option<Instant>,
+    /// Interim answers of servers so far.
+    pub(super) interim_answers: u32,
     /// The tunnel that the request has become, if it is somebody's.
     tunnel: Option<Arc<Tunnel>>,
     /// Why it is refused, if the limits that instances share do not refuse it first.
@@ -211,6 +213,7 @@ impl Context {
             stripped: Stripped::default(),
             has_waited: false,
             proved_until: None,
+            interim_answers: 0,
             tunnel: None,
             refused: None,
             failure: None,

@@ -23,6 +23,7 @@ use super::names::{
 };
 use super::received::Marks;
 use crate::base::peer::{PeerValues, address_value};
+use crate::base::wire::octets::is_token;
 
 /// What a forwarded request tells every server about where it comes from.
 #[derive(Debug, Clone, Copy)]
@@ -69,6 +70,13 @@ pub fn request(head: &mut RequestHeader, forwarding: &Forwarding<'_>) -> Result<
 pub fn request_fields(headers: &mut HeaderMap, asked: Option<&HeaderValue>, forwarding: &Forwarding<'_>) {
     let Forwarding { client, marks, .. } = *forwarding;
     headers.reserve(ADDED_TO_REQUEST);
+    if marks.framing {
+        spell_framing(headers);
+    }
+    if marks.expect && forwarding.version != Version::HTTP_2 && is_bodiless(headers) {
+        // Who has no body must not expect to be asked for it (RFC 9110 section 10.1.1).
+        headers.remove(header::EXPECT);
+    }
     if marks.forwarding && !client.peer_trusted {
         remove(headers, &claims(headers));
     }
@@ -93,6 +101,26 @@ pub fn request_fields(headers: &mut HeaderMap, asked: Option<&HeaderValue>, forw
         headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         remove(headers, &[header::RANGE, header::IF_RANGE]);
     }
+}
+
+/// Gives a length or a coding, which is right, its plainest form: not every server takes `Chunked` for `chunked`, and some
+/// take 010 for eight.
+fn spell_framing(headers: &mut HeaderMap) {
+    if headers.contains_key(header::TRANSFER_ENCODING) {
+        headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    }
+    let length =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if let Some(length) = length {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
+/// Whether these fields of HTTP/1 announce no body.
+fn is_bodiless(headers: &HeaderMap) -> bool {
+    let is_empty = |length: &HeaderValue| length.as_bytes() == b"0";
+    !headers.contains_key(header::TRANSFER_ENCODING)
+        && headers.get(header::CONTENT_LENGTH).is_none_or(is_empty)
 }
 
 /// Fields that [`request`] adds to a common one.
@@ -224,7 +252,11 @@ pub fn response(head: &mut ResponseHeader, version: Version, request_id: &[u8]) 
     // As for requests: see `with_parts`.
     let mut parts = http::response::Parts::from(std::mem::replace(head, empty));
     let headers = &mut parts.headers;
-    let unwanted = unwanted_in_response(headers, version);
+    let mut unwanted = unwanted_in_response(headers, version);
+    if received == Version::HTTP_2 {
+        // The library takes a quote for a part of a name; HTTP/1 does not.
+        unwanted.extend(headers.keys().filter(|name| !is_token(name.as_str().as_bytes())).cloned());
+    }
     headers.reserve(ADDED_TO_RESPONSE);
     if !unwanted.is_empty() {
         // First what `Connection` names, while it is still there.

@@ -39,6 +39,8 @@ use tokio::sync::watch;
 use asked::Asked;
 pub use context::Context;
 use context::Decided;
+#[cfg(any(test, feature = "fuzzing"))]
+pub use direct::{as_forwarded, as_passed_on};
 use phases::{
     accept, aggregate, amqp, belong, connect, dispatch, envelope, fail, finish, forward, guard, login,
     respond, route,
@@ -305,6 +307,7 @@ impl ProxyHttp for Gateway {
         response: &mut ResponseHeader,
         ctx: &mut Box<Context>,
     ) -> Result<()> {
+        respond::check(session, response)?;
         respond::upstream_answered(connect::Progress::of(session), response.status, ctx)
     }
 

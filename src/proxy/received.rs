@@ -47,6 +47,8 @@ pub struct Marks {
     pub host: bool,
     /// `Expect`: the client may hold its body back until it is asked for it.
     pub expect: bool,
+    /// A length or a coding that is right, but not in the one form that every server reads.
+    pub framing: bool,
 }
 
 impl<'h> Received<'h> {
@@ -57,7 +59,14 @@ impl<'h> Received<'h> {
         for (name, value) in headers {
             let field = match name.as_str() {
                 "accept" => &mut received.accept,
-                "content-length" => &mut received.content_length,
+                "content-length" => {
+                    marks.framing |= value.len() > 1 && value.as_bytes().starts_with(b"0");
+                    &mut received.content_length
+                }
+                "transfer-encoding" => {
+                    marks.framing |= value.as_bytes() != b"chunked";
+                    continue;
+                }
                 "content-type" => &mut received.content_type,
                 "host" => {
                     marks.host = true;
@@ -127,12 +136,13 @@ mod tests {
         let received = Received::read(&headers);
         assert_eq!(received.accept.unwrap(), "a");
         assert_eq!(received.host.unwrap(), "h");
-        let Marks { upgrade, hop, forwarding, identity, trace, several_traces, request_id, host, expect } =
+        let Marks { upgrade, hop, forwarding, identity, trace, several_traces, request_id, host, .. } =
             received.marks;
         assert!(
-            host && ![upgrade, hop, forwarding, identity, expect, trace, several_traces, request_id]
-                .contains(&true)
+            host && ![upgrade, hop, forwarding, identity, trace, several_traces, request_id].contains(&true)
         );
+        let Marks { expect, framing, .. } = received.marks;
+        assert!(!expect && !framing);
     }
 
     #[test]
@@ -153,6 +163,15 @@ mod tests {
         }
         for name in ["x-auth-roles", "x_auth_claims", "x-consumer"] {
             assert!(marks(name).identity && !marks(name).forwarding, "{name}");
+        }
+        assert!(marks("transfer-encoding").framing && !marks("content-length").framing);
+        for (line, is_odd) in [
+            (("transfer-encoding", "chunked"), false),
+            (("transfer-encoding", "Chunked"), true),
+            (("content-length", "0"), false),
+            (("content-length", "05"), true),
+        ] {
+            assert_eq!(Received::read(&headers(&[line])).marks.framing, is_odd, "{line:?}");
         }
         assert!(marks("upgrade").upgrade && marks("tracestate").trace && marks("x-request-id").request_id);
         assert!(!marks("traceparent").several_traces);

@@ -26,6 +26,34 @@ static SEGMENT_BYTES: [bool; 256] = {
     table
 };
 
+/// A query as it may stand in a target: `query` of RFC 3986 section 3.4. What may not stand there is encoded, as is a `%`
+/// that escapes nothing: browsers leave both as they are. Borrows if there is neither.
+pub fn strict_query(query: &str) -> Cow<'_, str> {
+    let is_plain = |byte: u8| is_segment_byte(byte) || matches!(byte, b'/' | b'?');
+    let is_escape = |rest: &[u8]| matches!(rest, [b'%', high, low, ..] if hex_pair(*high, *low).is_some());
+    let bytes = query.as_bytes();
+    let first = (0..bytes.len()).find(|at| {
+        bytes.get(*at).is_some_and(|byte| !is_plain(*byte)) && !bytes.get(*at..).is_some_and(is_escape)
+    });
+    let Some((good, mut rest)) = first.and_then(|first| query.split_at_checked(first)) else {
+        return Cow::Borrowed(query);
+    };
+    let mut out = String::with_capacity(query.len() + 16);
+    out.push_str(good);
+    while let Some(char) = rest.chars().next() {
+        let (here, after) = rest.split_at_checked(char.len_utf8()).unwrap_or((rest, ""));
+        for &byte in here.as_bytes() {
+            if is_plain(byte) || is_escape(rest.as_bytes()) {
+                out.push(char::from(byte));
+            } else {
+                push_escaped(&mut out, byte);
+            }
+        }
+        rest = after;
+    }
+    Cow::Owned(out)
+}
+
 /// The byte that two hex digits stand for.
 pub fn hex_pair(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|value| u8::try_from(value).ok());
@@ -120,7 +148,34 @@ mod tests {
         assert_eq!(pairs, [("a", "1"), ("b", ""), ("c", "d=e"), ("", "x")]);
     }
 
+    #[test]
+    fn a_query_that_may_stand_in_a_target() {
+        for plain in ["", "a=b&c", "a/b?c", "%00%fF", "!$&'()*+,;=:@-._~"] {
+            assert!(matches!(strict_query(plain), Cow::Borrowed(_)), "{plain}");
+        }
+        for (query, strict) in [
+            ("a[]=1", "a%5B%5D=1"),
+            ("{|}^`\\\"<>#", "%7B%7C%7D%5E%60%5C%22%3C%3E%23"),
+            ("%", "%25"),
+            ("%4", "%254"),
+            ("%zz%41", "%25zz%41"),
+            ("%%41", "%25%41"),
+            ("[%41", "%5B%41"),
+            ("\u{e9}", "%C3%A9"),
+        ] {
+            assert_eq!(strict_query(query), strict);
+        }
+    }
+
     proptest! {
+        /// It means the same to who decodes it, and is its own strict form.
+        #[test]
+        fn a_strict_query_means_the_same(query in "[ -~]{0,30}") {
+            let strict = strict_query(&query);
+            prop_assert_eq!(decode_query(&strict), decode_query(&query));
+            prop_assert!(matches!(strict_query(&strict), Cow::Borrowed(_)));
+        }
+
         #[test]
         fn values_survive_and_stay_where_they_land(value in proptest::collection::vec(any::<u8>(), 0..40)) {
             let (mut segment, mut query) = (String::new(), String::new());

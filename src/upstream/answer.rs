@@ -114,6 +114,19 @@ fn status_line(line: &[u8]) -> Option<(Version, StatusCode, &str)> {
     Some((version, StatusCode::from_bytes(status).ok()?, std::str::from_utf8(phrase).unwrap_or_default()))
 }
 
+/// Judges the head of an answer that Pingora has read, which forgives more: it is held to what is asked of others here.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check(head: &ResponseHeader, method: &Method) -> Result<(), &'static str> {
+    // Lines that were folded come with their line ends.
+    let is_text = |byte: &u8| *byte == b'\t' || (*byte >= 0x20 && *byte != 0x7f);
+    if !head.headers.values().all(|value| value.as_bytes().iter().all(is_text)) {
+        return Err("a control byte in a header");
+    }
+    framing(head.version, head.status, method, &head.headers).map(drop)
+}
+
 fn framing(
     version: Version,
     status: StatusCode,

@@ -38,6 +38,7 @@ mod examples;
 mod faults;
 mod files;
 mod forwarding;
+mod framing;
 mod grpc;
 mod grpc_interop;
 mod h2;

@@ -21,10 +21,25 @@ pub struct ChunkScanner {
 /// What the next byte belongs to.
 #[derive(Debug, Clone, Copy)]
 enum State {
-    Size { digits: usize, size: u64 },
-    Extension { bytes: usize, size: u64 },
-    SizeLineFeed { size: u64 },
-    Data { remaining: u64 },
+    Size {
+        digits: usize,
+        size: u64,
+    },
+    /// Whitespace that should not be there, before an extension (RFC 9112 section 7.1.1).
+    SizeSpace {
+        bytes: usize,
+        size: u64,
+    },
+    Extension {
+        bytes: usize,
+        size: u64,
+    },
+    SizeLineFeed {
+        size: u64,
+    },
+    Data {
+        remaining: u64,
+    },
     DataCarriageReturn,
     DataLineFeed,
     TrailerLine,
@@ -90,7 +105,13 @@ impl ChunkScanner {
                     size.checked_mul(16).map(|size| size + digit).filter(|size| *size <= i64::MAX as u64);
                 size.map(|size| State::Size { digits: digits + 1, size }).ok_or(Reason::RequestMalformed)
             }
-            (State::Size { digits: 1.., size }, b';') => Ok(State::Extension { bytes: 1, size }),
+            (State::Size { digits: 1.., size } | State::SizeSpace { size, .. }, b';') => {
+                Ok(State::Extension { bytes: 1, size })
+            }
+            (State::Size { digits: 1.., size }, b' ' | b'\t') => Ok(State::SizeSpace { bytes: 1, size }),
+            (State::SizeSpace { bytes, size }, b' ' | b'\t') if bytes < EXTENSION_BYTES_MAX => {
+                Ok(State::SizeSpace { bytes: bytes + 1, size })
+            }
             (State::Size { digits: 1.., size } | State::Extension { size, .. }, b'\r') => {
                 Ok(State::SizeLineFeed { size })
             }
@@ -159,6 +180,7 @@ mod tests {
             ("5\r\nhel", (6, false)),
             ("", (0, false)),
             ("0\r\n", (3, false)),
+            ("5 \t; x = y\r\nhello\r\n0 ;\r\n\r\n", (29, true)),
         ] {
             assert_eq!(scan_in_pieces(body.as_bytes(), &[]), Ok(expected), "{body:?}");
         }
@@ -174,7 +196,10 @@ mod tests {
             "g\r\n",
             " 5\r\n",
             "5 \r\n",
-            "5 ;x\r\n",
+            "5 \n",
+            "5 ;x\n",
+            "5 5;x\r\n",
+            " ;x\r\n",
             "-1\r\n",
             "+1\r\n",
             "0x5\r\n",

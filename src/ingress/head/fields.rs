@@ -170,7 +170,7 @@ impl Fields {
 }
 
 /// A decimal length. Kept within 63 bits, as everything behind counts.
-fn parse_length(value: &[u8]) -> Option<u64> {
+pub(super) fn parse_length(value: &[u8]) -> Option<u64> {
     // Not `str::parse`, which takes a sign.
     if value.is_empty() {
         return None;

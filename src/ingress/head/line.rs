@@ -15,6 +15,7 @@ const TARGET_BYTES_MAX: usize = 65_534;
 pub(super) struct RequestLine {
     pub(super) version_11: bool,
     pub(super) is_get: bool,
+    pub(super) is_trace: bool,
     pub(super) method: Span,
     pub(super) target: Span,
     /// The authority of an absolute target.
@@ -55,7 +56,8 @@ impl RequestLine {
             return Err(Rule::TargetLength);
         }
         let authority = if is_path { None } else { check_target(target_text, target.start, method_text)? };
-        Ok(Self { version_11, is_get: method_text == b"GET", method, target, authority })
+        let (is_get, is_trace) = (method_text == b"GET", method_text == b"TRACE");
+        Ok(Self { version_11, is_get, is_trace, method, target, authority })
     }
 }
 

@@ -177,6 +177,10 @@ impl HeadScanner {
     fn finish(&self, buf: &[u8]) -> Result<Head, Rule> {
         let (request, fields) = (&self.request, &self.fields);
         let body = fields.framing()?;
+        // Who sends one must not (RFC 9110 section 9.3.8), and so servers do not look for its end.
+        if request.is_trace && !matches!(body, Framing::None | Framing::Length(0)) {
+            return Err(Rule::TraceBody);
+        }
         Ok(Head {
             len: self.line_start,
             version_11: request.version_11,
@@ -195,6 +199,11 @@ impl HeadScanner {
             host: fields.host(buf, request)?,
         })
     }
+}
+
+/// The length that a `Content-Length` says (RFC 9110 section 8.6), if it says one.
+pub(super) fn length(value: &[u8]) -> Option<u64> {
+    fields::parse_length(value)
 }
 
 /// Checks the `:path` of an HTTP/2 request as the target of an HTTP/1 request is.

@@ -69,6 +69,10 @@ pub enum Rule {
     Coding,
     /// `Transfer-Encoding` in HTTP/1.0.
     CodingIn10,
+    /// TRACE with a body.
+    TraceBody,
+    /// A field of HTTP/2 with a space at an end of its value.
+    FieldSpace,
     /// Too many options in `Connection`.
     ConnectionOptions,
     /// An option of `Connection` that is not a token.
@@ -112,6 +116,8 @@ impl Rule {
         Self::CodingRepeated,
         Self::Coding,
         Self::CodingIn10,
+        Self::TraceBody,
+        Self::FieldSpace,
         Self::ConnectionOptions,
         Self::ConnectionToken,
         Self::ConnectionProtected,
@@ -169,6 +175,8 @@ impl Rule {
             Self::CodingRepeated => "Transfer-Encoding is repeated",
             Self::Coding => "a transfer coding other than chunked",
             Self::CodingIn10 => "Transfer-Encoding in HTTP/1.0",
+            Self::TraceBody => "TRACE with a body",
+            Self::FieldSpace => "a header value that begins or ends with a space",
             Self::ConnectionOptions => "more than 9 options in Connection",
             Self::ConnectionToken => "an option of Connection that is not a token",
             Self::ConnectionProtected => "Connection names a header that must stay",

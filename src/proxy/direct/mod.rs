@@ -17,6 +17,8 @@
 mod client;
 mod http1;
 mod http2;
+#[cfg(any(test, feature = "fuzzing"))]
+mod judged;
 mod relay;
 mod request;
 mod side;
@@ -44,12 +46,11 @@ use crate::upstream::retry::is_idempotent;
 use client::Client;
 use http1::Http1;
 use http2::Http2;
-use relay::{Relay, up};
+#[cfg(any(test, feature = "fuzzing"))]
+pub use judged::{as_forwarded, as_passed_on};
+use relay::Relay;
 use request::Request;
 use side::Side;
-
-/// Interim answers to one request that are passed on. Servers send one or two.
-const INTERIM_ANSWERS_MAX: u32 = 32;
 
 impl Direct for Gateway {
     fn serve<'a>(
@@ -302,7 +303,6 @@ async fn wrapped<S: Side>(relay: &mut Relay<'_, S>, answer: &mut Answer) -> Resu
 /// One exchange. If the connection may be used again, what its last answer was.
 async fn talk<S: Side>(gateway: &Gateway, relay: &mut Relay<'_, S>) -> Result<Option<LastAnswer>> {
     let method = relay.ctx().head.method.clone();
-    let mut interim_answers = 0;
     // The server waits for no word of its own, or has given it.
     let mut asked_for_body = !relay.ctx().head.marks.expect || relay.is_request_empty();
     let mut answer = loop {
@@ -311,10 +311,6 @@ async fn talk<S: Side>(gateway: &Gateway, relay: &mut Relay<'_, S>) -> Result<Op
         respond::upstream_answered(client.progress(), answer.head.status, ctx)?;
         if !answer.head.status.is_informational() {
             break answer;
-        }
-        interim_answers += 1;
-        if interim_answers > INTERIM_ANSWERS_MAX {
-            return Err(up(ErrorType::InvalidHTTPHeader, "too many interim answers"));
         }
         asked_for_body |= answer.head.status == StatusCode::CONTINUE;
         edit::interim(&mut answer.head);

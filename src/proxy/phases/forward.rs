@@ -15,6 +15,7 @@ use crate::policy::auth::credentials;
 use crate::policy::transform::Rules;
 use crate::proxy::received::Received;
 use crate::proxy::{Asked, Context, edit};
+use crate::routing::escape::strict_query;
 use crate::upstream::Attempt;
 
 /// What the route makes of the path, where that is another.
@@ -33,24 +34,37 @@ pub(in crate::proxy) fn plan(view: &View<'_>, ctx: &mut Context, route: &Route) 
     let bare = without_key(view, ctx);
     let sent = bare.as_deref().or(view.query);
     let edited = edits.map(|edits| view.with_values(ctx, |values| edits.apply(sent, values))).or(bare);
-    let path = match (&rewritten, &view.path) {
-        (Some(path), _) => path.as_str(),
+    ctx.target = target(view, rewritten.as_deref(), edited.as_deref());
+    Ok(())
+}
+
+/// Path and query in origin form, or `*`; `None` where that is what the client sent.
+pub(in crate::proxy) fn target(
+    view: &View<'_>,
+    rewritten: Option<&str>,
+    edited: Option<&str>,
+) -> Option<String> {
+    let query = strict_query(edited.or(view.query).unwrap_or_default());
+    let path = match (rewritten, &view.path) {
+        (Some(path), _) => path,
         (None, Cow::Owned(normal)) => normal.as_str(),
         // As it came, unless it came in absolute form: it is sent on in origin form.
-        (None, Cow::Borrowed(path)) if edited.is_none() && (view.origin_form || *path == "*") => {
-            return Ok(());
+        (None, Cow::Borrowed(path))
+            if edited.is_none()
+                && matches!(query, Cow::Borrowed(_))
+                && (view.origin_form || *path == "*") =>
+        {
+            return None;
         }
         (None, Cow::Borrowed(path)) => path,
     };
-    let query = edited.as_deref().or(view.query).unwrap_or_default();
     let mut target = String::with_capacity(path.len() + query.len() + 1);
     target.push_str(path);
     if !query.is_empty() {
         target.push('?');
-        target.push_str(query);
+        target.push_str(&query);
     }
-    ctx.target = Some(target);
-    Ok(())
+    Some(target)
 }
 
 /// The parameter of the query that services do not get: it has the client's API key.

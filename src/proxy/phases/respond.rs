@@ -20,7 +20,10 @@ use crate::base::{clock, fault};
 use crate::files::{self, Refusal, Site};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::{Asked, Context, edit};
-use crate::upstream::Outcome;
+use crate::upstream::{Outcome, answer};
+
+/// Interim answers to one request that are passed on. Servers send one or two.
+const INTERIM_ANSWERS_MAX: u32 = 32;
 
 /// The head of a server's answer: retried when its status says so and another server may do better.
 pub(in crate::proxy) fn upstream_answered(
@@ -34,6 +37,12 @@ pub(in crate::proxy) fn upstream_answered(
     }
     fault::point("answer", &*ctx.route.name);
     if status_code.is_informational() && status != 101 {
+        ctx.interim_answers += 1;
+        if ctx.interim_answers > INTERIM_ANSWERS_MAX {
+            let mut error = Error::explain(ErrorType::InvalidHTTPHeader, "too many interim answers");
+            error.as_up();
+            return Err(error);
+        }
         return Ok(());
     }
     if status == 101 && !ctx.is_upgrade() {
@@ -56,6 +65,18 @@ pub(in crate::proxy) fn upstream_answered(
     Ok(())
 }
 
+/// Refuses an answer of HTTP/1 that Pingora takes although it can be read in two ways, or cannot be passed on as it is.
+pub(in crate::proxy) fn check(session: &Session, response: &ResponseHeader) -> Result<()> {
+    if response.version == Version::HTTP_2 {
+        return Ok(());
+    }
+    answer::check(response, &session.req_header().method).map_err(|what| {
+        let mut error = Error::explain(ErrorType::InvalidHTTPHeader, what);
+        error.as_up();
+        error
+    })
+}
+
 /// The head of any proxied answer, as it goes to the client.
 pub(in crate::proxy) fn edit(
     session: &mut Session,
@@ -64,8 +85,13 @@ pub(in crate::proxy) fn edit(
 ) -> Result<()> {
     if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
         edit::interim(response);
+        edit::frame(response, edit::AnswerFraming::NoContent)?;
+        say_our_version(response);
         ctx.resume_pace();
         return Ok(());
+    }
+    if response.status == StatusCode::NO_CONTENT {
+        edit::frame(response, edit::AnswerFraming::NoContent)?;
     }
     // Pingora asks nothing more about an answer whose head is its end.
     let is_empty =
@@ -85,10 +111,18 @@ pub(in crate::proxy) fn edit(
         }
     }
     head(Asked::of(session.req_header()), response, ctx)?;
+    say_our_version(response);
     if is_bodiless(ctx, response) {
         ended(session, ctx);
     }
     Ok(())
+}
+
+/// A message that is passed on has the version of who does it (RFC 9112 section 2.3).
+fn say_our_version(response: &mut ResponseHeader) {
+    if response.version < Version::HTTP_11 {
+        response.set_version(Version::HTTP_11);
+    }
 }
 
 /// Which pages of other origins may read the answer, if the route says that.

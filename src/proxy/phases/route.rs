@@ -77,7 +77,8 @@ impl<'s> View<'s> {
         RequestView {
             listener: self.listener,
             host: &self.host,
-            path: &self.path,
+            // What asks about the whole server (RFC 9112 section 3.2.4) is for whoever has its root.
+            path: if self.path == "*" { "/" } else { &self.path },
             query: self.query,
             method: self.method,
             headers: self.headers,

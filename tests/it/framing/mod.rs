@@ -1,0 +1,405 @@
+//! Framing: whatever comes in, what a server gets is strictly valid and exactly one message a request; and what a server
+//! answers reaches only who asked.
+//!
+//! Nobody here says what has to become of a payload, but for those that are right. A recorder keeps every byte that the
+//! gateway sends, and `strict` judges them.
+
+mod answers;
+mod corpus;
+mod http2;
+mod payload;
+mod valid;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use self::payload::{Payload, Way};
+use crate::support::strict::{self, Message};
+use crate::support::*;
+
+/// Connections at once.
+const AT_ONCE: usize = 48;
+/// How long nothing has to come for a payload that may lack something to be taken as waiting. If that is too short, the
+/// client leaves a little early, which is allowed, too.
+const QUIET: Duration = Duration::from_millis(200);
+
+/// The answer to a request: its own target, in JSON, as legs have to answer.
+fn reply(request: &Message) -> Reply {
+    let target: String = request.target.chars().filter(|char| !matches!(char, '"' | '\\')).collect();
+    Reply::ok(&format!("{{\"t\":\"{target}\"}}"))
+}
+
+/// A gateway with all three ways, and what stands behind them.
+struct Bench {
+    gw: Gateway,
+    clear: Recorder,
+    secure: Recorder,
+    tls: Arc<rustls::ClientConfig>,
+}
+
+impl Bench {
+    async fn start(script: impl Fn(&Message) -> Reply + Clone + Send + Sync + 'static) -> Self {
+        Self::patient(script, "[limits]\n", "30s").await
+    }
+
+    /// With servers that may be silent for so long, and `limits` that go with it.
+    async fn patient(
+        script: impl Fn(&Message) -> Reply + Clone + Send + Sync + 'static,
+        limits: &str,
+        silence: &str,
+    ) -> Self {
+        let authority = Authority::new();
+        let clear = Recorder::start(None, script.clone()).await;
+        let tls = authority.server(&["app.internal"]).server_config(&[], None);
+        let secure = Recorder::start(Some(tls), script).await;
+        let leg = "[[routes.aggregate.legs]]\nname = \"l\"\nupstream = \"clear\"\ngroup = \"l\"\n";
+        let gw = gateway(&format!(
+            "[upstreams.clear]\nservers = [\"{{clear}}\"]\nretry = {{ attempts = 1 }}\ntimeouts = {{ read = \"{silence}\" }}\n\
+             [upstreams.secure]\nservers = [\"{{secure}}\"]\nretry = {{ attempts = 1 }}\ntimeouts = {{ read = \"{silence}\" }}\n\
+             tls = {{ sni = \"app.internal\", ca = \"ca.pem\" }}\n\
+             [[routes]]\nname = \"direct\"\npath = \"/d/*\"\nupstream = \"clear\"\n\
+             [[routes]]\nname = \"pingora\"\npath = \"/t/*\"\nupstream = \"secure\"\n\
+             [[routes]]\nname = \"leg\"\npath = \"/a/{{id}}/{{k}}\"\n[routes.aggregate]\n{leg}path = \"/a/{{path.id}}/{{path.k}}\"\n\
+             {limits}header_bytes = \"32KiB\"\n[log.access]\noutput = \"off\"\n"
+        ))
+        .with("clear", &clear)
+        .with("secure", &secure)
+        .file("ca.pem", &authority.pem)
+        .identity("site", &authority.server(&["localhost"]))
+        .listener("main", "127.0.0.1:0")
+        .tls_listener("safe", &["site"])
+        .start()
+        .await;
+        Self { gw, clear, secure, tls: authority.client_config(&[b"http/1.1"], None) }
+    }
+
+    /// A connection to the gateway.
+    async fn connect(&self, safe: bool) -> Box<dyn Socket> {
+        let address = self.gw.listener(if safe { "safe" } else { "main" });
+        let stream = within("connect", TcpStream::connect(address)).await.unwrap();
+        stream.set_nodelay(true).unwrap();
+        if !safe {
+            return Box::new(stream);
+        }
+        let connector = tokio_rustls::TlsConnector::from(self.tls.clone());
+        let name = "localhost".try_into().unwrap();
+        Box::new(within("a handshake", connector.connect(name, stream)).await.unwrap())
+    }
+
+    /// Everything that was recorded, once nothing is under way.
+    async fn recorded(&self) -> Vec<Recorded> {
+        let all = || [self.clear.connections(), self.secure.connections()].concat();
+        // Connections that are kept are idle; those that are not have ended.
+        eventually("the recorders to be at rest", async || {
+            let is_at_rest = |recorded: &Recorded| {
+                recorded.ended || recorded.requests().map_or(true, |found| found.cut.is_none())
+            };
+            all().iter().all(is_at_rest).then_some(())
+        })
+        .await;
+        all()
+    }
+}
+
+trait Socket: AsyncRead + AsyncWrite + Unpin + Send {}
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Socket for T {}
+
+/// What a client got.
+#[derive(Debug, Default)]
+struct Got {
+    bytes: Vec<u8>,
+    /// The gateway ended the connection, before the client did.
+    ended: bool,
+}
+
+impl Got {
+    fn answers(&self, methods: &[&str]) -> Result<strict::Messages, String> {
+        strict::answers(&self.bytes, methods, self.ended)
+    }
+}
+
+/// The methods of `payload`'s requests, with as many as one can hold.
+fn methods(payload: &Payload) -> Vec<&'static str> {
+    payload.methods.iter().copied().chain(std::iter::repeat("GET")).take(8).collect()
+}
+
+/// One connection of a client's.
+struct Talk {
+    socket: Box<dyn Socket>,
+    got: Got,
+    methods: Vec<&'static str>,
+}
+
+impl Talk {
+    /// Reads until there are so many answers, the connection ends, or nothing comes for `patience`.
+    async fn read(&mut self, wanted: usize, patience: Duration) {
+        let mut buffer = vec![0; 16 * 1024];
+        loop {
+            let answers = self.got.answers(&self.methods);
+            // What is no answer is waited for like one.
+            let finals =
+                answers.map_or(0, |found| found.whole.iter().filter(|answer| answer.status >= 200).count());
+            if self.got.ended || finals >= wanted {
+                return;
+            }
+            match tokio::time::timeout(patience, self.socket.read(&mut buffer)).await {
+                Ok(Ok(count @ 1..)) => self.got.bytes.extend_from_slice(&buffer[..count]),
+                Ok(_) => self.got.ended = true,
+                Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Sends `payload` and reads what comes.
+async fn send(bench: &Bench, payload: &Payload, safe: bool) -> Got {
+    let socket = bench.connect(safe).await;
+    let mut talk = Talk { socket, got: Got::default(), methods: methods(payload) };
+    let mut from = 0;
+    for cut in payload.cuts.iter().copied().chain([payload.bytes.len()]) {
+        if from > 0 && payload.waits {
+            talk.read(1, QUIET).await;
+        } else if from > 0 {
+            // So that the pieces arrive by themselves. Nothing depends on it.
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        // It may have been refused before all of it is sent.
+        let _sent = within("send", talk.socket.write_all(&payload.bytes[from..cut])).await;
+        let _sent = talk.socket.flush().await;
+        from = cut;
+    }
+    if payload.ends {
+        let _left = talk.socket.shutdown().await;
+    }
+    match payload.wants {
+        Some(wanted) => talk.read(wanted, PATIENCE).await,
+        None => talk.read(usize::MAX, QUIET).await,
+    }
+    if !talk.got.ended {
+        let _left = talk.socket.shutdown().await;
+        // What still comes must fit as well. That it ends then says nothing.
+        talk.read(usize::MAX, PATIENCE).await;
+        talk.got.ended = false;
+    }
+    talk.got
+}
+
+/// What became of all payloads.
+#[derive(Debug, Default)]
+struct Tally {
+    sent: usize,
+    forwarded: usize,
+    refused: usize,
+    neither: usize,
+    valid: usize,
+    valid_refused: Vec<String>,
+    faults: Vec<String>,
+}
+
+/// Sends all of them, and judges what comes of them on both sides.
+async fn run(bench: &Bench, payloads: &[Payload], safe: bool) -> Tally {
+    let sending = futures_util::stream::iter(payloads).map(|payload| send(bench, payload, safe));
+    let got: Vec<Got> = sending.buffered(AT_ONCE).collect().await;
+    let mut tally = Tally { sent: payloads.len(), ..Tally::default() };
+    let seen = seen(&bench.recorded().await, &mut tally.faults);
+    for (payload, got) in payloads.iter().zip(&got) {
+        judge(payload, got, &seen, &mut tally);
+    }
+    tally
+}
+
+/// The whole requests that servers got, by their marks. What else they got is a fault.
+fn seen(recorded: &[Recorded], faults: &mut Vec<String>) -> HashMap<String, Vec<Message>> {
+    let mut seen: HashMap<String, Vec<Message>> = HashMap::new();
+    for connection in recorded {
+        let found = match connection.requests() {
+            Ok(found) => found,
+            Err(what) => {
+                faults.push(format!("a server got what is no request: {what}"));
+                continue;
+            }
+        };
+        let cut = found.cut.as_ref().filter(|message| message.is_head_whole);
+        for message in found.whole.iter().chain(cut) {
+            let mark = mark_of(&message.target);
+            if mark.ends_with("/E")
+                || message.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-evil"))
+            {
+                faults.push(format!("what was hidden got through: {message:?}"));
+            }
+        }
+        for message in found.whole {
+            seen.entry(mark_of(&message.target).to_owned()).or_default().push(message);
+        }
+    }
+    for (mark, messages) in &seen {
+        // The innocent may ask for the same more than once.
+        if messages.len() > 1 && !mark.ends_with("/I") {
+            faults.push(format!("{mark} was forwarded {} times", messages.len()));
+        }
+    }
+    seen
+}
+
+/// What a target begins with: as long as every mark is.
+fn mark_of(target: &str) -> &str {
+    target.get(.."/d/00000/0".len()).unwrap_or(target)
+}
+
+fn judge(payload: &Payload, got: &Got, seen: &HashMap<String, Vec<Message>>, tally: &mut Tally) {
+    let show = || {
+        format!(
+            "{} {:?}",
+            payload.name,
+            String::from_utf8_lossy(&payload.bytes[..payload.bytes.len().min(300)])
+        )
+    };
+    let answers = match got.answers(&methods(payload)) {
+        Ok(found) => found,
+        Err(what) => {
+            tally.faults.push(format!("the client of {} got what is no answer: {what}", show()));
+            return;
+        }
+    };
+    let finals: Vec<&Message> = answers.whole.iter().filter(|answer| answer.status >= 200).collect();
+    let forwarded: Vec<&Message> = payload.marks.iter().filter_map(|mark| seen.get(mark)).flatten().collect();
+    // An answer is that to its own request, in the order of the requests.
+    let mut marks = payload.marks.iter();
+    for answer in finals.iter().filter(|answer| answer.status == 200 && !answer.body.is_empty()) {
+        let text = String::from_utf8_lossy(&answer.body);
+        // Where dot segments are resolved the last one may be another.
+        let is_mine = |mark: &String| text.contains(mark.trim_end_matches(|char| char != '/'));
+        if !marks.any(is_mine) {
+            tally.faults.push(format!("{} got another one's answer: {text}", show()));
+        }
+    }
+    let is_last_refused = finals.last().is_some_and(|answer| answer.status == 400 || answer.status == 501);
+    if is_last_refused && payload.valid.is_none() && !payload.ends && forwarded.is_empty() {
+        let last = finals.last().unwrap();
+        if last.text("connection") == "close" && !got.ended {
+            tally.faults.push(format!("{} was refused, and the connection not closed", show()));
+        }
+    }
+    match &payload.valid {
+        Some(body) => {
+            tally.valid += 1;
+            let fine = finals.iter().filter(|answer| answer.status == 200).count();
+            let is_whole = forwarded.len() == payload.marks.len()
+                && forwarded
+                    .first()
+                    .is_some_and(|message| message.body == *body || message.target.starts_with("/a/"));
+            if fine != payload.marks.len() || !is_whole {
+                let statuses: Vec<u16> = finals.iter().map(|answer| answer.status).collect();
+                tally.valid_refused.push(format!("{}: {statuses:?}, {} forwarded", show(), forwarded.len()));
+            }
+        }
+        None if !forwarded.is_empty() => tally.forwarded += 1,
+        None if finals.iter().any(|answer| answer.status >= 400) => tally.refused += 1,
+        None => tally.neither += 1,
+    }
+}
+
+fn report(what: &str, tally: &Tally) {
+    eprintln!(
+        "{what}: {} sent, {} forwarded clean, {} refused, {} neither, {} valid of which {} were refused, {} faults",
+        tally.sent,
+        tally.forwarded,
+        tally.refused,
+        tally.neither,
+        tally.valid,
+        tally.valid_refused.len(),
+        tally.faults.len(),
+    );
+}
+
+#[track_caller]
+fn expect_clean(what: &str, tally: &Tally) {
+    report(what, tally);
+    let shown: Vec<_> = tally.faults.iter().take(40).collect();
+    assert!(
+        tally.faults.is_empty(),
+        "{what}: {} faults\n{}",
+        tally.faults.len(),
+        shown.iter().map(|fault| format!("- {fault}\n")).collect::<String>()
+    );
+}
+
+/// A request of somebody else's gets its own answer.
+async fn innocent(bench: &Bench, way: Way, id: usize) {
+    let mark = payload::mark(way, id, 'I');
+    let answer = Client::new(bench.gw.listener("main")).get(&mark).await.expect_status(200);
+    assert!(answer.text().contains(&mark), "{mark}: {}", answer.text());
+}
+
+/// Whatever comes in, what goes out is right, over each way through the gateway.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_comes_in_what_goes_out_is_right() {
+    let bench = Bench::start(reply).await;
+    for (at, way) in Way::ALL.into_iter().enumerate() {
+        let mut payloads = corpus::all(way, 10_000 * (at + 1)).payloads;
+        if way != Way::Direct {
+            // What differs by the way is what is behind the head's scanner, which is the same.
+            let mut number = 0;
+            payloads.retain(|_| {
+                number += 1;
+                number % 4 == at % 4
+            });
+        }
+        let tally = run(&bench, &payloads, false).await;
+        expect_clean(&format!("{way:?}"), &tally);
+        assert!(tally.forwarded > 20 && tally.refused > 200, "{tally:?}");
+        innocent(&bench, way, 99_999).await;
+    }
+    bench.gw.stop().await;
+}
+
+/// The same over TLS, where heads come in records.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_comes_in_over_tls() {
+    let bench = Bench::start(reply).await;
+    let mut payloads = corpus::all(Way::Direct, 50_000).payloads;
+    let mut number = 0;
+    payloads.retain(|_| {
+        number += 1;
+        number % 9 == 0
+    });
+    let tally = run(&bench, &payloads, true).await;
+    expect_clean("over TLS", &tally);
+    bench.gw.stop().await;
+}
+
+/// What is right is not refused, however unusual.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn unusual_requests_that_are_right_get_through() {
+    let bench = Bench::start(reply).await;
+    for (at, way) in Way::ALL.into_iter().enumerate() {
+        let payloads = valid::all(way, 60_000 + 1_000 * at).payloads;
+        assert!(payloads.len() >= 60);
+        let tally = run(&bench, &payloads, false).await;
+        expect_clean(&format!("valid {way:?}"), &tally);
+        assert!(tally.valid_refused.is_empty(), "{way:?}:\n{}", tally.valid_refused.join("\n"));
+    }
+    bench.gw.stop().await;
+}
+
+/// What asks about the whole server goes to whoever has its root, as it came.
+#[tokio::test]
+async fn a_question_about_the_whole_server_is_passed_on() {
+    let app = Recorder::echoing().await;
+    let gw = in_front_of(&app, "").start().await;
+    for target in ["*", "/"] {
+        let mut raw = gw.raw().await;
+        raw.send(format!("OPTIONS {target} HTTP/1.1\r\nHost: x\r\n\r\n")).await;
+        assert_eq!(raw.response().await.expect_status(200).text(), target);
+    }
+    let mut raw = gw.raw().await;
+    raw.send("GET * HTTP/1.1\r\nHost: x\r\n\r\n").await;
+    raw.response().await.expect_problem(400, "request.malformed");
+    let seen = app.connections()[0].requests().unwrap().whole;
+    assert_eq!(seen.iter().map(|request| request.target.as_str()).collect::<Vec<_>>(), ["*", "/"]);
+}
