@@ -4,6 +4,11 @@
 //! `cli → app → {proxy, admin} → ingress → config → subrequest → {policy, upstream, files} → identity → {store, cluster} →
 //! routing → telemetry → base`.
 
+#![cfg_attr(
+    not(any(test, feature = "fuzzing")),
+    deny(clippy::get_unwrap, clippy::string_slice, clippy::unreachable)
+)]
+
 pub mod admin;
 pub mod app;
 pub mod base;

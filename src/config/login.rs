@@ -197,7 +197,7 @@ impl PasswordsRaw {
 const WORKERS_MAX: u16 = 64;
 
 /// A path of this source code.
-#[expect(clippy::unreachable, reason = "each is a literal below, and every test of logins parses them")]
+#[allow(clippy::unreachable, reason = "each is a literal below, and every test of logins parses them")]
 fn fixed(path: &str) -> PathPattern {
     PathPattern::parse(path).unwrap_or_else(|_| unreachable!("a path without parameters"))
 }

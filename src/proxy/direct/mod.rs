@@ -133,6 +133,8 @@ async fn serve<S: Side>(
     let step = decide_in_time(request.asked(), &Received::read(request.headers()), &mut ctx).await;
     let mut client = Client::new(side, request, ctx.snapshot.limits.body_timeout);
     client.closing = exchange.last || gateway.is_ending(&ctx);
+    // Dropped before the client is, should this panic: it leaves word of what that is to be told.
+    let mut ctx = ctx;
     let ended = match step {
         Ok(Next::Forward) if is_plain(&ctx) => forward(gateway, &mut client, &mut ctx).await,
         Ok(Next::Aggregate(plan)) => {
