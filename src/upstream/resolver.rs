@@ -87,7 +87,7 @@ mod tests {
     async fn name_server(mood: tokio::sync::watch::Receiver<Mood>) -> std::net::SocketAddr {
         let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
-        tokio::spawn(async move {
+        let answering = crate::base::task::spawn("name server", async move {
             let mut buffer = [0; 1500];
             while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
                 let question = &buffer[..length];
@@ -114,6 +114,7 @@ mod tests {
                 let _sent = socket.send_to(&answer, client).await;
             }
         });
+        drop(answering);
         address
     }
 
