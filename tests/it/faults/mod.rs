@@ -44,12 +44,13 @@ async fn comes_to(gw: &Gateway, path: &str, status: u16) -> Response {
     .await
 }
 
-/// What `docs/failures.md` names as shown is shown: each name is that of a test.
+/// What `docs/failures.md` names is there: tests, metrics, and the codes of errors.
 #[test]
-fn the_document_names_tests_that_there_are() {
+fn the_document_names_what_there_is() {
     let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(root.join("docs/failures.md")).unwrap();
-    let names: Vec<&str> = text.split('`').skip(1).step_by(2).filter(|name| name.contains("::")).collect();
+    let quoted: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+    let names: Vec<&str> = quoted.iter().copied().filter(|name| name.contains("::")).collect();
     assert!(names.len() > 40, "{names:?}");
     for name in names {
         let (module, test) = name.rsplit_once("::").unwrap();
@@ -64,4 +65,26 @@ fn the_document_names_tests_that_there_are() {
         let sources = read(".rs") + &read("/mod.rs");
         assert!(sources.contains(&format!("fn {test}()")), "there is no test {name}");
     }
+    let metrics = text_below(&root.join("src/telemetry/metrics"));
+    for name in quoted.iter().filter_map(|name| name.split('{').next()?.strip_prefix("edgeward_")) {
+        // Counters get their ending where all are written.
+        let name = name.strip_suffix("_total").unwrap_or(name);
+        assert!(metrics.contains(&format!("edgeward_{name}")), "there is no metric edgeward_{name}");
+    }
+    let codes: Vec<&str> = edgeward::base::reason::Reason::ALL.iter().map(|reason| reason.code()).collect();
+    let kinds = ["upstream", "broker", "limit", "auth", "store", "file", "aggregate"];
+    for name in &quoted {
+        let is_code = name.split_once('.').is_some_and(|(kind, _)| kinds.contains(&kind));
+        assert!(!is_code || codes.contains(name), "there is no code {name}");
+    }
+}
+
+/// All that stands in the files of a directory and those in it.
+fn text_below(directory: &std::path::Path) -> String {
+    let entries = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let text = entries.map(|path| match path.is_dir() {
+        true => text_below(&path),
+        false => std::fs::read_to_string(&path).unwrap(),
+    });
+    text.collect()
 }

@@ -68,7 +68,7 @@ async fn dead_slow_and_talking_nonsense() {
     let faults = [
         ("dead", Faults::refused()),
         ("silent", Faults::silent()),
-        ("slow", Faults::slow(TIMEOUT * 6)),
+        ("slow", Faults::slow(PATIENCE)),
         ("nonsense", Faults::nonsense(NONSENSE)),
     ];
     for gw in [&one, &two] {

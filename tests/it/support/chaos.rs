@@ -310,8 +310,15 @@ impl Pump {
         Self { from, to, way, faults: shared.faults.subscribe(), passed: 0 }
     }
 
-    fn way(&self) -> Way {
-        (self.way)(&self.faults.borrow()).clone()
+    fn way(&mut self) -> Way {
+        (self.way)(&self.faults.borrow_and_update()).clone()
+    }
+
+    /// Waits so long, or until something else is to be done.
+    async fn wait(&mut self, late: Duration) {
+        if !late.is_zero() {
+            let _ = tokio::time::timeout(late, self.faults.changed()).await;
+        }
     }
 
     async fn run(&mut self, count: &AtomicU64) -> Ended {
@@ -320,15 +327,12 @@ impl Pump {
             let Ok(read) = self.from.read(&mut buffer).await else { return Ended::Reset };
             if read == 0 {
                 let late = self.way().slow_close;
-                tokio::time::sleep(late).await;
+                self.wait(late).await;
                 let _ = self.to.shutdown().await;
                 return Ended::InOrder;
             }
             let way = self.way();
-            let late = way.latency + way.jitter.mul_f64(fastrand::f64());
-            if !late.is_zero() {
-                tokio::time::sleep(late).await;
-            }
+            self.wait(way.latency + way.jitter.mul_f64(fastrand::f64())).await;
             let mut piece = Bytes::copy_from_slice(&buffer[..read]);
             if let Some(Garbage::Instead(text)) = way.garbage {
                 piece = text;
@@ -369,7 +373,7 @@ impl Pump {
             }
             if way.rate > 0 {
                 most = most.min(usize::try_from(way.rate / 50).unwrap().max(1));
-                tokio::time::sleep(Duration::from_secs_f64(most as f64 / way.rate as f64)).await;
+                self.wait(Duration::from_secs_f64(most as f64 / way.rate as f64)).await;
             }
             let (now, later) = bytes.split_at(most);
             let mut now = now.to_vec();
