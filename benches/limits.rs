@@ -1,6 +1,8 @@
-//! What it costs to count a request: by its address, and by its address and its subject, among 1, 1,000 and 1,000,000 keys.
+//! What it costs to count a request: by its address, by its address and its subject, by two limits of one list, and by a plan;
+//! among 1, 1,000 and 1,000,000 keys.
 //!
-//! `cargo bench --bench limits`. After the measurements it prints the bytes that a key takes, and floods a limit with forged values.
+//! `cargo bench --bench limits`. "Address and subject" are asked one after the other, as before and after authentication, the
+//! subjects being a thousand of so many; "together" are two limits of one list, each with so many keys in use. After the measurements it prints the bytes that a key takes, and floods a limit with forged values.
 #![expect(
     clippy::expect_used,
     clippy::print_stdout,
@@ -14,23 +16,27 @@ use std::sync::Arc;
 use criterion::{BenchmarkId, Criterion, criterion_group};
 use edgeward::base::clock;
 use edgeward::base::origin::Origin;
+use edgeward::identity::consumer::Consumer;
 use edgeward::identity::principal::{Principal, Proof};
 use edgeward::identity::token::Token;
+use edgeward::identity::usage::{Every, Ledger, Quota};
 use edgeward::policy::networks::Networks;
+use edgeward::policy::plan::{self, Gate, Plan, Plans, QuotaFrom, Surroundings};
 use edgeward::policy::rate_limit::{
-    BucketRule, Cost, Facts, Key, Live, Modes, OnStoreFailure, Part, RateLimit, Rules, Settings, Skip,
-    WindowRule,
+    BucketRule, Cost, Facts, Key, Limits, Live, Modes, OnStoreFailure, Part, RateLimit, Rules, Settings,
+    Skip, WindowRule,
 };
 use edgeward::telemetry::metrics::Metrics;
 
 const SIZES: [u32; 3] = [1, 1_000, 1_000_000];
 
+const BUCKET: BucketRule = BucketRule { count: 1_000_000, per: 1_000_000_000, burst: 1_000_000, queue: 0 };
+
 fn limit(part: Part, longer: &[(u64, u64)]) -> Arc<RateLimit> {
-    let bucket = BucketRule { count: 1_000_000, per: 1_000_000_000, burst: 1_000_000, queue: 0 };
-    limit_of(part, bucket, longer, 2_000_000)
+    limit_of(&[part], BUCKET, longer, 2_000_000)
 }
 
-fn limit_of(part: Part, bucket: BucketRule, longer: &[(u64, u64)], keys_max: usize) -> Arc<RateLimit> {
+fn limit_of(parts: &[Part], bucket: BucketRule, longer: &[(u64, u64)], keys_max: usize) -> Arc<RateLimit> {
     let nanos = 1_000_000_000;
     let rules = Rules {
         generation: 1,
@@ -44,7 +50,7 @@ fn limit_of(part: Part, bucket: BucketRule, longer: &[(u64, u64)], keys_max: usi
     let settings = Settings {
         name: "bench".into(),
         origin: Origin::Default,
-        key: Key::new([part], 56),
+        key: Key::new(parts.iter().cloned(), 56),
         rules,
         cost: Cost::Fixed(1),
         skip: Skip::default(),
@@ -112,17 +118,69 @@ fn counting(criterion: &mut Criterion) {
                     (address.check(&facts, now), subject.check(&facts, now))
                 });
             });
+            drop(subject);
+            let other = limit_of(&[Part::Ip, Part::Route], BUCKET, longer, 2_000_000);
+            for number in 0..size {
+                black_box(other.check(&facts(number, None), now));
+            }
+            let both = Limits(vec![address, other]);
+            let mut met = Vec::new();
+            group.bench_function(BenchmarkId::new("together", size), |bencher| {
+                bencher.iter(|| {
+                    met.clear();
+                    both.check(&facts(scattered(&mut turn, size), None), clock::now(), &mut met)
+                });
+            });
         }
         group.finish();
     }
 }
 
-criterion_group!(benches, counting);
+/// A request under a plan with a rate and a quota: looked up, counted in both.
+fn planned(criterion: &mut Criterion) {
+    let ledger: Arc<Ledger> = Arc::default();
+    let settings = plan::Settings {
+        rate: Some(BUCKET),
+        quota: Some(Quota { count: 1_000_000_000_000, every: Every::Month, unsaved_max: None }),
+        quota_from: QuotaFrom::Calendar,
+        modes: Modes { draft: true, ..Modes::default() },
+        message: None,
+        on_store_failure: OnStoreFailure::Local,
+    };
+    let (limits, metrics) = (Live::default(), Metrics::new());
+    let around = Surroundings { limits: &limits, cluster: None, ledger: &ledger, generation: 1 };
+    let plan = Plan::new("bench", &Origin::Default, settings, around, metrics.plan("bench"));
+    let gate = Gate::new(Plans::new([&plan], &ledger), Some(plan.clone()));
+    let mut group = criterion.benchmark_group("plans");
+    for size in [1_u32, 1_000, 100_000] {
+        let consumers: Vec<Principal> = (0..size)
+            .map(|number| {
+                let consumer = Consumer { name: format!("consumer-{number}").into(), ..Consumer::default() };
+                Principal { consumer: Some(Arc::new(consumer)), ..principal(number) }
+            })
+            .collect();
+        let mut turn = 1;
+        let mut met = Vec::new();
+        group.bench_function(BenchmarkId::new("rate and quota", size), |bencher| {
+            bencher.iter(|| {
+                met.clear();
+                let facts = facts(7, consumers.get(scattered(&mut turn, size) as usize));
+                let mut mine = None;
+                let refused = gate.check(&facts, (clock::now(), clock::unix_now), &mut met, &mut mine);
+                assert!(refused.is_none(), "the plan bounds it");
+                mine.map(|mut mine| mine.count(clock::unix_now).is_ok())
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, counting, planned);
 
 /// Ten million forged values, a tenth as many places: memory stays bounded, and nobody's counter is freed by them.
 fn flood() {
     let limit = limit_of(
-        Part::Ip,
+        &[Part::Ip],
         BucketRule { count: 1, per: 3_600_000_000_000, burst: 1, queue: 0 },
         &[],
         1_000_000,

@@ -1,7 +1,8 @@
 //! 64 clients at full speed against a rate limit, for `load-tests/limits-exact`: counts what passes, and compares it to the law.
 //!
-//! `limits_exact SECONDS RATE BURST SLACK ADDRESS...`: in any time at most `BURST + RATE x time` pass, and `SLACK` where batches
-//! are counted; and no fewer, within one and `SLACK`.
+//! `limits_exact SECONDS RATE BURST SLACK OFFERED ADDRESS...`: in any time at most `BURST + RATE x time` pass, and `SLACK` where
+//! batches are counted; and no fewer, within one and `SLACK`. `OFFERED` is how many are asked a second by all together, evenly; 0 is
+//! as many as they can. Where all have been asked in time, `BURST + RATE x SECONDS` pass, within one and `SLACK`.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -34,7 +35,7 @@ struct Tally {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let mut number = || arguments.next().and_then(|text| text.parse::<u64>().ok()).expect("a number");
-    let (seconds, rate, burst, slack) = (number(), number(), number(), number());
+    let (seconds, rate, burst, slack, offered) = (number(), number(), number(), number(), number());
     let addresses: Vec<String> = arguments.collect();
     assert!(!addresses.is_empty(), "an address");
     let tally = Tally { first_answer: AtomicU64::new(u64::MAX), ..Tally::default() };
@@ -43,9 +44,10 @@ fn main() {
         .collect();
     let began = Instant::now();
     std::thread::scope(|scope| {
-        for connection in connections {
+        for (client, connection) in connections.into_iter().enumerate() {
             let tally = &tally;
-            scope.spawn(move || ask(connection, began, seconds, burst * 1_000_000 / rate, tally));
+            let pace = (offered > 0).then_some(Pace { offered, client: client as u64 });
+            scope.spawn(move || ask(connection, began, seconds, pace, burst * 1_000_000 / rate, tally));
         }
     });
     let took = micros(began);
@@ -55,9 +57,35 @@ fn main() {
     let most = law(took) + slack;
     let least =
         law(tally.latest.into_inner() - tally.first_answer.into_inner()).saturating_sub(slack + lost + 1);
-    println!("{passed} passed of {} in {took} us; by the law {least} to {most}", passed + refused);
+    let asked = passed + refused;
+    println!("{passed} passed of {asked} in {took} us; by the law {least} to {most}");
     assert!(refused > 0, "the clients were too slow to meet the limit");
     assert!((least..=most).contains(&passed), "{passed} is not between {least} and {most}");
+    if offered > 0 {
+        let due = burst + rate * seconds;
+        assert_eq!(asked, offered * seconds, "not all were asked");
+        if took < seconds * 1_000_000 + LATE {
+            assert!(passed.abs_diff(due) <= slack + 1, "{passed} passed, and {due} are due");
+        } else {
+            println!("the machine was too slow to ask all in time: held to the law alone");
+        }
+    }
+}
+
+/// Microseconds that the last answer may be late for the sum to be known.
+const LATE: u64 = 5_000;
+
+/// When one of the clients asks, of so many requests a second in all.
+struct Pace {
+    offered: u64,
+    client: u64,
+}
+
+impl Pace {
+    /// The moment of its request `turn`.
+    fn moment(&self, turn: u64) -> Duration {
+        Duration::from_micros((self.client + turn * CLIENTS as u64) * 1_000_000 / self.offered)
+    }
 }
 
 fn micros(began: Instant) -> u64 {
@@ -65,13 +93,22 @@ fn micros(began: Instant) -> u64 {
 }
 
 /// Asks until `seconds` are over. A silence of all clients that is longer than `silence` leaves permits unused.
-fn ask(connection: TcpStream, began: Instant, seconds: u64, silence: u64, tally: &Tally) {
+fn ask(connection: TcpStream, began: Instant, seconds: u64, pace: Option<Pace>, silence: u64, tally: &Tally) {
     connection.set_nodelay(true).unwrap();
     connection.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     let mut writer = connection.try_clone().unwrap();
     let mut reader = BufReader::new(connection);
     let mut body = Vec::new();
-    while began.elapsed() < Duration::from_secs(seconds) {
+    let end = Duration::from_secs(seconds);
+    for turn in 0.. {
+        if let Some(moment) = pace.as_ref().map(|pace| pace.moment(turn)) {
+            if moment >= end {
+                break;
+            }
+            std::thread::sleep(moment.saturating_sub(began.elapsed()));
+        } else if began.elapsed() >= end {
+            break;
+        }
         let now = micros(began);
         let before = tally.latest.fetch_max(now, Relaxed);
         if before > 0 {

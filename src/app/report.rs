@@ -11,7 +11,7 @@ use crate::base::{clock, units};
 use crate::broker::Broker;
 use crate::cluster::Cluster;
 use crate::config::services::{Problem, Report};
-use crate::config::snapshot::Current;
+use crate::config::snapshot::{Current, Snapshot};
 use crate::identity::directory::{Directory, Facts};
 use crate::identity::provider::Provider;
 use crate::ingress::connection::Connections;
@@ -31,7 +31,7 @@ pub(super) fn limits(current: Arc<Current>) -> control::Limits {
             for question in questions {
                 let answer = match snapshot.rate_limits.get(&question.limit) {
                     Some(limit) => limit.answer(&question, clock::now()).await,
-                    None => Err("the running process has no such limit".to_owned()),
+                    None => of_plans(&snapshot, &question).await,
                 };
                 match answer {
                     Ok(told) => left.insert(question.limit, told.into()),
@@ -41,6 +41,16 @@ pub(super) fn limits(current: Arc<Current>) -> control::Limits {
             serde_json::json!({ "ok": true, "left": left, "unknown": unknown })
         })
     })
+}
+
+/// What is left of a plan's rate or quota.
+async fn of_plans(snapshot: &Snapshot, question: &Question) -> Result<String, String> {
+    for plan in snapshot.plans.values() {
+        if let Some(answer) = plan.answer(question, (clock::now(), clock::unix_now())).await {
+            return answer;
+        }
+    }
+    Err("the running process has no such limit".to_owned())
 }
 
 /// What `/readyz` is made of.

@@ -313,6 +313,24 @@ async fn plans_are_checked_and_explained() {
     assert!(line.contains("small: 10 a month  (edgeward.toml:"), "{line}");
 }
 
+/// `explain` asks the running process what is left of the rate and the quota, and counts nothing by that.
+#[tokio::test]
+async fn explain_says_what_is_left_of_a_quota() {
+    let config = SMALL.replace("quota = ", "rate = \"5/h\"\nquota = ");
+    let gw = gateway(&config).start().await;
+    for _ in 0..3 {
+        ask(&gw, KEY).await.expect_status(200);
+    }
+    for _ in 0..2 {
+        let told = gw.ran(&["explain", "-H", &format!("x-api-key: {KEY}"), "GET", "http://localhost/"]).await;
+        assert!(told.stdout.contains("left: 2 of 5 (5/h; all in "), "{}", told.stdout);
+        assert!(told.stdout.contains("left: 7 of 10 a month (anew in "), "{}", told.stdout);
+    }
+    // Of somebody who has no plan nothing is left to be told.
+    let told = gw.ran(&["explain", "GET", "http://localhost/"]).await;
+    assert!(!told.stdout.contains("left: "), "{}", told.stdout);
+}
+
 /// The plan stands in the access log.
 #[tokio::test]
 async fn the_log_names_the_plan() {

@@ -22,6 +22,8 @@ pub(super) fn policies(text: &mut String, snapshot: &Snapshot, route: &Route, fa
             let default = route.guard.plan.as_ref().and_then(Gate::default_plan);
             let shown = default.map(|plan| described(snapshot, plan));
             line(text, name, &shown.unwrap_or_else(|| "that of the key or the consumer".to_owned()));
+            let asked = route.guard.plan.iter().flat_map(|gate| gate.questions(facts));
+            asked.for_each(|question| left.of(text, &question.limit));
             continue;
         }
         if *name == "rate_limits" {
@@ -83,7 +85,8 @@ impl Left {
     fn ask(snapshot: &Snapshot, route: &Route, facts: &Facts<'_>) -> Self {
         let Some(socket) = &snapshot.server.control_socket else { return Self::NoWay };
         let limits = route.guard.address_limits.0.iter().chain(&route.guard.limits.0);
-        let questions: Vec<Question> = limits.map(|limit| limit.question(facts)).collect();
+        let planned = route.guard.plan.iter().flat_map(|gate| gate.questions(facts));
+        let questions: Vec<Question> = limits.map(|limit| limit.question(facts)).chain(planned).collect();
         if questions.is_empty() {
             return Self::NoWay;
         }
@@ -115,11 +118,16 @@ impl Left {
         if let Some(sharing) = limit.sharing() {
             line(text, "", &sharing);
         }
+        self.of(text, limit.name());
+    }
+
+    /// What is left of the limit or quota called `name`.
+    fn of(&self, text: &mut String, name: &str) {
         let left = match self {
             Self::NoWay => return,
             Self::Nobody(why) => format!("what is left is not known: {why}"),
             Self::Told(answer) => {
-                let of = |key: &str| answer.pointer(&format!("/{key}/{}", pointed(limit.name())))?.as_str();
+                let of = |key: &str| answer.pointer(&format!("/{key}/{}", pointed(name)))?.as_str();
                 match (of("left"), of("unknown")) {
                     (Some(left), _) => format!("left: {left}"),
                     (None, why) => {

@@ -14,6 +14,7 @@
 //! [`crate::identity::usage`]. Handles are found when a consumer first asks, and held with it.
 
 mod config;
+mod look;
 #[cfg(test)]
 mod tests;
 
@@ -51,6 +52,7 @@ pub struct Plan {
     message: Option<Arc<str>>,
     on_store_failure: OnStoreFailure,
     metrics: Arc<PlanMetrics>,
+    ledger: Arc<Ledger>,
 }
 
 /// The rate, counted by whatever it is that is known of somebody: each has counters of its own.
@@ -143,7 +145,18 @@ impl Plan {
         });
         let id = around.ledger.plan(name);
         let origin = origin.clone();
-        Arc::new(Self { name: name.into(), id, origin, rate, quota, message, on_store_failure, metrics })
+        let ledger = around.ledger.clone();
+        Arc::new(Self {
+            name: name.into(),
+            id,
+            origin,
+            rate,
+            quota,
+            message,
+            on_store_failure,
+            metrics,
+            ledger,
+        })
     }
 
     /// Its name.

@@ -98,6 +98,54 @@ fn by_token(subject: Option<&str>) -> Principal {
     Principal { proof: Proof::Token(Arc::new(token)), consumer: None, until: None }
 }
 
+/// What is left is told to whoever asks with the question of the same request, and nothing is counted by that.
+#[tokio::test]
+async fn what_is_left_is_told_and_not_counted() {
+    let case = Case::new();
+    let plans = [case.plan("gold", "rate = '5/h'\nquota = '9/day'"), case.plan("trial", "quota = '1/day'")];
+    let gate = case.gate(&plans, Some(&plans[1]));
+    let mobile = by_key(&consumer("mobile", Some("gold")), "ew_1", None);
+    assert_eq!(case.passing(&gate, Some(&mobile), NOW, 3), 3);
+    let left = async |who: Option<&Principal>| {
+        let facts = Facts { principal: who, ..Facts::of("192.0.2.1".parse().unwrap()) };
+        let mut told = Vec::new();
+        for question in gate.questions(&facts) {
+            for plan in &plans {
+                told.extend(plan.answer(&question, (case.now, NOW)).await);
+            }
+        }
+        told.into_iter().collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    for _ in 0..2 {
+        let told = left(Some(&mobile)).await;
+        assert!(told[0].starts_with("2 of 5 (5/h; all in "), "{told:?}");
+        assert_eq!(told[1..], ["6 of 9 a day (anew in 12h)"]);
+    }
+    // By address, of the route's; used up.
+    assert_eq!(left(None).await, ["1 of 1 a day (anew in 12h)"]);
+    assert_eq!(case.passing(&gate, None, NOW, 3), 1);
+    assert_eq!(left(None).await, ["0 of 1 a day (anew in 12h)"]);
+    // Another owner has an account of his own, and nonsense none.
+    assert_eq!(left(Some(&by_token(Some("alice")))).await, ["1 of 1 a day (anew in 12h)"]);
+    let question = rate_limit::Question::new("plan gold/day".to_owned(), "x".to_owned(), b"- mobile");
+    assert!(plans[0].answer(&question, (case.now, NOW)).await.unwrap().is_err());
+}
+
+/// What is wrong with one plan does not keep another one's problems back, whatever their names begin with.
+#[test]
+fn a_plan_is_judged_by_its_own_problems() {
+    let mut out = Diagnostics::default();
+    out.error("invalid-value", &Origin::Default, "plans.silver.rate", "it is no rate");
+    let judge = |text: &str, out: &mut Diagnostics| {
+        let (raw, _) = decode_str::<PlanRaw>(text);
+        raw.unwrap().compile("s", "plans.s", &Origin::Default, out);
+        out.iter().filter(|problem| problem.path.starts_with("plans.s.") || problem.path == "plans.s").count()
+    };
+    assert_eq!(judge("", &mut out), 1, "it bounds nothing");
+    out.error("invalid-value", &Origin::Default, "plans.s.rate", "it is no rate");
+    assert_eq!(judge("", &mut out), 2, "what is broken is not absent");
+}
+
 #[test]
 fn a_plan_is_the_keys_else_the_consumers_else_the_routes() {
     let case = Case::new();

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use super::key::{self, Bytes};
 use super::{Facts, OnStoreFailure, RateLimit, answer};
@@ -22,15 +23,23 @@ pub struct Question {
     pub values: String,
 }
 
+impl Question {
+    /// One about `values`.
+    pub fn new(limit: String, kind: String, values: &[u8]) -> Self {
+        Self { limit, kind, values: values.iter().map(|byte| format!("{byte:02x}")).collect() }
+    }
+
+    /// The values; `None` where they are not written as they are to be.
+    pub fn bytes(&self) -> Option<SmallVec<[u8; 128]>> {
+        unhex(&self.values)
+    }
+}
+
 impl RateLimit {
     /// The question how this limit stands for `facts`, to be put to a process that counts.
     pub fn question(&self, facts: &Facts<'_>) -> Question {
         let values = self.settings.key.values(facts);
-        Question {
-            limit: self.settings.name.to_string(),
-            kind: self.settings.key.kind(),
-            values: values.iter().map(|byte| format!("{byte:02x}")).collect(),
-        }
+        Question::new(self.settings.name.to_string(), self.settings.key.kind(), &values)
     }
 
     /// Whom it counts, in words.
@@ -83,7 +92,7 @@ impl RateLimit {
         if question.kind != self.settings.key.kind() {
             return Err("the running process counts it by something else".to_owned());
         }
-        let values = unhex(&question.values).ok_or("the question cannot be read")?;
+        let values = question.bytes().ok_or("the question cannot be read")?;
         let here = self.store().look(&self.rules, key::hash(&values), now);
         let (mut standing, overflow) = here.ok_or("a reload is under way")?;
         let mut note = if overflow { ", shared with others: all places for keys are taken" } else { "" };
