@@ -11,17 +11,25 @@ use crate::support::{Answer, Gateway, RawClient, in_front_of, upstream};
 use bytes::*;
 use floods::{Flood, LARGE, WRITES};
 
+/// Bytes that are sent at once.
+const PIECE_BYTES: usize = 64 * 1024;
+
 /// The code that the connection was ended with.
 async fn ended_with(gw: &Gateway, flood: &Flood) -> u32 {
     let mut raw = gw.raw().await;
     raw.send([PREFACE, &settings(&[]), &flood.before].concat()).await;
-    let writes: Vec<u8> = (0..WRITES).flat_map(flood.write).collect();
-    // In pieces, since nobody reads what comes back meanwhile; whatever is left when the connection is over is not sent.
-    for piece in writes.chunks(64 * 1024) {
-        let sent = tokio::time::timeout(Duration::from_secs(10), raw.try_send(piece)).await;
+    let mut piece = Vec::new();
+    for at in 0..WRITES {
+        piece.extend((flood.write)(at));
+        if piece.len() < PIECE_BYTES && at + 1 < WRITES {
+            continue;
+        }
+        // Nobody reads what comes back meanwhile. What is left when the connection is over is not sent.
+        let sent = tokio::time::timeout(Duration::from_secs(10), raw.try_send(&piece)).await;
         if sent != Ok(true) {
             break;
         }
+        piece.clear();
     }
     let mut code = None;
     while let Some((kind, _, _, payload)) = raw.frame_or_end().await {
