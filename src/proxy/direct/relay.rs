@@ -417,6 +417,10 @@ impl<'r, S: Side> Relay<'r, S> {
         let room = if self.client.upload.taken == 0 { FIRST_BYTES } else { PIECE_BYTES };
         let read = self.client.side.poll_piece(room, &mut self.out, cx);
         if read.is_pending() {
+            // The wait may be long, and of many: no room is held meanwhile.
+            if self.out.is_empty() {
+                self.out = Vec::new();
+            }
             let limit = self.client.body_timeout;
             ready!(poll_timer(&mut self.awaited, limit, cx));
             return Poll::Ready(Err(down(ErrorType::ReadTimedout, "while the client's body was waited for")));
