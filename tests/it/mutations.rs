@@ -30,6 +30,7 @@ impl Traffic {
             let (done, answered) = (done.clone(), answered.clone());
             tokio::spawn(async move {
                 let kept = client.connect().await;
+                let mut pauses = tokio::time::interval(std::time::Duration::from_millis(2));
                 while !done.load(Ordering::Relaxed) {
                     // One on a connection that stays, one on a new one.
                     for request in [kept.get("/steady"), client.get("/steady")] {
@@ -41,7 +42,7 @@ impl Traffic {
                         answered.fetch_add(1, Ordering::Relaxed);
                     }
                     // So that the others on this machine get their share.
-                    tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+                    pauses.tick().await;
                 }
             })
         });

@@ -82,7 +82,7 @@ async fn a_panic_costs_one_request() {
             is_served(&innocent, "/fine").await;
         }
         assert_eq!(panics(&gw).await, before + 2.0, "{fault}, {http2_server}");
-        gw.metric_is("edgeward_requests_rejected_total", &["gateway.internal"], 2.0).await;
+        gw.metric_is("edgeward_http_requests_rejected_total", &["gateway.internal"], 2.0).await;
     }
 }
 

@@ -173,7 +173,7 @@ async fn memory_above_its_limit_sheds_requests() {
     assert!(report.contains("[-] pressure: memory is short\n"), "{report}");
     assert!(gw.stderr().contains("memory is short"), "{}", gw.stderr());
     gw.metric_is("edgeward_requests_shed_total", &[], 2.0).await;
-    gw.metric_is("edgeward_requests_rejected_total", &["gateway.overloaded"], 2.0).await;
+    gw.metric_is("edgeward_http_requests_rejected_total", &["gateway.overloaded"], 2.0).await;
     feed.send("a").await;
     assert_eq!(streaming.next().await.unwrap(), "a");
 

@@ -23,6 +23,8 @@ const LAYERS: &[&[&str]] = &[
     &["proxy", "admin"],
     &["app"],
     &["cli"],
+    // What fuzzers and property tests run: of all the others, and part of nothing.
+    &["invariants"],
 ];
 
 /// The only places that may name Pingora.
