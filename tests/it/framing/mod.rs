@@ -161,12 +161,15 @@ async fn send(bench: &Bench, payload: &Payload, safe: bool) -> Got {
     let socket = bench.connect(safe).await;
     let mut talk = Talk { socket, got: Got::default(), methods: methods(payload) };
     let mut from = 0;
+    let mut pace = tokio::time::interval(Duration::from_millis(2));
+    pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    pace.tick().await;
     for cut in payload.cuts.iter().copied().chain([payload.bytes.len()]) {
         if from > 0 && payload.waits {
             talk.read(1, QUIET).await;
         } else if from > 0 {
             // So that the pieces arrive by themselves. Nothing depends on it.
-            tokio::time::sleep(Duration::from_millis(2)).await;
+            pace.tick().await;
         }
         // It may have been refused before all of it is sent.
         let _sent = within("send", talk.socket.write_all(&payload.bytes[from..cut])).await;
