@@ -180,7 +180,7 @@ mod tests {
             ("5\r\nhel", (6, false)),
             ("", (0, false)),
             ("0\r\n", (3, false)),
-            ("5 \t; x = y\r\nhello\r\n0 ;\r\n\r\n", (29, true)),
+            ("5 \t; x = y\r\nhello\r\n0 ;\r\n\r\n", (26, true)),
         ] {
             assert_eq!(scan_in_pieces(body.as_bytes(), &[]), Ok(expected), "{body:?}");
         }

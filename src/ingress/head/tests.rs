@@ -377,6 +377,7 @@ fn each_rule_has_its_text() {
         (&with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n"), Rule::CodingRepeated),
         (&with("Transfer-Encoding: gzip\r\n"), Rule::Coding),
         ("GET / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n", Rule::CodingIn10),
+        ("TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n", Rule::TraceBody),
         (&with("Connection: a,b,c,d,e,f,g,h,i,j\r\n"), Rule::ConnectionOptions),
         (&with("Connection: a b\r\n"), Rule::ConnectionToken),
         (&with("Connection: host\r\n"), Rule::ConnectionProtected),
@@ -385,7 +386,9 @@ fn each_rule_has_its_text() {
         assert_eq!(HeadScanner::new(80_000).scan(text.as_bytes()), Status::Refused(*rule), "{}", rule.text());
     }
     let shown: Vec<Rule> = cases.iter().map(|(_, rule)| *rule).collect();
-    assert_eq!(shown, Rule::ALL);
+    // What HTTP/1 trims is a fault in HTTP/2 alone.
+    let of_http1 = Rule::ALL.iter().filter(|rule| **rule != Rule::FieldSpace).copied().collect::<Vec<_>>();
+    assert_eq!(shown, of_http1);
     let texts: std::collections::HashSet<&str> = Rule::ALL.iter().map(|rule| rule.text()).collect();
     assert_eq!(texts.len(), Rule::ALL.len());
 }

@@ -26,7 +26,9 @@ use crate::upstream::answer::{Answer, Framing, Reader};
 /// Bytes asked of a server at first: a head and a short body.
 const FIRST_BYTES: usize = 8 * 1024;
 /// Bytes moved at once of longer bodies.
-const PIECE_BYTES: usize = 64 * 1024;
+const PIECE_BYTES: usize = 32 * 1024;
+/// Bytes moved at once to a client of which it is not known yet, or not any more, that it takes so many.
+const ROOM_AT_FIRST: usize = 16 * 1024;
 
 type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -50,6 +52,8 @@ pub(super) struct Relay<'r, S> {
     /// Received from the server.
     input: BytesMut,
     reader: Reader,
+    /// Most bytes of a body that are read at once: more while the client takes them as they come.
+    room: usize,
     body: Body,
     /// Framed for the client, to be written.
     chunk: BytesMut,
@@ -90,6 +94,7 @@ impl<'r, S: Side> Relay<'r, S> {
             awaited: None,
             input: BytesMut::with_capacity(FIRST_BYTES),
             reader: Reader::default(),
+            room: ROOM_AT_FIRST,
             body: Body::Ended,
             chunk: BytesMut::new(),
             chunk_waits: false,
@@ -283,7 +288,11 @@ impl<'r, S: Side> Relay<'r, S> {
                     let most = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
                     let ends = most as u64 == *left;
                     let taken = self.client.side.poll_take(&mut self.input, most, ends, cx);
+                    if taken.is_pending() {
+                        hold_little(&mut self.room, [&mut self.input, &mut self.chunk]);
+                    }
                     let count = ready!(waits_for_client(taken, self.ctx)).map_err(to_client)?;
+                    self.room = (self.room * 2).min(PIECE_BYTES);
                     *left -= count as u64;
                     if *left == 0 {
                         self.body = Body::Ended;
@@ -351,8 +360,12 @@ impl<'r, S: Side> Relay<'r, S> {
         while self.chunk_waits {
             let (most, ends) = (self.chunk.len(), matches!(self.body, Body::Ended));
             let taken = self.client.side.poll_take(&mut self.chunk, most, ends, cx);
+            if taken.is_pending() {
+                hold_little(&mut self.room, [&mut self.input, &mut self.chunk]);
+            }
             let count = ready!(waits_for_client(taken, self.ctx)).map_err(to_client)?;
             self.chunk_waits = count < most;
+            self.room = (self.room * 2).min(PIECE_BYTES);
         }
         Poll::Ready(Ok(()))
     }
@@ -437,13 +450,16 @@ impl<'r, S: Side> Relay<'r, S> {
             // The head may hold the first buffer, or it has room for more.
             Body::Ended if self.input.capacity() - self.input.len() >= FIRST_BYTES / 4 => 0,
             Body::Ended => FIRST_BYTES,
-            Body::Length(left) => {
-                usize::try_from(*left).unwrap_or(usize::MAX).clamp(FIRST_BYTES, PIECE_BYTES)
-            }
-            Body::Chunked(_) | Body::UntilClose => PIECE_BYTES,
+            Body::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).clamp(FIRST_BYTES, self.room),
+            Body::Chunked(_) | Body::UntilClose => self.room,
         };
         self.input.reserve(wanted);
-        poll_read(&mut self.link, &mut self.input, cx).map_err(|error| {
+        let read = poll_read(&mut self.link, &mut self.input, cx);
+        if read.is_pending() && self.input.is_empty() && wanted > FIRST_BYTES {
+            // As with the request's body: many may wait, and for long.
+            self.input = BytesMut::new();
+        }
+        read.map_err(|error| {
             let mut error = Error::because(ErrorType::ReadError, "while reading the answer", error);
             error.as_up();
             error
@@ -477,6 +493,16 @@ fn waits_for_client<T>(written: Poll<T>, ctx: &Context) -> Poll<T> {
         exchange.server_spoke();
     }
     written
+}
+
+/// The client takes nothing for now. That may last, and be so with many: no more room is `held` than what waits fills.
+fn hold_little(room: &mut usize, held: [&mut BytesMut; 2]) {
+    if *room > ROOM_AT_FIRST {
+        *room = ROOM_AT_FIRST;
+        for held in held {
+            *held = BytesMut::from(&**held);
+        }
+    }
 }
 
 fn poll_read<R: AsyncRead + Unpin>(

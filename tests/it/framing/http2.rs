@@ -225,7 +225,7 @@ fn pseudo(streams: &mut Streams) {
         let upper = name.to_uppercase();
         let mut loud = GET.to_vec();
         loud[left_out].0 = &upper;
-        streams.add(format!("{upper}"), &loud, &[]);
+        streams.add(upper.to_string(), &loud, &[]);
     }
     for (name, value) in [
         (":x", "y"),

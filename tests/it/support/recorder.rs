@@ -133,8 +133,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin, all: &Mutex<Vec<
     // The request under way was answered already.
     let mut answered = false;
     let mut buffer = vec![0; 64 * 1024];
-    'connection: loop {
-        let Ok(read @ 1..) = stream.read(&mut buffer).await else { break };
+    'connection: while let Ok(read @ 1..) = stream.read(&mut buffer).await {
         pending.extend_from_slice(&buffer[..read]);
         all.lock().unwrap()[index].bytes.extend_from_slice(&buffer[..read]);
         // What is no request is for the test to find; nobody answers it.
