@@ -335,12 +335,13 @@ pub enum AnswerFraming {
     Length(usize),
 }
 
-/// Completes the head of an answer that the gateway makes itself. Its type is as it says: no browser is to guess another.
+/// Completes the head of an answer that the gateway makes itself. If it `says_its_type`, no browser is to guess another; of a
+/// file it is only a guess by its name.
 ///
 /// # Errors
 /// As [`request`].
-pub fn local_response(head: &mut ResponseHeader, request_id: &[u8]) -> Result<()> {
-    if !head.headers.contains_key(header::X_CONTENT_TYPE_OPTIONS) {
+pub fn local_response(head: &mut ResponseHeader, request_id: &[u8], says_its_type: bool) -> Result<()> {
+    if says_its_type && !head.headers.contains_key(header::X_CONTENT_TYPE_OPTIONS) {
         head.insert_header(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"))?;
     }
     head.insert_header("X-Request-Id", request_id)

@@ -26,6 +26,8 @@ const IGNORED: &[&str] = &[
     "keep-alive",
     "via",
     "x-request-id",
+    // Of answers that are neither files nor a server's.
+    "x-content-type-options",
     "transfer-encoding",
     "etag",
     "allow",

@@ -316,12 +316,15 @@ fn hsts_is_added_where_there_is_none() {
 #[test]
 fn own_answers_are_what_they_say() {
     let mut head = ResponseHeader::build(200, None).unwrap();
-    local_response(&mut head, b"r1").unwrap();
+    local_response(&mut head, b"r1", true).unwrap();
     assert_lines(&head.headers, &[("x-content-type-options", &["nosniff"]), ("x-request-id", &["r1"])]);
     let mut head = ResponseHeader::build(200, None).unwrap();
     head.insert_header("X-Content-Type-Options", "none").unwrap();
-    local_response(&mut head, b"r1").unwrap();
+    local_response(&mut head, b"r1", true).unwrap();
     assert_lines(&head.headers, &[("x-content-type-options", &["none"]), ("x-request-id", &["r1"])]);
+    let mut file = ResponseHeader::build(200, None).unwrap();
+    local_response(&mut file, b"r1", false).unwrap();
+    assert_lines(&file.headers, &[("x-request-id", &["r1"])]);
 }
 
 #[test]
@@ -412,7 +415,7 @@ fn answers_to_upgrades() {
     assert_lines(&required.headers, &[("connection", &[]), ("upgrade", &["websocket"])]);
     assert_lines(&answer(426, Version::HTTP_11, &lines, Version::HTTP_2).headers, &[("upgrade", &[])]);
     let mut local = ResponseHeader::build(404, None).unwrap();
-    local_response(&mut local, ID).unwrap();
+    local_response(&mut local, ID, true).unwrap();
     let expected: &[(&str, &[&str])] = &[
         ("x-content-type-options", &["nosniff"]),
         ("x-request-id", &["0123456789abcdef0123456789abcdef"]),

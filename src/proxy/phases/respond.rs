@@ -17,6 +17,7 @@ use super::{envelope, forward};
 use crate::base::problem::{Form, Problem};
 use crate::base::reason::Reason;
 use crate::base::{clock, fault};
+use crate::config::snapshot::Target;
 use crate::files::{self, Refusal, Site};
 use crate::proxy::downstream::Downstream;
 use crate::proxy::{Asked, Context, edit};
@@ -438,7 +439,8 @@ fn begin(
     length: Option<u64>,
 ) -> Result<()> {
     ctx.status = header.status.as_u16();
-    edit::local_response(header, ctx.request_id.as_bytes())?;
+    let is_file = matches!(ctx.route.target, Target::Files(_));
+    edit::local_response(header, ctx.request_id.as_bytes(), !is_file)?;
     edit::policies::limits(header, &ctx.met, ctx.planned.as_ref())?;
     say_who_reads(client.asked(), header, ctx)?;
     edit_by_rules(client.asked(), header, ctx)?;
