@@ -108,12 +108,11 @@ pub fn request_fields(headers: &mut HeaderMap, asked: Option<&HeaderValue>, forw
 /// Gives a length or a coding, which is right, its plainest form: not every server takes `Chunked` for `chunked`, and some
 /// take 010 for eight.
 fn spell_framing(headers: &mut HeaderMap) {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
+    if headers.get(header::TRANSFER_ENCODING).is_some_and(|coding| coding != "chunked") {
         headers.insert(header::TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    let length =
-        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if let Some(length) = length {
+    let padded = headers.get(header::CONTENT_LENGTH).filter(|length| length.as_bytes().starts_with(b"0"));
+    if let Some(length) = padded.and_then(|length| length.to_str().ok()?.parse::<u64>().ok()) {
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
 }
@@ -271,6 +270,7 @@ pub fn response(head: &mut ResponseHeader, version: Version, request_id: &[u8]) 
     } else if let Some(offer) = offer {
         headers.insert(header::UPGRADE, offer);
     }
+    spell_framing(headers);
     headers.append(header::VIA, via(received));
     if let Ok(id) = HeaderValue::from_bytes(request_id) {
         headers.insert(X_REQUEST_ID, id);
@@ -284,7 +284,8 @@ pub fn response(head: &mut ResponseHeader, version: Version, request_id: &[u8]) 
 
 /// Takes out of an interim answer what is for the hop it came on alone.
 pub fn interim(head: &mut ResponseHeader) {
-    let unwanted = unwanted_in_response(&head.headers, Version::HTTP_2);
+    // No trailers follow it, whatever it says.
+    let unwanted = unwanted_in_response(&head.headers, Version::HTTP_11);
     if unwanted.is_empty() {
         return;
     }

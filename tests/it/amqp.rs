@@ -491,9 +491,9 @@ async fn a_reload_keeps_the_connection() {
         (gw.stderr().matches("connected to the broker").count() == 2).then_some(())
     })
     .await;
-    let _served = service.serve("tickets", echo).await;
-    drop(letters);
-    gw.get("/ask/2").await.expect_status(200);
+    let asked = tokio::spawn(gw.get("/ask/2").into_future());
+    service.reply(&letters.next().await, Told::json(&json!("here, too"))).await;
+    assert_eq!(within("an answer", asked).await.unwrap().expect_status(200).text(), "\"here, too\"");
 }
 
 #[tokio::test]
