@@ -126,7 +126,7 @@ impl<'t> Builder<'t> {
                         Mistake::new(at..at + 1, "`{` is not closed").hint("a literal brace is written {{")
                     );
                 };
-                self.push_text(std::mem::take(&mut literal), literal_at)?;
+                self.push_text(std::mem::take(&mut literal), literal_at..at)?;
                 let name = inner.get(..length).unwrap_or_default();
                 let source =
                     parse_reference(name, scope, others).map_err(|mistake| mistake.shifted(at + 1))?;
@@ -139,13 +139,13 @@ impl<'t> Builder<'t> {
                 self.start += end;
             }
         }
-        self.push_text(literal, literal_at)?;
+        self.push_text(literal, literal_at..self.start)?;
         self.check()?;
         Ok(Template { parts: self.parts.into(), has_query: self.has_query })
     }
 
-    /// Adds literal text and moves on to where it leads. `at` is where it begins in the template.
-    fn push_text(&mut self, text: String, at: usize) -> Result<(), Mistake> {
+    /// Adds literal text and moves on to where it leads. `at` is where it stands in the template, in which a brace is two.
+    fn push_text(&mut self, text: String, at: Range<usize>) -> Result<(), Mistake> {
         let mut rest = text.as_str();
         while !rest.is_empty() {
             let ends: &[char] = match self.land {
@@ -158,14 +158,14 @@ impl<'t> Builder<'t> {
             let (here, after) = rest.split_at_checked(end).unwrap_or((rest, ""));
             if !here.is_empty() {
                 let encoded = encode_text(self.land, here)
-                    .map_err(|why| Mistake::new(at..at + text.len(), format!("`{here}` {why}")))?;
+                    .map_err(|why| Mistake::new(at.clone(), format!("`{here}` {why}")))?;
                 self.parts.push(Part::Text(self.land, encoded.into()));
             }
             self.land = match after.chars().next() {
                 None => return Ok(()),
                 Some('/') => Land::Path,
                 Some(_) if self.path_only => {
-                    return Err(Mistake::new(at..at + text.len(), "a rewritten path has no `?` and no `#`")
+                    return Err(Mistake::new(at, "a rewritten path has no `?` and no `#`")
                         .hint("the query goes on unchanged; a literal `?` is written %3F"));
                 }
                 Some('?') => {
