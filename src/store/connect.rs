@@ -3,11 +3,18 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use futures_util::future::ready;
+use parking_lot::Mutex;
+use sqlx::pool::PoolConnectionMetadata;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions};
 use sqlx::{ConnectOptions, PgPool, SqlitePool};
+
+use crate::base::clock;
 
 use super::schema::{STEPS, migrate_postgres, migrate_sqlite};
 use super::url::StoreUrl;
@@ -25,15 +32,35 @@ pub(super) enum Pools {
     Postgres(PgPool),
 }
 
+/// Since when a connection must be for it to be used again: none survives a call that did not reach the store. What one
+/// remembers of a file that was damaged then (SQLite keeps the pages it has read until somebody writes), or of a server
+/// that was replaced, would outlast the trouble.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Oldest(Arc<Mutex<Option<Instant>>>);
+
+impl Oldest {
+    /// From now on only connections that are made from now on.
+    pub(super) fn renew(&self) {
+        *self.0.lock() = Some(clock::now());
+    }
+
+    fn allows(&self, connection: &PoolConnectionMetadata) -> bool {
+        self.0.lock().is_none_or(|oldest| clock::now().saturating_duration_since(oldest) > connection.age)
+    }
+}
+
 impl Pools {
-    /// Pools that connect when they are asked for a connection. Needs to be called on a runtime.
-    pub(super) fn new(url: &StoreUrl) -> Result<Self, StoreError> {
+    /// Pools that connect when they are asked for a connection, and close those that are older than `oldest`. Needs to be
+    /// called on a runtime.
+    pub(super) fn new(url: &StoreUrl, oldest: &Oldest) -> Result<Self, StoreError> {
+        let oldest = oldest.clone();
         Ok(match url {
             StoreUrl::Sqlite(path) => Self::Sqlite(
                 SqlitePoolOptions::new()
                     .max_connections(CONNECTIONS_MAX)
                     .acquire_timeout(CALL_TIMEOUT)
                     .idle_timeout(IDLE_TIMEOUT)
+                    .before_acquire(move |_, connection| ready(Ok(oldest.allows(&connection))).boxed())
                     .test_before_acquire(false)
                     .connect_lazy_with(sqlite(path)),
             ),
@@ -42,6 +69,7 @@ impl Pools {
                     .max_connections(CONNECTIONS_MAX)
                     .acquire_timeout(CALL_TIMEOUT)
                     .idle_timeout(IDLE_TIMEOUT)
+                    .before_acquire(move |_, connection| ready(Ok(oldest.allows(&connection))).boxed())
                     .connect_lazy_with(postgres(text.expose())?),
             ),
         })

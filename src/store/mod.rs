@@ -44,7 +44,7 @@ pub use usage::{BATCH_MAX, OwnerKind, UsageDelta, UsagePage, UsageRow};
 pub use users::{Issued, User, UserChange};
 
 use crate::base::{clock, task};
-use connect::Pools;
+use connect::{Oldest, Pools};
 
 /// Longest a call may take, and a connection to be made.
 const CALL_TIMEOUT: Duration = Duration::from_secs(2);
@@ -70,6 +70,8 @@ struct Inner {
     only_reads: bool,
     /// Made on the runtime that first asks.
     pools: OnceLock<Pools>,
+    /// Which connections are still good for anything.
+    oldest: Oldest,
     /// Whether it was reached, with the schema of this version, and no call has failed to reach it since.
     is_sound: AtomicBool,
     /// Lets one at a time find that out.
@@ -109,8 +111,8 @@ pub enum Health {
         error: String,
         /// Since when.
         since: Instant,
-        /// When it was last tried.
-        tried: Instant,
+        /// Until when nobody tries again.
+        until: Instant,
     },
 }
 
@@ -130,6 +132,7 @@ impl Store {
             url,
             only_reads,
             pools: OnceLock::new(),
+            oldest: Oldest::default(),
             is_sound: AtomicBool::new(false),
             gate: tokio::sync::Mutex::new(()),
             calls: Semaphore::new(CALLS_MAX),
@@ -181,7 +184,7 @@ impl Store {
         let pools = match self.0.pools.get() {
             Some(pools) => pools,
             None => {
-                let made = Pools::new(&self.0.url)?;
+                let made = Pools::new(&self.0.url, &self.0.oldest)?;
                 self.0.pools.get_or_init(|| made)
             }
         };
@@ -225,8 +228,8 @@ impl Store {
         places: &Semaphore,
         work: BoxFuture<'_, Result<T, StoreError>>,
     ) -> Result<T, StoreError> {
-        if let Health::Down { error, tried, .. } = &*self.0.health.lock()
-            && clock::now().saturating_duration_since(*tried) < task::spread(PAUSE)
+        if let Health::Down { error, until, .. } = &*self.0.health.lock()
+            && clock::now() < *until
         {
             return Err(StoreError::Unavailable(error.clone()));
         }
@@ -249,15 +252,17 @@ impl Store {
         match error {
             Some(StoreError::Unavailable(error)) => {
                 self.0.is_sound.store(false, Ordering::Release);
-                let tried = clock::now();
+                self.0.oldest.renew();
+                let now = clock::now();
                 let since = match &*health {
                     Health::Down { since, .. } => *since,
                     _ => {
                         tracing::warn!(store = %self.0.url, "the store is down: {error}");
-                        tried
+                        now
                     }
                 };
-                *health = Health::Down { error: error.clone(), since, tried };
+                let until = now + task::spread(PAUSE);
+                *health = Health::Down { error: error.clone(), since, until };
             }
             _ if *health == Health::Up => {}
             _ => {

@@ -6,6 +6,7 @@ use edgeward::identity::password::{Cost, hash};
 use edgeward::store::{NewKey, Store, StoreUrl, User};
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::json;
+use sqlx::Connection;
 
 use super::*;
 use crate::support::postgres::psql;
@@ -186,12 +187,21 @@ async fn sqlite_full_and_damaged() {
     logged_in(&gw).await;
     reports(&gw, "[+] store: up").await;
 
+    // Whatever was written stands in the file itself: a copy of it is one of everything.
+    let mut connection =
+        sqlx::SqliteConnection::connect(&format!("sqlite:{}", file.display())).await.unwrap();
+    sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
     let good = std::fs::read(&file).unwrap();
     std::fs::write(&file, vec![b'x'; good.len()]).unwrap();
     refuses().await;
     reports(&gw, "[-] store: down for ").await;
     std::fs::write(&file, good).unwrap();
     logged_in(&gw).await;
+    // No connection remembers the damage.
+    for _ in 0..20 {
+        log_in(&gw).await.expect_status(200);
+    }
     gw.stop().await;
 }
 
