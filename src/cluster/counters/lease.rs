@@ -69,7 +69,7 @@ struct Held {
     /// What Redis refused last.
     refused: Option<Refused>,
     /// How the windows stood when Redis was last asked, permits taken then left out.
-    rooms: SmallVec<[Room; 3]>,
+    rooms: SmallVec<[Room; 2]>,
 }
 
 /// Requests that cost as much are refused without asking, until there may be room.

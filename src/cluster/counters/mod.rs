@@ -112,7 +112,7 @@ pub struct Room {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     /// The shortest window, then the longer ones.
-    pub rooms: SmallVec<[Room; 3]>,
+    pub rooms: SmallVec<[Room; 2]>,
     /// Whether this limit admits it.
     pub admitted: bool,
     /// Nanoseconds until it may go on, where it waits for its place.

@@ -1,5 +1,6 @@
 //! What requests are counted by.
 
+use std::hash::Hasher;
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -139,27 +140,33 @@ impl Key {
     /// The values of a request. What it has not got counts by its address: never by nothing, and never together with
     /// all others that have not got it.
     pub fn of(&self, facts: &Facts<'_>) -> KeyHash {
-        hash(&self.values(facts))
+        let mut hasher = hasher();
+        self.put(facts, &mut hasher);
+        finished(&hasher)
     }
 
     /// The same as bytes: alike on all instances.
     pub(super) fn values(&self, facts: &Facts<'_>) -> Bytes {
         let mut bytes = Bytes::new();
-        for part in &self.parts {
-            if !self.push(part, facts, &mut bytes) {
-                self.push(&Part::Ip, facts, &mut bytes);
-            }
-        }
+        self.put(facts, &mut bytes);
         bytes
     }
 
-    /// Adds the value of `part` to `bytes`, in a form that no other values give; says whether there is one.
-    fn push(&self, part: &Part, facts: &Facts<'_>, bytes: &mut Bytes) -> bool {
+    fn put(&self, facts: &Facts<'_>, to: &mut impl Values) {
+        for part in &self.parts {
+            if !self.push(part, facts, to) {
+                self.push(&Part::Ip, facts, to);
+            }
+        }
+    }
+
+    /// Adds the value of `part` to `to`, in a form that no other values give; says whether there is one.
+    fn push(&self, part: &Part, facts: &Facts<'_>, to: &mut impl Values) -> bool {
         let mut add = |tag: u8, values: &[&[u8]]| {
-            bytes.push(tag);
+            to.add(&[tag]);
             for value in values {
-                bytes.extend_from_slice(&value.len().to_le_bytes());
-                bytes.extend_from_slice(value);
+                to.add(&value.len().to_le_bytes());
+                to.add(value);
             }
             true
         };
@@ -214,6 +221,23 @@ impl Key {
 /// Holds the values of nearly every key without being allocated.
 pub(super) type Bytes = SmallVec<[u8; 128]>;
 
+/// Where the values of a key go, one after the other.
+trait Values {
+    fn add(&mut self, bytes: &[u8]);
+}
+
+impl Values for Bytes {
+    fn add(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+}
+
+impl Values for SipHasher13 {
+    fn add(&mut self, bytes: &[u8]) {
+        self.write(bytes);
+    }
+}
+
 impl Part {
     /// As it is written.
     pub fn word(&self) -> String {
@@ -244,10 +268,19 @@ fn claim<'a>(principal: &'a Principal, name: &str) -> Option<&'a Value> {
 
 /// SipHash under a secret: see [`KeyHash`].
 pub(super) fn hash(bytes: &[u8]) -> KeyHash {
+    let mut hasher = hasher();
+    hasher.write(bytes);
+    finished(&hasher)
+}
+
+fn hasher() -> SipHasher13 {
     let [one, other] = basis::get().secret;
-    let hash = SipHasher13::new_with_keys(one, other).hash(bytes);
+    SipHasher13::new_with_keys(one, other)
+}
+
+fn finished(hasher: &SipHasher13) -> KeyHash {
     // Never that of no key, nor that of what keys share.
-    KeyHash(hash.max(2))
+    KeyHash(hasher.finish().max(2))
 }
 
 #[cfg(test)]
@@ -289,6 +322,7 @@ mod tests {
         assert_ne!(of("2001:db8:0:ff00::1"), of("2001:db8:0:fe00::1"));
         assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.1"));
         assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+        assert_eq!(of("192.0.2.1"), hash(&key.values(&facts("192.0.2.1"))));
         let narrow = Key::new([Part::Ip], 64);
         assert_ne!(narrow.of(&facts("2001:db8:0:ff00::1")), narrow.of(&facts("2001:db8:0:ff01::1")));
     }

@@ -66,7 +66,7 @@ impl Shared {
     }
 
     /// How all instances together stand for `key`; `None` if there is nobody to ask.
-    pub(super) async fn look(&self, key: SharedKey) -> Option<SmallVec<[Room; 3]>> {
+    pub(super) async fn look(&self, key: SharedKey) -> Option<SmallVec<[Room; 2]>> {
         let told = self.counters.look(&self.limit, key).await.ok()?;
         let room = |room: &counters::Room| Room { left: room.left, wait: room.wait, empty_in: room.empty_in };
         Some(told.rooms.iter().map(room).collect())

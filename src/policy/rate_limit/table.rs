@@ -68,7 +68,7 @@ impl Counters {
 #[derive(Debug, Clone)]
 pub(super) struct Standing {
     /// The shortest window, then the longer ones; each with the moment it was asked for.
-    pub(super) rooms: SmallVec<[Room; 3]>,
+    pub(super) rooms: SmallVec<[Room; 2]>,
     /// Requests that may be under way beside those that are; `None` = not limited.
     pub(super) slots_left: Option<u32>,
     /// Nanoseconds until the request may go on.
