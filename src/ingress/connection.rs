@@ -342,6 +342,8 @@ pub struct Exchange {
     pub upgrade: bool,
     /// Whether the client wants the connection closed after it.
     pub last: bool,
+    /// Whether the stream ended with the request's head: over HTTP/2 nothing in the head says that.
+    pub ends_with_head: bool,
     /// Whether the connection may carry another request although Pingora lets go of it: see [`Exchange::keep`].
     keep: AtomicBool,
     /// Where the stream puts itself then.
@@ -404,6 +406,7 @@ impl Exchange {
             reader_too_slow: AtomicBool::new(false),
             upgrade,
             last: false,
+            ends_with_head: false,
             keep: AtomicBool::new(false),
             returned: Mutex::new(None),
             prepared: Mutex::new(Prepared::default()),

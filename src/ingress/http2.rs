@@ -137,7 +137,9 @@ where
                     answer_malformed(edge, &connection, &head, answer, rule);
                     malformed += 1;
                 } else {
-                    let exchange = Arc::new(Exchange::new(connection.clone(), clock::now(), 0, false));
+                    let mut exchange = Exchange::new(connection.clone(), clock::now(), 0, false);
+                    exchange.ends_with_head = body.is_end_stream();
+                    let exchange = Arc::new(exchange);
                     exchange.demand(limits.min_body_rate);
                     let open = streams.open();
                     if streams.count() > STREAMS_SERVED_MAX {

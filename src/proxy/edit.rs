@@ -36,6 +36,8 @@ pub struct Forwarding<'a> {
     pub client: &'a Client,
     /// The version the client spoke.
     pub version: Version,
+    /// Whether its stream ended with the head: over HTTP/2 nothing in the head says that.
+    pub ends_with_head: bool,
     /// Its identifier.
     pub request_id: &'a [u8],
     /// Whether there is a `traceparent`, and a valid one (W3C Trace Context section 3.2); otherwise it is removed.
@@ -75,7 +77,7 @@ pub fn request_fields(headers: &mut HeaderMap, asked: Option<&HeaderValue>, forw
     if marks.framing {
         spell_framing(headers);
     }
-    if marks.expect && forwarding.version != Version::HTTP_2 && is_bodiless(headers) {
+    if marks.expect && is_bodiless(headers, forwarding) {
         // Who has no body must not expect to be asked for it (RFC 9110 section 10.1.1).
         headers.remove(header::EXPECT);
     }
@@ -118,10 +120,12 @@ fn spell_framing(headers: &mut HeaderMap) {
 }
 
 /// Whether these fields of HTTP/1 announce no body.
-fn is_bodiless(headers: &HeaderMap) -> bool {
-    let is_empty = |length: &HeaderValue| length.as_bytes() == b"0";
-    !headers.contains_key(header::TRANSFER_ENCODING)
-        && headers.get(header::CONTENT_LENGTH).is_none_or(is_empty)
+fn is_bodiless(headers: &HeaderMap, forwarding: &Forwarding<'_>) -> bool {
+    match headers.get(header::CONTENT_LENGTH) {
+        Some(length) => length.as_bytes() == b"0",
+        None if forwarding.version == Version::HTTP_2 => forwarding.ends_with_head,
+        None => !headers.contains_key(header::TRANSFER_ENCODING),
+    }
 }
 
 /// Fields that [`request`] adds to a common one.

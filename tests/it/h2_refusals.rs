@@ -367,6 +367,23 @@ async fn a_body_that_is_held_back_is_asked_for() {
     assert!(app.received_text().contains("hello"));
 }
 
+/// Who has no body has nothing to be asked for: the server hears of no expectation, over either version.
+#[tokio::test]
+async fn an_expectation_without_a_body_is_not_passed_on() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").start().await;
+    for (path, client) in [("/one", gw.client()), ("/two", gw.client().http2())] {
+        client.get(path).header("expect", "100-continue").await.expect_status(200);
+        assert_eq!(app.seen_at(path)[0].header("expect"), None, "{path}");
+    }
+    let mut raw = connect(&gw).await;
+    let expecting = good_with(&[("expect", "100-continue"), ("content-length", "0")]);
+    raw.send(frame(1, END_HEADERS, 1, &expecting)).await;
+    raw.send(frame(0, END_STREAM, 1, b"")).await;
+    end_of(&mut raw, 1).await;
+    assert_eq!(app.last().header("expect"), None);
+}
+
 /// Waits for HEADERS that end nothing.
 async fn interim(raw: &mut RawClient) {
     loop {

@@ -42,6 +42,7 @@ pub fn as_forwarded(bytes: &Bytes, scanned: &Head, body: &[(&[u8], bool)]) -> Op
         peer: &peer,
         client: &client,
         version: Version::HTTP_11,
+        ends_with_head: false,
         request_id: ID,
         trace_valid: false,
         marks,

@@ -10,6 +10,7 @@ const ID: &[u8] = b"0123456789abcdef0123456789abcdef";
 struct Case {
     from: Version,
     to: Version,
+    ends_with_head: bool,
     upgrade: bool,
     host: Option<&'static str>,
     peer: &'static str,
@@ -20,6 +21,7 @@ struct Case {
 const DIRECT: Case = Case {
     from: Version::HTTP_11,
     to: Version::HTTP_11,
+    ends_with_head: false,
     upgrade: false,
     host: None,
     peer: "192.0.2.7",
@@ -54,6 +56,7 @@ impl Case {
             peer: &peer,
             client: &client,
             version,
+            ends_with_head: self.ends_with_head,
             request_id: ID,
             trace_valid: true,
             marks,
@@ -446,5 +449,27 @@ proptest! {
             prop_assert!(!named || !head.headers.contains_key(name));
         }
         prop_assert_eq!(head.headers.contains_key("cookie"), lines.iter().any(|(field, _)| *field == "Cookie"));
+    }
+}
+
+/// Nobody is asked to send a body that there is not (RFC 9110 section 10.1.1), whichever way that is told.
+#[test]
+fn who_has_no_body_expects_nothing() {
+    const EXPECT: (&str, &str) = ("Expect", "100-continue");
+    let (h1, h2) = (Version::HTTP_11, Version::HTTP_2);
+    for (from, ends_with_head, framing, stays) in [
+        (h1, false, None, false),
+        (h1, false, Some(("Content-Length", "0")), false),
+        (h1, false, Some(("Content-Length", "5")), true),
+        (h1, false, Some(("Transfer-Encoding", "chunked")), true),
+        (h2, true, None, false),
+        (h2, true, Some(("Content-Length", "0")), false),
+        (h2, false, Some(("Content-Length", "0")), false),
+        (h2, false, Some(("Content-Length", "5")), true),
+        (h2, false, None, true),
+    ] {
+        let lines: Vec<_> = [Some(EXPECT), framing].into_iter().flatten().collect();
+        let head = Case { from, ends_with_head, ..DIRECT }.lines(&lines);
+        assert_eq!(head.headers.contains_key(header::EXPECT), stays, "{from:?} {ends_with_head} {framing:?}");
     }
 }

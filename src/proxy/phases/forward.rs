@@ -95,10 +95,12 @@ fn tell_where_from(head: &mut RequestHeader, ctx: &Context) -> Result<()> {
 
 /// What every server is told of where the request comes from.
 pub(in crate::proxy) fn forwarding(ctx: &Context) -> Option<edit::Forwarding<'_>> {
+    let exchange = ctx.exchange.as_ref()?;
     Some(edit::Forwarding {
-        peer: &ctx.exchange.as_ref()?.connection.peer_values,
+        peer: &exchange.connection.peer_values,
         client: &ctx.client,
         version: ctx.head.version,
+        ends_with_head: exchange.ends_with_head,
         request_id: ctx.request_id.as_bytes(),
         trace_valid: ctx.trace.as_ref().is_some_and(|trace| trace.parent.is_some()),
         marks: ctx.head.marks,
