@@ -289,7 +289,7 @@ impl Held {
         self.permits = left;
         self.used = self.used.saturating_add(cost);
         counters.redis.metrics().permits("used", cost);
-        let receipt = Receipt { at: self.counted_at, leased: true };
+        let receipt = Receipt { at: self.counted_at, delay: 0, leased: true };
         Some(Standing { rooms, admitted: true, delay: 0, receipt })
     }
 
@@ -302,7 +302,12 @@ impl Held {
             room.wait = if room.wait == 0 { 0 } else { room.wait.saturating_sub(passed).max(1) };
             room.empty_in = room.empty_in.saturating_sub(passed);
         }
-        Standing { rooms, admitted: false, delay: 0, receipt: Receipt { at: self.counted_at, leased: true } }
+        Standing {
+            rooms,
+            admitted: false,
+            delay: 0,
+            receipt: Receipt { at: self.counted_at, delay: 0, leased: true },
+        }
     }
 
     fn give_back(
@@ -315,7 +320,9 @@ impl Held {
         if self.permits > 0 && now >= self.until && !self.asking {
             let permits = std::mem::take(&mut self.permits);
             counters.redis.metrics().permits("returned", permits);
-            counters.return_later(limit, key, permits, self.counted_at);
+            // Who waits is never counted in batches.
+            let receipt = Receipt { at: self.counted_at, delay: 0, leased: false };
+            counters.return_later(limit, key, permits, receipt);
         }
     }
 }

@@ -126,6 +126,8 @@ pub struct Standing {
 pub struct Receipt {
     /// The moment of Redis, in microseconds.
     at: u64,
+    /// How long the request was to wait, in microseconds.
+    delay: u64,
     /// Whether it was counted from a batch that this instance holds.
     leased: bool,
 }
@@ -266,7 +268,7 @@ impl Counters {
     /// way stays counted.
     pub fn give_back(self: &Arc<Self>, ask: &Ask<'_>, receipt: Receipt) {
         // Never into a batch: what has drained since it was counted must not pass a second time.
-        self.return_later(ask.limit, ask.key, ask.cost, receipt.at);
+        self.return_later(ask.limit, ask.key, ask.cost, receipt);
     }
 
     /// Gives back at once what the same question has counted.
@@ -274,11 +276,17 @@ impl Counters {
         if receipt.leased {
             leases.put_back(ask);
         } else {
-            self.return_later(ask.limit, ask.key, ask.cost, receipt.at);
+            self.return_later(ask.limit, ask.key, ask.cost, receipt);
         }
     }
 
-    fn return_later(self: &Arc<Self>, limit: &Arc<SharedLimit>, key: SharedKey, amount: u64, at: u64) {
+    fn return_later(
+        self: &Arc<Self>,
+        limit: &Arc<SharedLimit>,
+        key: SharedKey,
+        amount: u64,
+        receipt: Receipt,
+    ) {
         // Without a runtime the process is ending.
         if tokio::runtime::Handle::try_current().is_err() {
             return;
@@ -287,7 +295,8 @@ impl Counters {
         drop(task::spawn("give back", async move {
             let name = limit.key(key);
             let rest = |command: &mut Cmd| {
-                command.arg(1).arg(&name).arg(counters.moment()).arg(amount).arg(at);
+                command.arg(1).arg(&name).arg(counters.moment()).arg(amount);
+                command.arg(receipt.at).arg(receipt.delay);
                 // Without the memory, which comes first.
                 for number in limit.law.arguments.iter().skip(1) {
                     command.arg(*number);
@@ -398,7 +407,7 @@ fn read(answer: &Value, wanted: &[Wanted<'_>]) -> Result<(bool, SmallVec<[Told; 
             let (left, wait, empty_in) = (next()?, next()?, next()?);
             rooms.push(Room { left, wait: nanos(wait), empty_in: nanos(empty_in) });
         }
-        let receipt = Receipt { at, leased: false };
+        let receipt = Receipt { at, delay, leased: false };
         let standing = Standing { rooms, admitted, delay: nanos(delay), receipt };
         if cost < wanted.least || cost > wanted.most.max(wanted.least) {
             return Err(nonsense("the script counted what nobody asked for"));

@@ -155,6 +155,57 @@ fn who_waits_is_counted_where_it_goes_on() {
     });
 }
 
+/// A place in the queue is given back as long as nobody waits behind it: the order stays, and nobody goes on beside another.
+#[test]
+fn a_place_before_others_is_not_given_back() {
+    let server = Server::start();
+    run(async {
+        let cluster = server.instance().await;
+        let counters = cluster.counters();
+        let law = Law {
+            bucket: Some(BucketLaw { count: 10, per: SECOND, burst: 1, queue: 5 * SECOND / 10 }),
+            windows: smallvec![WindowLaw { count: 100, per: MINUTE }],
+        };
+        let limit = counters.limit("queued", &law);
+        let ask = Ask { limit: &limit, key: key("a"), cost: 1 };
+        let name = limit.key(key("a"));
+        let come = async || {
+            let answer = take(counters, &limit, "a").await.unwrap();
+            assert!(answer.admitted);
+            let standing = answer.standings[0].as_ref().unwrap();
+            (standing.delay / (SECOND / 10), standing.receipt)
+        };
+        let is_counted = async |count: u64| {
+            let counted =
+                || server.ask::<String>(&["HGET", &name, "60000000"]).contains(&format!(" {count},0"));
+            eventually("the longer window to be given back to", counted).await;
+        };
+        at(counters, T0);
+        assert_eq!(come().await.0, 0);
+        let (one, first) = come().await;
+        let (two, second) = come().await;
+        assert_eq!((one, two), (1, 2));
+        // The second waits behind the first: only the longer window forgets that one.
+        counters.give_back(&ask, first);
+        is_counted(2).await;
+        let (three, third) = come().await;
+        assert_eq!(three, 3);
+        // The last leaves: whoever comes next has its place, also a moment later.
+        counters.give_back(&ask, third);
+        is_counted(2).await;
+        at(counters, T0 + 50_000);
+        let (delay, fourth) = come().await;
+        assert_eq!(delay, 2, "from 50 ms to 300 ms");
+        counters.give_back(&ask, second);
+        is_counted(2).await;
+        counters.give_back(&ask, fourth);
+        is_counted(1).await;
+        let answer = take(counters, &limit, "a").await.unwrap();
+        let delay = answer.standings[0].as_ref().unwrap().delay;
+        assert_eq!(delay, 250_000_000, "its place again");
+    });
+}
+
 /// The shortest window becomes a longer one when a shorter is written beside it, and the reverse: nothing is forgotten.
 #[test]
 fn a_window_goes_on_in_another_place() {
