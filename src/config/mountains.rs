@@ -120,6 +120,14 @@ fn files_and_numbers() -> Vec<Mountain> {
             };
             (0..4097).map(route).collect::<String>()
         }),
+        of("regexes of values", {
+            let route = |number| {
+                format!(
+                    "[[routes]]\nname = \"r{number}\"\npath = \"/{number}\"\nheaders = {{ x = \"~a\" }}\nrespond = {{}}\n"
+                )
+            };
+            (0..1025).map(route).collect::<String>()
+        }),
         of(
             "servers",
             format!(

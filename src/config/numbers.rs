@@ -9,6 +9,8 @@ use crate::base::origin::Origin;
 const ROUTES_MAX: usize = 100_000;
 /// Routes whose path is a regex: a request may have to try all of them, and each may take 256 KiB.
 const REGEX_PATHS_MAX: usize = 4096;
+/// Regexes over headers, query parameters and cookies, and in `when`, of all routes together: each may take 1 MiB.
+const REGEX_VALUES_MAX: usize = 1024;
 /// What all routes together may inherit from `[defaults]`, in keys and values: each route has its own copy.
 const INHERITED_MAX: usize = 10_000_000;
 
@@ -47,6 +49,7 @@ pub(super) fn hold(files: &mut Files, cx: &mut Decoder<'_>) {
         report(path, &origin, &message, cx);
     }
     hold_regexes(files, cx);
+    hold_regexes_of_values(files, cx);
     hold_inherited(files, cx);
 }
 
@@ -84,6 +87,47 @@ fn hold_regexes(files: &mut Files, cx: &mut Decoder<'_>) {
                 .hint("a prefix, a template or a `when` is found without trying them all");
         });
     }
+}
+
+fn hold_regexes_of_values(files: &mut Files, cx: &mut Decoder<'_>) {
+    let mut seen = 0;
+    let mut beyond = None;
+    for root in files.roots_mut() {
+        let Some(Node { kind: Kind::Array(routes), .. }) = find_mut(root, &["routes"]) else { continue };
+        routes.retain(|route| {
+            let own = regexes_of_values(route);
+            seen += own;
+            let stays = own == 0 || seen <= REGEX_VALUES_MAX;
+            if !stays && beyond.is_none() {
+                beyond = Some(route.origin.clone());
+            }
+            stays
+        });
+    }
+    if let Some(origin) = beyond {
+        let message = format!(
+            "routes have {seen} regexes for headers, query parameters and cookies, at most {REGEX_VALUES_MAX} are allowed"
+        );
+        cx.key("routes", |cx| {
+            cx.error("too-many", &origin, message).hint("a value that is written as it is needs no regex");
+        });
+    }
+}
+
+/// How many regexes over values a route has; in expressions, how many there can be at most.
+fn regexes_of_values(route: &Node) -> usize {
+    let of_table = |key: &str| match route.get(key).map(|node| &node.kind) {
+        Some(Kind::Table(table)) => table
+            .values()
+            .filter(|entry| entry.node.as_str().is_some_and(|value| value.starts_with('~')))
+            .count(),
+        _ => 0,
+    };
+    let of_expression =
+        |node: Option<&Node>| node.and_then(Node::as_str).map_or(0, |text| text.matches("matches").count());
+    ["headers", "query", "cookies"].into_iter().map(of_table).sum::<usize>()
+        + of_expression(route.get("when"))
+        + of_expression(find(route, &["auth", "when"]))
 }
 
 fn hold_inherited(files: &mut Files, cx: &mut Decoder<'_>) {
@@ -209,6 +253,33 @@ mod tests {
             ["too-many: identity.providers: there are 1025 providers, at most 1024 are allowed"]
         );
         assert_eq!(length(find(&files.main, &["identity", "providers"]).unwrap()), 1024);
+    }
+
+    /// Over all files and all places where they may stand; a route without one is left alone.
+    #[test]
+    fn regexes_of_values_are_counted_over_all_routes() {
+        let text = |text: &str| Node::string(text, Origin::Default);
+        let entry = |key: &str, node: Node| table([(key.to_owned(), node)]);
+        let regexes = |count: usize| table((0..count).map(|at| (format!("x-{at}"), text("~^a$"))));
+        let of = |nodes: Vec<Node>| entry("routes", list(nodes));
+        let plain = || entry("headers", entry("x", text("a")));
+        let most = || entry("headers", regexes(REGEX_VALUES_MAX - 3));
+        let three = || {
+            let expression = text("header.x.matches('a') && query.x.matches('b')");
+            table([("when".to_owned(), expression), ("cookies".to_owned(), regexes(1))])
+        };
+        let (_, told) = held(of(vec![most(), plain()]), vec![of(vec![three()])]);
+        assert_eq!(told, Vec::<String>::new());
+        let judged = || entry("auth", entry("when", text("header.x.matches('a')")));
+        let asked = || entry("query", regexes(1));
+        for one in [judged(), asked()] {
+            let (files, told) = held(of(vec![most(), three()]), vec![of(vec![one, plain()])]);
+            let expected = "too-many: routes: routes have 1025 regexes for headers, query parameters and cookies, \
+                            at most 1024 are allowed";
+            assert_eq!(told, [expected]);
+            let left: Vec<usize> = files.roots().map(|root| length(root.get("routes").unwrap())).collect();
+            assert_eq!(left, [2, 1]);
+        }
     }
 
     #[test]

@@ -12,6 +12,7 @@ mod survey;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::sync::{Arc, LazyLock};
 
 use cel::{Context, Env, IdedExpr};
@@ -105,6 +106,9 @@ impl Expression {
         if text.trim().is_empty() {
             return Err(Mistake::new(whole, "the expression is empty"));
         }
+        if let Some(at) = nested_too_deeply(text) {
+            return Err(too_deep(at));
+        }
         let parser = ENV.parser().max_recursion_depth(DEPTH_MAX);
         let (mut tree, info) =
             parser.parse_with_source_info(text).map_err(|errors| not_cel(text, &errors))?;
@@ -162,11 +166,62 @@ impl Expression {
     }
 }
 
+/// Where `text` opens more parentheses, lists or maps in each other than it may: the parser would refuse it, without a place.
+fn nested_too_deeply(text: &str) -> Option<Range<usize>> {
+    let bytes = text.as_bytes();
+    let (mut at, mut depth) = (0, 0);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' | b'\'' => {
+                at = end_of_literal(bytes, at);
+                continue;
+            }
+            b'/' if bytes.get(at + 1) == Some(&b'/') => {
+                let comment = bytes.get(at..).unwrap_or_default();
+                at += memchr::memchr(b'\n', comment).unwrap_or(comment.len());
+            }
+            b'(' | b'[' | b'{' => {
+                depth += 1;
+                if depth > DEPTH_MAX {
+                    return Some(at..at + 1);
+                }
+            }
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        at += 1;
+    }
+    None
+}
+
+/// Where the text literal that begins at `start` is over; the end of `bytes` if it has none.
+fn end_of_literal(bytes: &[u8], start: usize) -> usize {
+    let quote = bytes.get(start).copied().unwrap_or_default();
+    let triple = [quote; 3];
+    let from = |at: usize| bytes.get(at..).unwrap_or_default();
+    let end: &[u8] = if from(start).starts_with(&triple) { &triple } else { &triple[..1] };
+    let prefix = bytes.get(start.saturating_sub(2)..start).unwrap_or_default();
+    let is_raw = matches!(prefix, [.., b'r' | b'R'] | [b'r' | b'R', b'b' | b'B']);
+    let mut at = start + end.len();
+    while at < bytes.len() && !from(at).starts_with(end) {
+        at += if bytes.get(at) == Some(&b'\\') && !is_raw { 2 } else { 1 };
+    }
+    (at + end.len()).min(bytes.len())
+}
+
+fn too_deep(at: Range<usize>) -> Mistake {
+    Mistake::new(at, format!("the expression is nested more than {DEPTH_MAX} levels deep"))
+        .hint("parentheses, lists, maps and the arguments of calls are levels")
+}
+
 /// The first thing that the parser says, at its place.
 fn not_cel(text: &str, errors: &cel::ParseErrors) -> Mistake {
     let Some(error) = errors.errors.first() else {
         return Mistake::new(0..text.len(), "the expression cannot be read");
     };
+    if errors.errors.iter().any(|error| error.msg.contains("ecursion limit")) {
+        return too_deep(0..text.len());
+    }
     let message = error.msg.lines().next().unwrap_or_default().trim();
     let message = message.strip_prefix("Syntax error: ").unwrap_or(message);
     let mistake = |at| Mistake::new(at, format!("the expression cannot be read: {message}"));

@@ -170,7 +170,7 @@ fn mistakes_are_told_when_it_is_read() {
         (long.as_str(), "bytes long, at most 2048 are allowed"),
         (many.as_str(), "parts, at most 256 are allowed"),
         (wide_loop.as_str(), "parts, at most 96 are allowed"),
-        (deep.as_str(), "the expression cannot be read"),
+        (deep.as_str(), "the expression is nested more than 32 levels deep | parentheses, lists,"),
     ] {
         let wrong = match parse(text) {
             Err(wrong) => format!("{} | {}", wrong.message, wrong.hint.unwrap_or_default()),
@@ -179,6 +179,30 @@ fn mistakes_are_told_when_it_is_read() {
         assert!(wrong.contains(expected), "{text}: {wrong}");
     }
     assert_eq!(parse("true && jtw.a").unwrap_err().at, 8..11);
+}
+
+/// At the first that is one too many; what stands in texts and comments opens nothing.
+#[test]
+fn what_is_nested_too_deeply_is_told_at_its_place() {
+    let (open, close) = ("(".repeat(40), ")".repeat(40));
+    let wrong = parse(&format!("header.x == 'a' && {open}true{close}")).unwrap_err();
+    assert_eq!(wrong.at, 19 + 32..19 + 33);
+    for fine in [
+        format!("{}true{}", &open[..32], &close[..32]),
+        format!("header.x == '{open}'"),
+        format!("header.x == \"'{open}\" && header.y == '{open}'"),
+        format!("header.x == '\\'{open}'"),
+        format!("header.x == r'\\' && header.y == \"{open}\""),
+        format!("header.x == \"\"\"a \"b\" {open}\"\"\""),
+        format!("true // {open}\n && true"),
+        (0..100).map(|_| "(true)").collect::<Vec<_>>().join(" && "),
+    ] {
+        assert!(parse(&fine).is_ok(), "{fine}: {:?}", parse(&fine));
+    }
+    // Levels without brackets count, too.
+    let mixed = format!("{}true", "true ? true : ".repeat(90));
+    let wrong = parse(&mixed).unwrap_err();
+    assert!(wrong.message.contains("nested more than 32 levels"), "{}", wrong.message);
 }
 
 #[test]
