@@ -145,6 +145,51 @@ async fn a_connection_to_a_server_without_a_descriptor_is_not_its_failure() {
     eventually("it to be over", async || (readiness(&gw).await.0 == 200).then_some(())).await;
 }
 
+/// The same over the connector of TLS and HTTP/2 servers.
+#[tokio::test]
+async fn nor_is_it_that_of_a_server_over_tls_or_http2() {
+    let authority = Authority::new();
+    let (secure, multiplexed) =
+        (upstream().tls(&authority.server(&["localhost"])).start().await, upstream().start().await);
+    let upstream = |name: &str, settings: &str| {
+        format!(
+            "[upstreams.{name}]\n{settings}\nretry = {{ attempts = 1 }}\n\
+             [upstreams.{name}.circuit_breaker]\nfailures = 1\nopen_for = \"1h\"\n\
+             [[routes]]\nname = \"{name}\"\npath = \"/{name}\"\nupstream = \"{name}\"\n"
+        )
+    };
+    let gw = gateway(&upstream(
+        "secure",
+        "servers = [\"{secure}\"]\ntls = { ca = \"ca.pem\", sni = \"localhost\" }",
+    ))
+    .and(&upstream("multiplexed", "servers = [\"{multiplexed}\"]\nhttp2 = true"))
+    .and(OK)
+    .with("secure", &secure)
+    .with("multiplexed", &multiplexed)
+    .file("ca.pem", &authority.pem)
+    .start()
+    .await;
+    let (one, two) = (gw.client().connect().await, gw.client().http2().connect().await);
+    one.get("/ok").await.expect_status(200);
+    two.get("/ok").await.expect_status(200);
+    limit(&gw, Resource::Nofile, Some(8));
+    for connection in [&one, &two] {
+        for path in ["/secure", "/multiplexed"] {
+            let answer = connection.get(path).await.expect_problem(503, "gateway.overloaded");
+            assert_eq!(answer.header("retry-after"), Some("2"), "{path}");
+        }
+    }
+    assert_eq!((secure.requests(), multiplexed.requests()), (0, 0));
+    limit(&gw, Resource::Nofile, None);
+    // At once: neither a breaker nor a pause stands between.
+    for connection in [&one, &two] {
+        for path in ["/secure", "/multiplexed"] {
+            connection.get(path).await.expect_status(200);
+        }
+    }
+    eventually("it to be over", async || (readiness(&gw).await.0 == 200).then_some(())).await;
+}
+
 /// Above the limit new requests are refused and idle connections closed; below it all is as before.
 #[tokio::test]
 async fn memory_above_its_limit_sheds_requests() {
