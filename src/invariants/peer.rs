@@ -1,13 +1,78 @@
-//! Of what other machines say: PROXY headers, client certificates, the URL of a broker and names in messages.
+//! Of what other machines say: forwarding and PROXY headers, client certificates, the URL of a broker and names in messages.
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::cut;
+use http::header::{FORWARDED, HeaderMap, HeaderValue};
+
+use super::{cut, pieces};
 use crate::base::client_cert::ClientCert;
 use crate::broker::{BrokerUrl, Headers, Name, queue_name};
 use crate::ingress::proxy_header::{ProxyHeader, Status, parse};
+use crate::policy::trusted::TrustedProxies;
+use crate::proxy::client::Client;
 
-/// The longest header there is.
+/// Who a client is: only what trusted proxies wrote counts, and the walk ends where they do.
+pub fn forwarded(bytes: &[u8]) {
+    let (ends, bytes) = pieces(bytes);
+    let mut headers = HeaderMap::new();
+    let mut at = 0;
+    for end in ends {
+        let Ok(value) = HeaderValue::from_bytes(&bytes[at..end]) else { return };
+        at = end;
+        headers.append("x-forwarded-for", value);
+    }
+    let trusted = TrustedProxies::new(["10.0.0.0/8".parse().expect("a network")]);
+    let (proxy, stranger) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([192, 0, 2, 1]));
+    let client = Client::find(&headers, stranger, false, &trusted);
+    assert_eq!((client.address, client.peer_trusted), (stranger, false), "a stranger is who he is");
+    let client = Client::find(&headers, proxy, false, &trusted);
+    // As simply as it can be said: all entries in one list, from its end.
+    let list: Vec<u8> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect::<Vec<_>>()
+        .join(&b","[..]);
+    let mut expected = proxy;
+    for entry in list.split(|byte| *byte == b',').rev().take(crate::proxy::client::FORWARDED_ENTRIES_MAX) {
+        let Some(address) = plain_address(entry.trim_ascii()) else { break };
+        expected = address;
+        if !trusted.contains(address) {
+            break;
+        }
+    }
+    assert_eq!(client.address, expected);
+    // The same bytes as `Forwarded`: no reference, but the address is one that stands there, or the peer's.
+    let mut other = HeaderMap::new();
+    for value in headers.get_all("x-forwarded-for") {
+        other.append(FORWARDED, value.clone());
+    }
+    assert_eq!(Client::find(&other, stranger, false, &trusted).address, stranger);
+    let client = Client::find(&other, proxy, false, &trusted);
+    assert!(client.address == proxy || list.iter().any(u8::is_ascii_hexdigit));
+}
+
+/// An address, with or without a port.
+fn plain_address(text: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(text).ok()?;
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(address.to_canonical());
+    }
+    let (address, port) = match text.strip_prefix('[') {
+        Some(rest) => {
+            let (address, after) = rest.split_once(']')?;
+            (IpAddr::V6(address.parse().ok()?), after.strip_prefix(':').or(after.is_empty().then_some("1"))?)
+        }
+        None => {
+            let (address, port) = text.split_once(':')?;
+            (IpAddr::V4(address.parse().ok()?), port)
+        }
+    };
+    let is_port = port.len() <= 5 && port.bytes().all(|byte| byte.is_ascii_digit());
+    (is_port && port.parse::<u16>().is_ok_and(|port| port > 0)).then(|| address.to_canonical())
+}
+
+/// The longest PROXY header there is.
 const PROXY_HEADER_BYTES_MAX: usize = 4112;
 
 /// A PROXY header gets one verdict, whatever follows, and none before it can be given; a line says what a simple reader

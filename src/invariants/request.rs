@@ -1,21 +1,116 @@
-//! Of what a client sends: values in templates, cookies, trace context, expressions, logins, ranges.
+//! Of what a client sends: paths, values in templates and in the log, cookies, trace context, expressions, logins, ranges.
 
-use http::Method;
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Version};
 
 use super::{cut, pieces};
 use crate::files::path::{FilePath, is_served};
 use crate::files::range::{self, Part};
 use crate::identity::login::body;
+use crate::routing::explain::Verdict;
 use crate::routing::expression::{Expression, Stage};
 use crate::routing::template::{Scope, Template, Values};
 use crate::routing::{
     Around, Outcome, PathPattern, RequestView, RouteId, RouteSpec, Table, ValueMatch, path,
 };
+use crate::telemetry::access::{AccessRecord, Escape, Field, Format, Stamps};
 use crate::telemetry::request_id::RequestId;
 use crate::telemetry::trace::{RANDOM, SAMPLED, SpanId, TraceContext};
 
-/// The path of every request here, and what takes it.
+/// A path has one form, which is its own form, and the route that takes it is the one that `explain` names.
+pub fn route(bytes: &[u8]) {
+    let Ok(normal) = path::normalise(bytes) else { return };
+    assert_eq!(path::normalise(normal.as_bytes()).as_deref(), Ok(&*normal), "the one form is its own");
+    assert!(normal.is_ascii() && !normal.bytes().any(|byte| byte.is_ascii_control() || byte == b' '));
+    if normal == "*" {
+        return;
+    }
+    assert!(normal.starts_with('/') && !normal.contains("//"));
+    assert!(!normal.split('/').any(|segment| segment == "." || segment == ".."));
+    let patterns = ["/", "/*", "/a", "/a/*", "/a/b", "/a/{x}", "/a/{x}/b", "/{x}/b", "~^/[0-9]+$"];
+    let routes = patterns
+        .iter()
+        .zip(0..)
+        .map(|(pattern, id)| RouteSpec::new(RouteId(id), PathPattern::parse(pattern).expect("a pattern")));
+    let table = Table::build(routes.collect());
+    let headers = HeaderMap::new();
+    let view = RequestView {
+        listener: 0,
+        host: "a",
+        path: &normal,
+        query: None,
+        method: &Method::GET,
+        headers: &headers,
+    };
+    let explained = table.explain(&view, &Around::default());
+    let winner = explained
+        .iter()
+        .find(|candidate| candidate.verdict == Verdict::Wins)
+        .map(|candidate| candidate.route);
+    match table.find(&view) {
+        Outcome::Found { route, .. } => {
+            assert_eq!(winner, Some(route));
+            if let Some(exact) = ["/", "/a", "/a/b"].iter().find(|exact| **exact == normal) {
+                assert_eq!(patterns[route.0 as usize], *exact, "an exact path comes first");
+            }
+        }
+        _ => panic!("/* takes every path"),
+    }
+}
+
+/// A line of the access log is one line, whatever a client sent: nobody can write a second one into it.
+pub fn access_log(bytes: &[u8]) {
+    let (ends, bytes) = pieces(bytes);
+    let mut at = 0;
+    let mut parts = ends.iter().map(|end| {
+        let part = &bytes[at..*end];
+        at = *end;
+        part
+    });
+    let mut next = || parts.next().unwrap_or_default();
+    let mut record = AccessRecord::new();
+    record.version = Some(Version::HTTP_11);
+    let (format, method, target, line, agent) = (next(), next(), next(), next(), next());
+    record.set(Field::Method, method);
+    record.set(Field::Target, target);
+    record.set(Field::RequestLine, line);
+    record.set(Field::Detail, agent);
+    let mut headers = HeaderMap::new();
+    for name in ["user-agent", "referer", "cookie", "authorization"] {
+        if let Ok(value) = HeaderValue::from_bytes(agent) {
+            headers.append(name.parse::<HeaderName>().unwrap(), value);
+        }
+    }
+    let text = String::from_utf8_lossy(format);
+    for (text, escape) in [("combined", Escape::Default), ("json", Escape::Json), (&text, Escape::Default)] {
+        let format = match Format::compile(text, escape) {
+            Ok(format) => format,
+            Err(errors) => {
+                assert!(!errors.is_empty());
+                assert!(
+                    errors.iter().all(|error| text.get(error.at.clone()).is_some()),
+                    "they point into the text"
+                );
+                continue;
+            }
+        };
+        format.collect_request(&mut record, &headers);
+        let mut out = Vec::new();
+        format.write(&record, &mut Stamps::new(jiff::tz::TimeZone::UTC), &mut out);
+        let (end, line) = out.split_last().expect("a line");
+        assert_eq!(*end, b'\n');
+        if text == "json" {
+            let value: serde_json::Value = serde_json::from_slice(line).expect("a line of JSON");
+            assert!(value.is_object());
+        }
+        // The literal parts of a format are the operator's.
+        if matches!(text, "json" | "combined") {
+            assert!(line.iter().all(|byte| *byte >= 0x20), "no control byte is left as it is");
+        }
+    }
+}
+
+/// The path of every request below, and what takes it.
 const PATH: &str = "/a/7%2F8/b/c";
 const PATTERN: &str = "/a/{id}/*";
 

@@ -1,4 +1,4 @@
-//! Of what somebody wrote: shapes of answers, rows of services, another proxy's configuration.
+//! Of what somebody wrote: configurations, shapes of answers, rows of services, another proxy's configuration.
 
 use std::path::Path;
 use std::sync::LazyLock;
@@ -10,6 +10,26 @@ use crate::import::nginx::{self, ImportError, Source};
 use crate::store::{ServiceRow, Services};
 use crate::subrequest::json::{self, Json};
 use crate::subrequest::shape::{Formula, Shape};
+
+/// A configuration either has errors or can be run; what is said about it is said every time, and can be shown.
+pub fn configuration(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let env = |name: &str| (name == "PORT").then(|| "8080".to_owned());
+    let read = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
+    let surroundings = Surroundings { env: &env, read: &read };
+    let compile = || {
+        let loaded = config::load_text(Path::new("/nowhere/edgeward.toml"), &text, surroundings);
+        loaded.compile(&Runtime::detached())
+    };
+    let compiled = compile();
+    assert_eq!(compiled.snapshot.is_none(), compiled.diagnostics.has_errors());
+    let shown = config::render::text(&compiled.diagnostics, &compiled.sources, false);
+    assert_eq!(shown.is_empty(), compiled.diagnostics.is_empty());
+    let json = config::render::json(&compiled.diagnostics, &compiled.sources);
+    let _: serde_json::Value = serde_json::from_str(&json).expect("the report is JSON");
+    let again = compile();
+    assert_eq!(config::render::text(&again.diagnostics, &again.sources, false), shown);
+}
 
 /// An expression that draws an answer, and the answers it draws from: refused with a place, or the answer is JSON, and
 /// the same again.

@@ -1,0 +1,200 @@
+//! Of HTTP/1.1 on the wire: heads, chunked bodies, and what is sent on of both directions.
+
+use http::Method;
+
+use super::{pieces, strict};
+use crate::base::wire::chunked::ChunkScanner;
+use crate::ingress::head::{Framing, HEADER_LINES_MAX, Head, HeadScanner, Span, Status};
+use crate::proxy::{as_forwarded, as_passed_on};
+
+/// Longest head in [`head`].
+const HEAD_BYTES: usize = 2048;
+
+/// A head gets the same verdict however it comes; an accepted one is what it says, and stays so whatever follows.
+pub fn head(bytes: &[u8]) {
+    let (ends, bytes) = pieces(bytes);
+    let whole = HeadScanner::new(HEAD_BYTES).scan(bytes);
+    let mut scanner = HeadScanner::new(HEAD_BYTES);
+    for end in ends {
+        match scanner.scan(&bytes[..end]) {
+            Status::Partial => {}
+            verdict => assert_eq!(verdict, whole, "a verdict before the end is the last"),
+        }
+    }
+    assert_eq!(scanner.scan(bytes), whole);
+    let Status::Complete(head) = whole else { return };
+    assert!(head.len <= bytes.len().min(HEAD_BYTES));
+    let alone = &bytes[..head.len];
+    assert_eq!(HeadScanner::new(HEAD_BYTES).scan(alone), whole, "what follows does not matter");
+    assert!(alone.ends_with(b"\r\n\r\n"));
+    assert!(!alone.iter().any(|byte| matches!(byte, 0 | 0x7f)));
+    for (at, byte) in alone.iter().enumerate() {
+        match byte {
+            b'\r' => assert_eq!(alone.get(at + 1), Some(&b'\n')),
+            b'\n' => assert_eq!(at.checked_sub(1).map(|before| alone[before]), Some(b'\r')),
+            _ => {}
+        }
+    }
+    plain_reading(alone, &head);
+}
+
+/// Reads an accepted head as simply as a server behind might: it must see the same message.
+fn plain_reading(head: &[u8], found: &Head) {
+    let text = head.strip_prefix(b"\r\n").unwrap_or(head);
+    let lines: Vec<&[u8]> =
+        text.split(|byte| *byte == b'\n').map(|line| &line[..line.len().saturating_sub(1)]).collect();
+    let [request, fields @ .., last, rest] = &lines[..] else { panic!("too few lines") };
+    assert!(last.is_empty() && rest.is_empty());
+    let words: Vec<&[u8]> = request.split(|byte| *byte == b' ').collect();
+    let version: &[u8] = if found.version_11 { b"HTTP/1.1" } else { b"HTTP/1.0" };
+    let of = |span: Span| span.of(head);
+    assert_eq!(words, [of(found.method), of(found.target), version]);
+    assert!(fields.len() <= HEADER_LINES_MAX);
+    let value = |name: &str| {
+        let values = fields.iter().filter_map(|line| {
+            let at = line.iter().position(|byte| *byte == b':').unwrap();
+            line[..at].eq_ignore_ascii_case(name.as_bytes()).then(|| line[at + 1..].trim_ascii())
+        });
+        values.collect::<Vec<_>>()
+    };
+    let (lengths, codings) = (value("content-length"), value("transfer-encoding"));
+    match found.body {
+        Framing::None => assert!(lengths.is_empty() && codings.is_empty()),
+        Framing::Length(length) => {
+            assert!(codings.is_empty());
+            assert_eq!(lengths.len(), 1);
+            assert_eq!(std::str::from_utf8(lengths[0]).unwrap().parse(), Ok(length));
+        }
+        Framing::Chunked => {
+            assert!(lengths.is_empty() && codings.len() == 1 && codings[0].eq_ignore_ascii_case(b"chunked"));
+        }
+    }
+    let hosts = value("host");
+    assert!(hosts.len() <= 1 && (hosts.len() == 1 || !found.version_11));
+    if let Some(host) = hosts.first() {
+        assert_eq!(found.host.map(of), Some(*host));
+    }
+}
+
+/// A chunked body ends at the same byte however it comes, and where a simple reader sees its end.
+pub fn chunked(bytes: &[u8]) {
+    let (ends, bytes) = pieces(bytes);
+    let whole = ChunkScanner::default().advance(bytes);
+    let (mut scanner, mut at, mut split) = (ChunkScanner::default(), 0, Ok((0, false)));
+    for end in ends {
+        if !matches!(split, Ok((_, false))) {
+            break;
+        }
+        split = scanner.advance(&bytes[at..end]).map(|(count, done)| (at + count, done));
+        at = end;
+    }
+    assert_eq!(split, whole);
+    let Ok((length, done)) = whole else { return };
+    assert!(length <= bytes.len() && (done || length == bytes.len()));
+    if done {
+        assert_eq!(end_of_chunks(bytes), Some(length));
+    }
+}
+
+/// Where a chunked body ends, read without any check.
+fn end_of_chunks(bytes: &[u8]) -> Option<usize> {
+    let line_end =
+        |from: usize| bytes.get(from..)?.windows(2).position(|pair| pair == b"\r\n").map(|at| from + at + 2);
+    let mut at = 0;
+    loop {
+        let next = line_end(at)?;
+        let line = std::str::from_utf8(bytes[at..next - 2].split(|byte| *byte == b';').next()?).ok()?;
+        let size = usize::from_str_radix(line, 16).ok()?;
+        at = next;
+        if size == 0 {
+            break;
+        }
+        at += size + 2;
+    }
+    // Trailers, up to an empty line.
+    loop {
+        let next = line_end(at)?;
+        if next == at + 2 {
+            return Some(next);
+        }
+        at = next;
+    }
+}
+
+/// What is forwarded of a request is one strictly valid message, the one that a simple reader sees; and so is what is passed
+/// on of an answer. The first byte says which of them the rest is.
+pub fn framing(bytes: &[u8]) {
+    let Some((direction, bytes)) = bytes.split_first() else { return };
+    match direction % 4 {
+        0 => passed_on(bytes, &Method::GET),
+        1 => passed_on(bytes, &Method::HEAD),
+        _ => sent_on(bytes),
+    }
+}
+
+fn sent_on(bytes: &[u8]) {
+    let (ends, bytes) = pieces(bytes);
+    let Status::Complete(head) = HeadScanner::new(HEAD_BYTES).scan(bytes) else { return };
+    if !head.version_11 || head.upgrade {
+        return;
+    }
+    let (text, rest) = bytes.split_at(head.len);
+    // As far as the stream lets the body pass: up to its end, and nothing of what breaks its framing.
+    let (length, done) = match head.body {
+        Framing::None => (0, true),
+        Framing::Length(length) => {
+            let here = usize::try_from(length).unwrap_or(usize::MAX).min(rest.len());
+            (here, here as u64 == length)
+        }
+        Framing::Chunked => ChunkScanner::default().advance(rest).unwrap_or((0, false)),
+    };
+    let mut cuts: Vec<usize> = ends.iter().map(|end| end % (length + 1)).chain([length]).collect();
+    cuts.sort_unstable();
+    cuts.dedup();
+    let mut at = 0;
+    let mut body = Vec::new();
+    for end in cuts {
+        if end > at {
+            body.push((&rest[at..end], done && end == length));
+            at = end;
+        }
+    }
+    let Some(out) = as_forwarded(&text.to_vec().into(), &head, &body) else { return };
+    let found = strict::requests(&out).unwrap_or_else(|what| panic!("{what}\n{}", out.escape_ascii()));
+    if !done {
+        assert!(found.whole.is_empty() && found.cut.is_some(), "half a body is half a message");
+        return;
+    }
+    assert!(found.cut.is_none());
+    let [message] = &found.whole[..] else { panic!("{} messages", found.whole.len()) };
+    assert_eq!(message.method.as_bytes(), head.method.of(bytes));
+    assert_eq!(message.all("host"), [head.host.unwrap().of(bytes)]);
+    assert_eq!(message.chunked, head.body == Framing::Chunked);
+    let expected = if message.chunked { data_of_chunks(rest) } else { rest[..length].to_vec() };
+    assert_eq!(message.body, expected);
+}
+
+/// The data of a chunked body, read without any check.
+fn data_of_chunks(bytes: &[u8]) -> Vec<u8> {
+    let (mut data, mut rest) = (Vec::new(), bytes);
+    loop {
+        let line = rest.windows(2).position(|pair| pair == b"\r\n").unwrap();
+        let digits = rest[..line].iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+        let size = usize::from_str_radix(std::str::from_utf8(&rest[..digits]).unwrap(), 16).unwrap();
+        if size == 0 {
+            return data;
+        }
+        data.extend_from_slice(&rest[line + 2..line + 2 + size]);
+        rest = &rest[line + 2 + size + 2..];
+    }
+}
+
+fn passed_on(bytes: &[u8], method: &Method) {
+    let Some((out, done, behind)) = as_passed_on(bytes, method) else { return };
+    let found = strict::answers(&out, &[method.as_str()], false);
+    let found = found.unwrap_or_else(|what| panic!("{what}\n{}", out.escape_ascii()));
+    let finals: Vec<_> = found.whole.iter().filter(|answer| answer.status >= 200).collect();
+    assert_eq!(finals.len(), usize::from(done));
+    assert!(!done || found.cut.is_none());
+    assert!(behind.len() <= bytes.len() && (done || behind.is_empty()));
+}
