@@ -25,7 +25,8 @@ fn choose() {
 
 /// As libFuzzer reads it: a word a line, in quotes. It takes none that is longer than 64 bytes.
 fn dictionary(body: &Body) -> String {
-    let mut lines = String::new();
+    // It takes no empty file either.
+    let mut lines = format!("# {}\n", body.name);
     for word in body.words.iter().filter(|word| (1..=64).contains(&word.len())) {
         lines.push('"');
         for byte in word.bytes() {

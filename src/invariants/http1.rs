@@ -103,8 +103,9 @@ fn end_of_chunks(bytes: &[u8]) -> Option<usize> {
     let mut at = 0;
     loop {
         let next = line_end(at)?;
-        let line = std::str::from_utf8(bytes[at..next - 2].split(|byte| *byte == b';').next()?).ok()?;
-        let size = usize::from_str_radix(line, 16).ok()?;
+        let size = bytes[at..next - 2].split(|byte| *byte == b';').next()?;
+        // Whitespace may stand before an extension (RFC 9112 section 7.1.1).
+        let size = usize::from_str_radix(std::str::from_utf8(size).ok()?.trim_end(), 16).ok()?;
         at = next;
         if size == 0 {
             break;

@@ -188,9 +188,11 @@ fn have_targets() {
     for Body { name, .. } in BODIES {
         assert!(manifest.contains(&format!("\nname = \"{name}\"\n")), "{name}");
         assert!(table.contains(&format!("\n| `{name}` | ")), "{name}");
-        assert!(
-            read(&format!("targets/{name}.rs")).contains(&format!("edgeward::invariants::{name}(bytes)"))
+        let target = format!(
+            "//! See `edgeward::invariants::{name}`.\n#![no_main]\n\n\
+             libfuzzer_sys::fuzz_target!(|bytes: &[u8]| edgeward::invariants::{name}(bytes));\n"
         );
+        assert_eq!(read(&format!("targets/{name}.rs")), target);
     }
     let targets = std::fs::read_dir(root().join("fuzz/targets")).unwrap().count();
     assert_eq!(targets, BODIES.len() + 1, "and one has them all");

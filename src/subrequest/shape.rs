@@ -4,6 +4,7 @@
 //! text that nobody can have sent, which becomes the number again. (To an expression it is a string, so sums and
 //! comparisons with it fail or are false, and are never rounded.)
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use jmespath::ast::Ast;
@@ -46,7 +47,7 @@ impl Formula {
         let expression = catch_unwind(|| jmespath::compile(text))
             .map_err(|_| Mistake::new(whole.clone(), "the expression is not JMESPath"))?
             .map_err(|error| {
-                let at = error.offset.min(text.len());
+                let at = text.floor_char_boundary(error.offset);
                 let end =
                     text.get(at..).and_then(|rest| rest.chars().next()).map_or(at, |c| at + c.len_utf8());
                 let why = error.reason.to_string();
@@ -60,11 +61,8 @@ impl Formula {
             }
         });
         if let Some((name, offset)) = unknown {
-            let start = text.get(..offset).and_then(|before| before.rfind(&*name)).unwrap_or(offset);
-            let start =
-                if text.get(offset..).is_some_and(|rest| rest.starts_with(&*name)) { offset } else { start };
-            let end = (start + name.len()).min(text.len());
-            let mistake = Mistake::new(start..end, format!("no leg is called `{name}`"));
+            let at = place_of(text, &name, offset);
+            let mistake = Mistake::new(at, format!("no leg is called `{name}`"));
             return Err(match crate::base::names::nearest(&name, legs.iter().copied()) {
                 Some(near) => mistake.hint(format!("did you mean `{near}`?")),
                 None => mistake.hint(format!("legs: {}", legs.join(", "))),
@@ -267,6 +265,27 @@ fn names_at_root(ast: &Ast, see: &mut impl FnMut(&str, usize)) {
     }
 }
 
+/// Where `name` stands, which the library says to be at `offset` or before it; with its quotes, if it has some.
+fn place_of(text: &str, name: &str, offset: usize) -> Range<usize> {
+    let rest = text.get(offset..).unwrap_or_default();
+    if rest.starts_with(name) {
+        return offset..offset + name.len();
+    }
+    if let Some(quoted) = rest.strip_prefix('"') {
+        let mut is_escaped = false;
+        let end = quoted.find(|c| {
+            let ends = c == '"' && !is_escaped;
+            is_escaped = c == '\\' && !is_escaped;
+            ends
+        });
+        return offset..end.map_or(text.len(), |end| offset + end + 2);
+    }
+    match text.get(..offset).and_then(|before| before.rfind(name)) {
+        Some(start) => start..start + name.len(),
+        None => 0..text.len(),
+    }
+}
+
 /// A function that is called and does not exist.
 fn unknown_function(ast: &Ast) -> Option<&str> {
     match ast {
@@ -375,6 +394,11 @@ mod tests {
         let unknown = compile("join(' ', [ordr.id, customer.x])");
         assert_eq!((unknown.message.as_str(), unknown.at), ("no leg is called `ordr`", 11..15));
         assert_eq!(unknown.hint.as_deref(), Some("did you mean `order`?"));
+        for (text, at) in
+            [("\"\u{e9}\"", 0..4), ("[customer, \"a\\\"b\".x]", 11..17), ("order || \"ordr\"", 9..15)]
+        {
+            assert_eq!(compile(text).at, at, "{text}");
+        }
         assert!(compile("order.{").message.starts_with("the expression is not JMESPath: "));
         assert_eq!(compile("nope(order)").message, "there is no function `nope`");
         assert!(compile(&"(".repeat(100)).message.contains("nested"));

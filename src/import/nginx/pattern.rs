@@ -42,7 +42,7 @@ pub(super) fn path_regex(source: &str, any_case: bool) -> Translated {
 fn encode_literals(source: &str) -> Option<(String, bool)> {
     // What may be escaped in a regex and is encoded in a path.
     const ESCAPED: &str = "?#[]{}^|\\";
-    let plain = |c: char| c.is_ascii() && !matches!(c, ' ' | '"' | '%' | '`' | '\t' | '\n' | '\r');
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '%' | '`');
     let mut out = String::with_capacity(source.len());
     let push = |out: &mut String, c: char| push_segment(out, c.encode_utf8(&mut [0; 4]).as_bytes());
     let mut chars = source.chars().peekable();
@@ -532,6 +532,7 @@ mod tests {
             (r"^/a\?b$", "/a%3Fb", true),
             (r"^/ü+$", "/%C3%BC%C3%BC", true),
             (r"^/[[:alpha:]]+$", "/abc", true),
+            ("^/a\u{5}*[b\u{7f}]$", "/a%05%05%7F", true),
         ] {
             let Translated::Same(regex) = path_regex(source, false) else { panic!("{source}") };
             assert_eq!(fits(&regex, path), expected, "{source} {regex} {path}");

@@ -293,9 +293,7 @@ impl<'a> Translator<'a> {
 
     fn route_name(&mut self, title: &str, route: &Route<'_>) -> String {
         // Names have a bound, and are read in logs.
-        let path: String = route.path.text().chars().take(60).collect();
-        let title: String = title.chars().take(80).collect();
-        let name = format!("{title} {path}");
+        let name = format!("{} {}", visible(title, 80), visible(&route.path.text(), 60));
         let count = self.route_names.entry(name.clone()).or_insert(0);
         *count += 1;
         if *count == 1 { name } else { format!("{name} ({count})") }
@@ -367,6 +365,12 @@ enum Hosts {
 static BELOW_DOMAIN: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(r"^~\^?\(?(?:\?P?<\w+>)?(?:\.\+|\.\*|\[\^\.\]\+|\[[\w-]+\]\+|\\w\+)\)?\\\.((?:[A-Za-z0-9-]|\\\.)+)\$$").ok()
 });
+
+/// What can be seen of a text, cut to `bytes`.
+fn visible(text: &str, bytes: usize) -> String {
+    let shown = text.get(..text.floor_char_boundary(bytes)).unwrap_or_default();
+    shown.replace(char::is_control, "?")
+}
 
 fn host_patterns(name: &str) -> Hosts {
     if let Some(found) = BELOW_DOMAIN.as_ref().and_then(|regex| regex.captures(name)) {
