@@ -92,12 +92,13 @@ pub(super) struct Open {
 }
 
 impl Lane {
-    /// A lane over `open`, or over a channel that is yet to be opened. It ends with the connection, and tells `lost`.
+    /// A lane over `open`, or over a channel that is yet to be opened. It ends with the connection, and tells `lost`; by a
+    /// panic before, which it tells, too.
     pub(super) fn start(
         common: Common,
         open: Option<Open>,
         kind: Kind,
-        lost: impl Fn() + Send + 'static,
+        lost: impl Fn(bool) + Send + 'static,
     ) -> Self {
         // Room for as many as there may be places: it is never full.
         let (jobs, queue) = mpsc::channel(usize::try_from(PENDING_MAX).unwrap_or(usize::MAX));
@@ -105,11 +106,12 @@ impl Lane {
         let driver = Driver { common, kind, pending: pending.clone(), queue };
         let waiting = pending.clone();
         let task = task::spawn("amqp channel", async move {
-            if let Err(said) = panics::contained(driver.run(open)).await {
+            let ended = panics::contained(driver.run(open)).await;
+            if let Err(said) = &ended {
                 tracing::error!("the driver of an AMQP channel panicked: {said}");
                 waiting.fail_all_but(None, Failure::Lost);
             }
-            lost();
+            lost(ended.is_err());
         });
         Self { jobs, pending, _task: AbortOnDrop::new(task) }
     }

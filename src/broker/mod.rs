@@ -23,7 +23,7 @@ mod url;
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwapOption;
@@ -110,8 +110,16 @@ struct Link {
     lanes: Box<[Lane]>,
     /// As many as are named in configurations.
     exchanges: Mutex<HashMap<ShortString, Arc<Lane>>>,
-    lost: Arc<Notify>,
+    lost: Arc<Lost>,
     plug: Pulled,
+}
+
+/// Whether a lane of a connection ended.
+#[derive(Debug, Default)]
+struct Lost {
+    told: Notify,
+    /// By a panic: nobody serves its channel any more, though the connection stands.
+    by_panic: AtomicBool,
 }
 
 impl Broker {
@@ -311,7 +319,7 @@ impl State {
             metrics: self.metrics.clone(),
             open_timeout: self.settings.connect_timeout,
         };
-        let lost = Arc::new(Notify::new());
+        let lost = Arc::new(Lost::default());
         let mut lanes = Vec::with_capacity(usize::from(self.settings.channels));
         for _ in 0..self.settings.channels {
             let open = common.open(Kind::Ask).await.map_err(|error| error.to_string())?;
@@ -357,9 +365,12 @@ impl State {
     }
 }
 
-fn link_lane(common: &Common, open: Option<lane::Open>, kind: Kind, lost: &Arc<Notify>) -> Lane {
+fn link_lane(common: &Common, open: Option<lane::Open>, kind: Kind, lost: &Arc<Lost>) -> Lane {
     let lost = lost.clone();
-    Lane::start(common.clone(), open, kind, move || lost.notify_one())
+    Lane::start(common.clone(), open, kind, move |by_panic| {
+        lost.by_panic.fetch_or(by_panic, Ordering::Relaxed);
+        lost.told.notify_one();
+    })
 }
 
 impl LinkId {
@@ -393,11 +404,14 @@ impl Link {
         drop(tokio::time::timeout(GOODBYE, closed).await);
     }
 
-    /// Resolves when the connection is gone.
+    /// Resolves when the connection is gone, or no longer of use.
     async fn broken(&self) -> String {
         while self.common.connection.status().connected() {
+            if self.lost.by_panic.load(Ordering::Relaxed) {
+                return "the driver of a channel panicked".to_owned();
+            }
             tokio::select! {
-                () = self.lost.notified() => {}
+                () = self.lost.told.notified() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
         }

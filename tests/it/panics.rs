@@ -3,6 +3,8 @@
 //! builds for tests know (`base::fault`).
 
 use bytes::Bytes;
+use edgeward::identity::password::{Cost, hash};
+use edgeward::store::{Store, StoreUrl, User};
 
 use crate::support::*;
 
@@ -199,6 +201,73 @@ async fn a_panic_of_the_admin_listener_costs_one_request() {
     admin.closed().await;
     gw.admin().get("/readyz").await.expect_status(200);
     assert_eq!(panics(&gw).await, 1.0);
+}
+
+/// A password whose check panics is not checked, and that is all: the thread goes on with the next.
+#[tokio::test]
+async fn a_panic_in_a_check_of_a_password_costs_that_login() {
+    let gw = gateway(
+        "[store]\nurl = \"sqlite:users.db\"\n\
+         [identity.providers.local]\nissuer = \"https://edge.example.com/\"\naudience = [\"shop\"]\n\
+         algorithms = [\"ES256\"]\nsigning_key = \"es256.pem\"\ngenerate = true\n\
+         [identity.login]\nprovider = \"local\"\npasswords = { memory = \"1MiB\", passes = 1, workers = 1 }\n\
+         [[routes]]\nname = \"open\"\npath = \"/open\"\nrespond = { text = \"open\" }\n",
+    )
+    .and(LOG)
+    .env("EDGEWARD_FAULT", "panic:password")
+    .start()
+    .await;
+    let store = Store::new(StoreUrl::Sqlite(gw.directory().join("users.db")));
+    let password = hash("alice's password", Cost { memory_kib: 1024, passes: 1 }).unwrap();
+    let alice = User { name: "alice".to_owned(), password, roles: Vec::new(), disabled: false };
+    store.add_user(&alice, 1).await.unwrap();
+    let connection = gw.client().connect().await;
+    let log_in = async |client: &Connection| {
+        let body = r#"{"username":"alice","password":"alice's password"}"#;
+        client.request("POST", "/login").header("content-type", "application/json").body(body).await
+    };
+    log_in(&connection).await.expect_problem(500, "gateway.internal");
+    assert!(gw.logged("/login").await.starts_with("/login 500 gateway.internal "));
+    assert!(gw.stderr().contains("a check of a password panicked: a fault at \"password\", on purpose"));
+    connection.get("/open").await.expect_status(200);
+    // It strikes once; whoever asks again is checked, on either version.
+    log_in(&connection).await.expect_status(200);
+    log_in(&gw.client().http2().connect().await).await.expect_status(200);
+    assert_eq!(panics(&gw).await, 1.0);
+    gw.metric_is("edgeward_passwords_waiting", &[], 0.0).await;
+    gw.metric_is("edgeward_http_requests_in_flight", &[], 0.0).await;
+}
+
+/// The task of an AMQP channel takes what waits on it along; the connection is made anew, and calls are answered again.
+#[tokio::test]
+async fn a_panic_in_the_task_of_a_channel_costs_what_waits_on_it() {
+    let rabbit = RabbitMq::start().await;
+    let service = Amqp::connect(&rabbit.url()).await;
+    let _served = service.serve("tickets", |letter| vec![Told::json(&letter.json())]).await;
+    let gw = gateway(&format!(
+        "[brokers.main]\nurl = \"{}\"\nchannels = 1\n\
+         [[routes]]\nname = \"ask\"\npath = \"/ask/{{id}}\"\n\
+         amqp = {{ broker = \"main\", queue = \"tickets\", timeout = \"5s\" }}\n\
+         [[routes]]\nname = \"fine\"\npath = \"/fine\"\nrespond = {{ text = \"fine\" }}\n",
+        rabbit.url()
+    ))
+    .env("EDGEWARD_FAULT", "panic:amqp channel")
+    .start()
+    .await;
+    let said = async || {
+        gw.stderr()
+            .contains("the driver of an AMQP channel panicked: a fault at \"amqp channel\"")
+            .then_some(())
+    };
+    eventually("the panic to be told", said).await;
+    gw.get("/fine").await.expect_status(200);
+    let answered = async || (gw.get("/ask/7").await.status == 200).then_some(());
+    eventually("calls to be answered", answered).await;
+    assert_eq!(gw.get("/ask/8").await.expect_status(200).json()["path"]["id"], "8");
+    assert_eq!(panics(&gw).await, 1.0);
+    gw.metric_is("edgeward_broker_up", &["broker=\"main\""], 1.0).await;
+    gw.metric_is("edgeward_http_requests_in_flight", &[], 0.0).await;
+    gw.stop().await;
 }
 
 /// What goes on beside requests begins anew: each of these panics once.
