@@ -27,7 +27,14 @@ fn choose() {
 fn dictionary(body: &Body) -> String {
     // It takes no empty file either.
     let mut lines = format!("# {}\n", body.name);
-    for word in body.words.iter().filter(|word| (1..=64).contains(&word.len())) {
+    // Every key there is stands in the reference file, once as it is written.
+    let reference = if body.name == "configuration" { include_str!("../../conf/edgeward.toml") } else { "" };
+    let keys = reference.lines().filter_map(|line| {
+        let (line, _) = line.trim_start_matches('#').split_once("  ").unwrap_or((line, ""));
+        (line.starts_with('[') || line.contains(" = ")).then(|| format!("{line}\n"))
+    });
+    let words = body.words.iter().map(|word| (*word).to_owned()).chain(keys);
+    for word in words.filter(|word| (1..=64).contains(&word.len())) {
         lines.push('"');
         for byte in word.bytes() {
             match byte {

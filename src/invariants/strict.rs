@@ -350,11 +350,11 @@ fn framing(message: &Message) -> Result<Option<Framing>, String> {
         ([], codings) => Err(format!("{codings:?} as Transfer-Encoding")),
         ([length], []) => {
             let is_plain = !length.is_empty()
-                && length.len() <= 18
                 && length.iter().all(u8::is_ascii_digit)
                 && (length.len() == 1 || length[0] != b'0');
-            let length =
-                std::str::from_utf8(length).ok().filter(|_| is_plain).and_then(|text| text.parse().ok());
+            // Within 63 bits, as everybody counts.
+            let length = std::str::from_utf8(length).ok().filter(|_| is_plain);
+            let length = length.and_then(|text| usize::try_from(text.parse::<i64>().ok()?).ok());
             length.map(|length| Some(Framing::Length(length))).ok_or_else(|| "no plain Content-Length".into())
         }
         (_, []) => Err("several lengths".into()),
@@ -484,6 +484,7 @@ mod tests {
             ("Host: h", "Host: h\r\nTransfer-Encoding: chunked"),
             ("Content-Length: 2", "Content-Length: +2"),
             ("Content-Length: 2", "Content-Length: 02"),
+            ("Content-Length: 2", "Content-Length: 9223372036854775808"),
             ("Content-Length: 2", "Content-Length: 2, 2"),
             ("Content-Length: 2", "Content-Length: 2\r\nContent-Length: 2"),
             ("Content-Length: 2", "Transfer-Encoding: Chunked"),
