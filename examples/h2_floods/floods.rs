@@ -114,7 +114,21 @@ pub fn all() -> Vec<Flood> {
         }),
         flood("changes of the table's size", |at| headers(stream(at), &[&[0x20; 16_000], GET].concat())),
         after("GOAWAY", open(1, POST), |_| goaway(0, 0)),
+        flood("GOAWAY without a request", |_| goaway(0, 0)),
     ]
+}
+
+/// As much effort of a client's for nothing bad: an upload in as many pieces, behind which it says goodbye.
+#[allow(dead_code, reason = "the tests have no use for it")]
+pub fn harmless() -> Flood {
+    let length = (WRITES * 100).to_string();
+    after("harmless", open(1, &post_with(&[("content-length", length.as_str())])), |at| {
+        if at + 1 < WRITES {
+            data(1, &[b'x'; 100])
+        } else {
+            [last_data(1, &[b'x'; 100]), goaway(0, 0)].concat()
+        }
+    })
 }
 
 /// A request that leaves a field of nearly 4 KiB in the table.

@@ -51,6 +51,9 @@ const CONNECTION_WINDOW: u32 = 1024 * 1024;
 const MALFORMED_MAX: usize = 32;
 /// How long a draining connection may stay open for its last streams to be opened, before the grace period decides.
 const GOAWAY_WAIT: Duration = Duration::from_secs(5);
+/// How long a client that said goodbye may have nothing open before the connection is closed, and not say it again: whoever
+/// goes on saying it is to be told why that ends.
+const LEAVING_WAIT: Duration = Duration::from_millis(100);
 
 /// Serves `stream`, whose client sent or is about to send the preface.
 pub(super) async fn serve<A>(edge: &Arc<Edge<A>>, mut stream: Box<EdgeStream>, connection: Arc<Connection>)
@@ -90,15 +93,24 @@ where
             () = connection.alarm.retirement() => {}
         }
     });
-    let mut goaway_sent = false;
+    let (mut goaway_sent, mut leaving) = (false, false);
+    // Whether the task has been polled since it was told so.
+    let mut in_turn = false;
     let mut malformed = 0;
     // Why we ended the connection, if it was us.
     let mut ours = None;
     loop {
-        let idle_timeout = if goaway_sent { GOAWAY_WAIT } else { limits.idle_timeout };
+        let idle_timeout = match (goaway_sent, leaving) {
+            (true, _) => GOAWAY_WAIT,
+            (false, true) => LEAVING_WAIT,
+            (false, false) => limits.idle_timeout,
+        };
         let turn = std::future::poll_fn(|cx| {
             if !goaway_sent && ending.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Turn::Ending);
+            }
+            if !std::mem::replace(&mut in_turn, true) {
+                events.frames.begin_turn(clock::now());
             }
             signal.begin();
             loop {
@@ -110,16 +122,32 @@ where
                     signal.set();
                     return Poll::Ready(Turn::Event(event));
                 }
+                let is_paused = events.frames.take_pause();
                 while let Poll::Ready(Some(())) = served.poll_next_unpin(cx) {}
+                if is_paused {
+                    // More has come than one turn takes.
+                    signal.set();
+                    cx.waker().wake_by_ref();
+                    break;
+                }
                 if signal.end(cx) {
                     break;
                 }
             }
-            idle.poll(&streams, idle_timeout, cx).map(|()| Turn::Idle)
+            let idled = idle.poll(&streams, idle_timeout, cx).map(|()| Turn::Idle);
+            in_turn = idled.is_ready();
+            idled
         });
         let event = match turn.await {
             Turn::Event(event) => event,
             Turn::Idle if goaway_sent => return,
+            Turn::Idle if leaving => {
+                events.h2.abrupt_shutdown(h2::Reason::NO_ERROR);
+                signal.set();
+                idle.restart();
+                goaway_sent = true;
+                continue;
+            }
             // Tells the client that nothing it might be sending now was looked at.
             Turn::Ending | Turn::Idle => {
                 events.h2.graceful_shutdown();
@@ -166,6 +194,13 @@ where
                 tracing::debug!(client = %connection.peer.ip(), frames = kind, "HTTP/2 flood");
                 events.give_up(&mut ours, Reason::RequestMalformed, FLOOD);
             }
+            Event::Broken(code) => {
+                tracing::debug!(client = %connection.peer.ip(), error = h2_error(code), "HTTP/2 rules were broken");
+                if ours.is_none() {
+                    events.h2.abrupt_shutdown(code.into());
+                }
+            }
+            Event::Leaving => leaving = true,
             Event::HeadTimeout => {
                 let rule = "limits.header_timeout passed before the header block was complete";
                 events.give_up(&mut ours, Reason::HeaderTimeout, rule);

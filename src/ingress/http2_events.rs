@@ -23,6 +23,9 @@ pub(super) struct Events {
     /// Runs while the header block of this stream is being received.
     block: Option<(u32, Sleep)>,
     told_flood: bool,
+    told_broken: bool,
+    /// Of the client's, so far.
+    goodbyes: u32,
     told_timeout: bool,
 }
 
@@ -37,6 +40,10 @@ pub(super) enum Event {
     Refused(Reason, &'static str),
     /// The client only keeps us busy, mostly with frames of this kind. Told once.
     Flooded(&'static str),
+    /// The client broke the rules of HTTP/2, with this error for the connection. Told once.
+    Broken(u32),
+    /// The client said goodbye: it asks for nothing more. Told again when it says so again.
+    Leaving,
     /// A header block was not complete within `limits.header_timeout`. Told once.
     HeadTimeout,
     /// The connection is over.
@@ -49,7 +56,16 @@ impl Events {
         frames: Arc<FrameWatch>,
         header_timeout: Duration,
     ) -> Self {
-        Self { h2, frames, header_timeout, block: None, told_flood: false, told_timeout: false }
+        Self {
+            h2,
+            frames,
+            header_timeout,
+            block: None,
+            told_flood: false,
+            told_broken: false,
+            goodbyes: 0,
+            told_timeout: false,
+        }
     }
 
     /// Ends the connection, with a word to its client, and leaves in `why` what the log says of requests that it takes
@@ -86,6 +102,14 @@ impl Events {
         }
         if glance.flooded && !std::mem::replace(&mut self.told_flood, true) {
             return Poll::Ready(Event::Flooded(self.frames.most_received()));
+        }
+        if let Some(code) = glance.broken
+            && !std::mem::replace(&mut self.told_broken, true)
+        {
+            return Poll::Ready(Event::Broken(code));
+        }
+        if glance.goodbyes != std::mem::replace(&mut self.goodbyes, glance.goodbyes) {
+            return Poll::Ready(Event::Leaving);
         }
         match glance.block {
             Some(stream) => self.poll_block(stream, cx),

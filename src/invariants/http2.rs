@@ -16,7 +16,7 @@ pub fn frames(bytes: &[u8]) {
 pub fn watch(inbound: &[u8], outbound: &[u8], cuts: &[usize]) {
     let now = clock::now();
     let (mut whole, mut split) = (Watch::new(now), Watch::new(now));
-    whole.received(inbound, || now);
+    let passed = whole.received(inbound, || now).passed;
     whole.sent(outbound, || now);
     let feed = |bytes: &[u8], take: &mut dyn FnMut(&[u8])| {
         let mut ends: Vec<usize> =
@@ -28,7 +28,14 @@ pub fn watch(inbound: &[u8], outbound: &[u8], cuts: &[usize]) {
             at = end;
         }
     };
-    feed(inbound, &mut |piece| split.received(piece, || now));
+    let (mut passed_split, mut is_over) = (0, false);
+    feed(inbound, &mut |piece| {
+        let seen = split.received(piece, || now).passed;
+        passed_split += if is_over { 0 } else { seen };
+        is_over |= seen < piece.len();
+    });
+    // What the library sees ends before the frame that broke the rules.
+    assert_eq!(passed, passed_split);
     feed(outbound, &mut |piece| split.sent(piece, || now));
     assert_eq!(whole.undecided(), split.undecided());
     // Nine bytes a frame: no more streams than those can have been opened.

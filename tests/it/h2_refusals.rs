@@ -215,7 +215,7 @@ async fn errors_of_the_connection() {
         (
             "a header block that cannot be decompressed",
             headers(1, b"\xff\xff\xff\xff\xff"),
-            "PROTOCOL_ERROR",
+            "COMPRESSION_ERROR",
             400,
             "request.malformed",
         ),

@@ -2,32 +2,58 @@
 //!
 //! The library refuses some requests by itself: their header is malformed, too large, or one stream too many. It answers
 //! or resets them, and says nothing of it. Here both directions pass by, so it shows: a stream that the client opened, that
-//! was not handed to us, and that an answer or a reset of ours has ended. Nothing is copied and nothing is held up but for
-//! floods ([`calm`](self)), which are ended from here, too. Pure but for the lock around it.
+//! was not handed to us, and that an answer or a reset of ours has ended. Nothing is copied, and nothing is held up but
+//! floods ([`calm`](self)) and frames that break the [`rules`](self): those connections are ended from here, since the
+//! library has PROTOCOL_ERROR for nearly everything where the specification is more precise. Pure but for the lock around it.
 
+mod block;
 mod calm;
 mod reader;
+mod rules;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use self::block::Blocks;
 use self::calm::Calm;
-pub use self::reader::{END_HEADERS, END_STREAM, Frame, FrameReader, Kind};
+pub use self::reader::{END_HEADERS, END_STREAM, Frame, FrameReader, Kind, Piece};
+use self::rules::{PROTOCOL_ERROR, Place, Rules};
 
+/// COMPRESSION_ERROR (RFC 9113 section 7), as the last byte of a code.
+pub const COMPRESSION_ERROR: u8 = 9;
+/// PROTOCOL_ERROR.
+const GENERAL: u8 = 1;
 /// Bytes of the client's preface (RFC 9113 section 3.4).
 const PREFACE_BYTES: u32 = 24;
 /// Opened streams of which it is not known yet what becomes of them. The library looks at all it has read before it
 /// reads on, so they are those of one read; more cannot be told apart, and only a flood has them.
 const UNDECIDED_MAX: usize = 2048;
 
+/// How long one connection reads on before others on its thread get their turn. What one frame costs comes on top.
+const TURN_MICROS: u64 = 100;
+
 /// What one connection does, as its frames tell. Kept by `ingress::stream`, asked by `ingress::http2`.
 #[derive(Debug)]
 pub struct FrameWatch {
     watch: Mutex<Watch>,
-    flooded: AtomicBool,
+    /// Whether nothing more is to be read.
+    over: AtomicBool,
+    turn: Turn,
+}
+
+/// One poll of the connection's task, in which it must not hold its thread for long: whoever waits for that thread has done
+/// nothing wrong.
+#[derive(Debug)]
+struct Turn {
+    /// What `began` counts from.
+    since: Instant,
+    /// Microseconds. The largest number as long as there was none.
+    began: AtomicU64,
+    /// Whether reading was put off to the next.
+    paused: AtomicBool,
 }
 
 /// The state machine behind [`FrameWatch`].
@@ -37,6 +63,11 @@ pub struct Watch {
     outbound: FrameReader,
     calm: Calm,
     flooded: bool,
+    rules: Rules,
+    /// The error of the first frame that broke them.
+    broken: Option<u32>,
+    /// Of the last read.
+    blocks: Blocks,
     /// Frames of the client, by kind.
     received: [u32; Kind::COUNT],
     /// The last stream that the client opened.
@@ -75,6 +106,15 @@ pub enum EndedBy {
     Reset(u32),
 }
 
+/// What came of bytes of the client's.
+#[derive(Debug)]
+pub struct Seen {
+    /// How many of them the library may see.
+    pub passed: usize,
+    /// Where the kinds of those frames stand that it is not to see.
+    pub hidden: Vec<usize>,
+}
+
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct End {
@@ -93,6 +133,10 @@ pub struct Glance {
     pub ended: Option<Ended>,
     /// The client does nothing but keep us busy: the connection is to be ended.
     pub flooded: bool,
+    /// A frame broke the rules: the connection is to be ended with this error.
+    pub broken: Option<u32>,
+    /// How often the client said goodbye: the connection is over once nothing is open on it.
+    pub goodbyes: u32,
     /// The stream whose header block has begun and is not complete.
     pub block: Option<u32>,
 }
@@ -100,19 +144,34 @@ pub struct Glance {
 impl FrameWatch {
     /// A watch on a connection of which nothing was read yet.
     pub fn new(now: Instant) -> Self {
-        Self { watch: Mutex::new(Watch::new(now)), flooded: AtomicBool::new(false) }
+        let turn = Turn { since: now, began: AtomicU64::new(u64::MAX), paused: AtomicBool::new(false) };
+        Self { watch: Mutex::new(Watch::new(now)), over: AtomicBool::new(false), turn }
     }
 
-    /// Bytes of the client's, before the library sees them.
-    pub fn received(&self, bytes: &[u8], now: impl Fn() -> Instant) {
+    /// Bytes of the client's, before the library sees them; says how many of them it may see. Goodbyes are made unknown
+    /// frames, which it passes over: it would close at the first although more of something else is coming.
+    pub fn received(&self, bytes: &mut [u8], now: impl Fn() -> Instant) -> usize {
         let mut watch = self.watch.lock();
-        watch.received(bytes, now);
-        self.flooded.store(watch.flooded, Ordering::Relaxed);
+        let seen = watch.received(bytes, now);
+        for at in seen.hidden {
+            if let Some(kind) = bytes.get_mut(at) {
+                *kind = Kind::HIDDEN;
+            }
+        }
+        self.over.store(watch.flooded || watch.broken.is_some(), Ordering::Relaxed);
+        seen.passed
     }
 
     /// Bytes of the library's, as they are written.
     pub fn sent(&self, bytes: &[u8], now: impl Fn() -> Instant) {
         self.watch.lock().sent(bytes, now);
+    }
+
+    /// Whether these bytes of the library's, which are about to be written, end with GOAWAY and the general error, although it
+    /// is a header block that cannot be decoded: then their last byte is to be [`COMPRESSION_ERROR`].
+    pub fn is_vague(&self, bytes: &[u8]) -> bool {
+        // Hardly ever.
+        bytes.last() == Some(&GENERAL) && self.watch.lock().is_vague(bytes)
     }
 
     /// The library handed `stream` over: whatever becomes of it is no longer its doing.
@@ -125,9 +184,30 @@ impl FrameWatch {
         self.watch.lock().glance()
     }
 
-    /// Whether nothing more is to be read.
-    pub fn is_flooded(&self) -> bool {
-        self.flooded.load(Ordering::Relaxed)
+    /// Whether nothing more is to be read: the connection is to be ended.
+    pub fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    /// The connection's task is polled.
+    pub fn begin_turn(&self, now: Instant) {
+        self.turn.began.store(self.turn.micros(now), Ordering::Relaxed);
+    }
+
+    /// Whether more is to be read only in the next turn, since this one has taken long enough. Then
+    /// [`FrameWatch::take_pause`] says so.
+    pub fn is_turn_over(&self, now: Instant) -> bool {
+        let took = self.turn.micros(now).saturating_sub(self.turn.began.load(Ordering::Relaxed));
+        let is_over = took >= TURN_MICROS;
+        if is_over {
+            self.turn.paused.store(true, Ordering::Relaxed);
+        }
+        is_over
+    }
+
+    /// Whether reading was put off: once each time.
+    pub fn take_pause(&self) -> bool {
+        self.turn.paused.load(Ordering::Relaxed) && self.turn.paused.swap(false, Ordering::Relaxed)
     }
 
     /// How the connection ended.
@@ -143,6 +223,12 @@ impl FrameWatch {
     }
 }
 
+impl Turn {
+    fn micros(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.since).as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
 impl Watch {
     /// As [`FrameWatch::new`].
     pub fn new(now: Instant) -> Self {
@@ -151,6 +237,9 @@ impl Watch {
             outbound: FrameReader::new(0),
             calm: Calm::new(now),
             flooded: false,
+            rules: Rules::default(),
+            broken: None,
+            blocks: Blocks::default(),
             received: [0; Kind::COUNT],
             last_opened: 0,
             last_accepted: u32::MAX,
@@ -163,18 +252,55 @@ impl Watch {
         }
     }
 
-    /// As [`FrameWatch::received`].
-    pub fn received(&mut self, bytes: &[u8], now: impl Fn() -> Instant) {
+    /// As [`FrameWatch::received`], but for what is to be hidden.
+    pub fn received(&mut self, bytes: &[u8], now: impl Fn() -> Instant) -> Seen {
+        let mut seen = Seen { passed: bytes.len(), hidden: Vec::new() };
         let mut reader = self.inbound.clone();
-        reader.feed(bytes, |frame| self.see_received(&frame, &now));
+        // The library has taken all that came before, or said why not.
+        if self.block.is_none() && !reader.is_in_block() {
+            self.blocks.clear();
+        }
+        reader.feed(bytes, |piece, end| {
+            let (frame, payload) = match piece {
+                Piece::Frame(frame, payload) => (frame, payload),
+                Piece::OfBlock(payload) => return self.blocks.take(payload),
+                Piece::Goodbye => return seen.hidden.push(end - 1),
+            };
+            if matches!(frame.kind, Kind::Headers | Kind::Continuation) {
+                self.blocks.begin(&frame);
+                self.blocks.take(payload);
+            }
+            let was_broken = self.broken.is_some();
+            self.see_received(&frame, &now);
+            if self.broken.is_some() && !was_broken {
+                // Without its last byte that is no frame yet.
+                seen.passed = end - 1;
+            }
+        });
         self.inbound = reader;
+        seen
     }
 
     /// As [`FrameWatch::sent`].
     pub fn sent(&mut self, bytes: &[u8], now: impl Fn() -> Instant) {
         let mut reader = self.outbound.clone();
-        reader.feed(bytes, |frame| self.see_sent(&frame, &now));
+        reader.feed(bytes, |piece, _| {
+            if let Piece::Frame(frame, _) = piece {
+                self.see_sent(&frame, &now);
+            }
+        });
         self.outbound = reader;
+    }
+
+    /// As [`FrameWatch::is_vague`].
+    pub fn is_vague(&self, bytes: &[u8]) -> bool {
+        let mut last = None;
+        self.outbound.clone().feed(bytes, |piece, end| {
+            if let Piece::Frame(frame, _) = piece {
+                last = (end == bytes.len()).then_some((frame.kind, frame.code));
+            }
+        });
+        last == Some((Kind::GoAway, Some(PROTOCOL_ERROR))) && self.blocks.cannot_be_decoded()
     }
 
     /// As [`FrameWatch::handed_over`].
@@ -187,7 +313,13 @@ impl Watch {
 
     /// As [`FrameWatch::glance`].
     pub fn glance(&mut self) -> Glance {
-        Glance { ended: self.ended.pop_front(), flooded: self.flooded, block: self.block }
+        Glance {
+            ended: self.ended.pop_front(),
+            flooded: self.flooded,
+            broken: self.broken,
+            goodbyes: self.received.get(Kind::GoAway as usize).copied().unwrap_or(0),
+            block: self.block,
+        }
     }
 
     /// Whether this budget of calm is spent.
@@ -204,12 +336,18 @@ impl Watch {
         if let Some(count) = self.received.get_mut(frame.kind as usize) {
             *count = count.saturating_add(1);
         }
+        let is_body_open = self.bodies.binary_search(&frame.stream).is_ok();
+        let place = Place { last_opened: self.last_opened, block: self.block, is_body_open };
+        if self.broken.is_none() && !self.flooded {
+            self.broken = self.rules.broken_by(frame, &place);
+        }
         // Clients open odd streams, in ascending order; HEADERS of another stream are its trailers, or an error.
         let opens = frame.kind == Kind::Headers
             && frame.stream % 2 == 1
             && frame.stream > self.last_opened
             && self.block.is_none();
         if opens {
+            self.rules.opened(frame.stream, self.last_opened);
             self.last_opened = frame.stream;
             if frame.stream <= self.last_accepted && self.undecided.len() < UNDECIDED_MAX {
                 self.undecided.push_back(frame.stream);
@@ -219,14 +357,18 @@ impl Watch {
             }
         }
         match frame.kind {
-            Kind::Headers if opens && frame.flags & END_HEADERS == 0 => self.block = Some(frame.stream),
+            Kind::Headers if frame.flags & END_HEADERS == 0 => self.block = Some(frame.stream),
             Kind::Continuation if frame.flags & END_HEADERS != 0 => self.block = None,
             _ => {}
         }
-        let is_of_body = !opens && self.bodies.binary_search(&frame.stream).is_ok();
+        let is_of_body = !opens && is_body_open;
         let ends = matches!(frame.kind, Kind::Data | Kind::Headers) && frame.flags & END_STREAM != 0;
-        if opens && !ends && self.bodies.len() < UNDECIDED_MAX {
-            self.bodies.push_back(frame.stream);
+        if opens && !ends {
+            if self.bodies.len() < UNDECIDED_MAX {
+                self.bodies.push_back(frame.stream);
+            } else {
+                self.rules.lost_sight_of(frame.stream);
+            }
         } else if is_of_body && (ends || frame.kind == Kind::RstStream) {
             take(&mut self.bodies, frame.stream);
         }
@@ -243,8 +385,11 @@ impl Watch {
         }
         match (frame.kind, frame.code) {
             (Kind::Headers, _) => self.see_ended(frame.stream, EndedBy::Answer),
+            (Kind::Settings, _) => self.rules.sent_settings(frame),
             (Kind::RstStream, Some(code)) => {
-                take(&mut self.bodies, frame.stream);
+                if take(&mut self.bodies, frame.stream) {
+                    self.rules.gave_up(frame.stream);
+                }
                 take(&mut self.answers, frame.stream);
                 self.see_ended(frame.stream, EndedBy::Reset(code));
             }

@@ -139,6 +139,164 @@ fn resets_are_a_flood_whoever_sends_them() {
     assert!(watch.is_flooded());
 }
 
+fn settings(values: &[(u16, u32)]) -> Vec<u8> {
+    let value = |(id, value): &(u16, u32)| [&id.to_be_bytes()[..], &value.to_be_bytes()].concat();
+    frame(4, 0, 0, &values.iter().flat_map(value).collect::<Vec<_>>())
+}
+
+/// Each rule has the error that RFC 9113 names for it, and what is allowed is allowed.
+#[test]
+fn broken_rules_have_their_own_errors() {
+    let (get, post) = (headers(1), frame(1, END_HEADERS, 1, b"\x83"));
+    let after = |first: &[u8], then: Vec<u8>| [first, &then].concat();
+    let padded = |kind: u8, payload: &[u8]| frame(kind, END_HEADERS | 8, 1, payload);
+    let (protocol, flow, closed, size) = (Some(1), Some(3), Some(5), Some(6));
+    for (what, bytes, expected) in [
+        ("a frame too large", frame(77, 0, 0, &[0; 16_385]), size),
+        ("DATA on stream 0", frame(0, 0, 0, b"x"), protocol),
+        ("DATA without its padding's length", after(&post, padded(0, b"")), size),
+        ("DATA of padding", after(&post, padded(0, b"\x01\0")), None),
+        ("DATA of more padding", after(&post, padded(0, b"\x02\0")), protocol),
+        ("DATA of an idle stream", frame(0, 0, 1, b"x"), protocol),
+        ("DATA of an even stream", frame(0, 0, 2, b"x"), protocol),
+        ("DATA behind the end", after(&get, frame(0, 0, 1, b"x")), closed),
+        ("DATA behind a reset", after(&after(&post, reset(1, 8)), frame(0, 0, 1, b"x")), closed),
+        ("DATA of a stream passed over", after(&headers(5), frame(0, 0, 3, b"x")), closed),
+        ("HEADERS on stream 0", headers(0), protocol),
+        ("HEADERS of an even stream", headers(2), protocol),
+        ("HEADERS of a stream passed over", after(&headers(5), headers(3)), protocol),
+        ("HEADERS behind the end", after(&get, headers(1)), closed),
+        ("HEADERS behind the end, later", after(&after(&get, headers(3)), headers(1)), closed),
+        ("trailers", after(&post, headers(1)), None),
+        ("HEADERS of padding", padded(1, b"\x01\0"), None),
+        ("HEADERS of more padding", padded(1, b"\x02\0"), protocol),
+        ("HEADERS without their priority", frame(1, END_HEADERS | 0x20, 1, b"\0\0\0\0"), size),
+        ("PRIORITY on stream 0", frame(2, 0, 0, &[0; 5]), protocol),
+        ("PRIORITY of any other", frame(2, 0, 9, &[0; 5]), None),
+        ("PRIORITY of four bytes", frame(2, 0, 1, &[0; 4]), size),
+        ("RST_STREAM on stream 0", reset(0, 8), protocol),
+        ("RST_STREAM of an idle stream", reset(1, 8), protocol),
+        ("RST_STREAM of three bytes", after(&get, frame(3, 0, 1, &[0; 3])), size),
+        ("RST_STREAM behind the end", after(&get, reset(1, 8)), None),
+        ("RST_STREAM, twice", after(&after(&post, reset(1, 8)), reset(1, 8)), None),
+        ("SETTINGS on a stream", frame(4, 0, 1, &[]), protocol),
+        ("SETTINGS of seven bytes", frame(4, 0, 0, &[0; 7]), size),
+        ("an acknowledgement of something", frame(4, 1, 0, &[0; 6]), size),
+        ("an acknowledgement of nothing", frame(4, 1, 0, &[]), protocol),
+        ("settings", settings(&[(2, 1), (4, 0x7fff_ffff), (5, 16_384), (8, 0), (9, 9)]), None),
+        ("ENABLE_PUSH of 2", settings(&[(1, 0), (2, 2)]), protocol),
+        ("ENABLE_CONNECT_PROTOCOL of 2", settings(&[(8, 2)]), protocol),
+        ("a window too large", settings(&[(4, 0x8000_0000), (1, 0)]), flow),
+        ("frames too small", settings(&[(5, 16_383)]), protocol),
+        ("frames too large", settings(&[(5, 1 << 24)]), protocol),
+        ("PUSH_PROMISE", after(&post, frame(5, END_HEADERS, 1, b"\0\0\0\x02\x82")), protocol),
+        ("PING on a stream", frame(6, 0, 1, &[0; 8]), protocol),
+        ("PING of seven bytes", frame(6, 0, 0, &[0; 7]), size),
+        ("GOAWAY on a stream", frame(7, 0, 1, &[0; 8]), protocol),
+        ("GOAWAY of seven bytes", frame(7, 0, 0, &[0; 7]), size),
+        ("GOAWAY with a word", frame(7, 0, 0, &[0; 30]), None),
+        ("a window by nothing", frame(8, 0, 0, &[0; 4]), protocol),
+        ("a window by three bytes", frame(8, 0, 0, &[0; 3]), size),
+        ("a window of an idle stream", frame(8, 0, 1, &[0, 0, 0, 1]), protocol),
+        ("a window behind the end", after(&get, frame(8, 0, 1, &[0, 0, 0, 1])), None),
+        ("CONTINUATION of nothing", after(&get, frame(9, END_HEADERS, 1, b"")), protocol),
+        ("CONTINUATION of another", after(&frame(1, 0, 1, b"\x82"), frame(9, 0, 3, b"")), protocol),
+        ("CONTINUATION", after(&frame(1, 0, 1, b"\x82"), frame(9, END_HEADERS, 1, b"")), None),
+        (
+            "an unknown frame inside of a block",
+            after(&frame(1, 0, 1, b"\x82"), frame(77, 0, 1, b"")),
+            protocol,
+        ),
+        (
+            "PING inside of trailers",
+            after(&after(&post, frame(1, 1, 1, b"")), frame(6, 0, 0, &[0; 8])),
+            protocol,
+        ),
+    ] {
+        let mut watch = watch();
+        assert_eq!(watch.received(&settings(&[]), clock::now).passed, 9);
+        let seen = watch.received(&bytes, clock::now);
+        assert_eq!(watch.glance().broken, expected, "{what}");
+        assert_eq!(seen.passed < bytes.len(), expected.is_some(), "{what}");
+    }
+    let mut watch = watch();
+    watch.received(&frame(6, 0, 0, &[0; 8]), clock::now);
+    assert_eq!(watch.glance().broken, protocol, "no SETTINGS at first");
+}
+
+/// What a client sends on a stream that we reset may have crossed our word.
+#[test]
+fn frames_that_cross_a_reset_are_no_errors() {
+    let mut watch = watch();
+    watch.received(&settings(&[]), clock::now);
+    let opened = |stream| frame(1, END_HEADERS, stream, b"\x83");
+    for stream in (1..2001).step_by(2) {
+        watch.received(&opened(stream), clock::now);
+        watch.sent(&reset(stream, 5), clock::now);
+        let trailers = [frame(1, END_STREAM, stream, b"\x82"), frame(9, END_HEADERS, stream, b"")].concat();
+        watch.received(&[frame(0, 0, stream, b"x"), trailers].concat(), clock::now);
+    }
+    // Long ago: of the first of them nothing is remembered.
+    watch.received(&frame(0, 0, 1, b"x"), clock::now);
+    assert_eq!(watch.glance().broken, None);
+}
+
+/// The library's general error is made more precise where a block cannot be decoded, in whatever pieces that came.
+#[test]
+fn blocks_that_cannot_be_decoded_have_an_error_of_their_own() {
+    let broken = |block: &[u8]| frame(1, END_HEADERS | END_STREAM, 1, block);
+    let padded = frame(1, END_HEADERS | END_STREAM | 0x28, 1, b"\x02\0\0\0\0\x10\x82\x80\0\0");
+    let pieces = [frame(1, END_STREAM, 1, b"\x82\x40"), frame(9, END_HEADERS, 1, b"")].concat();
+    let first = [broken(b"\x80"), headers(3)].concat();
+    for (what, bytes, expected) in [
+        ("index 0", broken(b"\x82\x80"), true),
+        ("a name in upper case", broken(b"\x82\0\x01X\x01a"), false),
+        ("a field of a table that has none", broken(b"\x82\xbe"), true),
+        ("nothing wrong", headers(1), false),
+        ("behind padding and a priority", padded, true),
+        ("in pieces", pieces, true),
+        ("before another", first, true),
+        ("no block", frame(6, 0, 0, &[0; 8]), false),
+    ] {
+        for cut in 0..bytes.len() {
+            let mut watch = watch();
+            watch.received(&settings(&[]), clock::now);
+            watch.received(&bytes[..cut], clock::now);
+            watch.received(&bytes[cut..], clock::now);
+            // Where the block was whole before, the library took it.
+            let is_known = what != "before another" || cut < 10;
+            let goodbye = [frame(4, 1, 0, &[]), goaway(0, 1)].concat();
+            assert_eq!(watch.is_vague(&goodbye), expected && is_known, "{what}, {cut}");
+            assert!(!watch.is_vague(&goaway(0, 0)) && !watch.is_vague(&frame(0, 0, 1, b"\x01")));
+            // Written byte by byte it is found, too.
+            let (last, before) = goodbye.split_last().unwrap();
+            before.iter().for_each(|byte| watch.sent(&[*byte], clock::now));
+            assert_eq!(watch.is_vague(&[*last]), expected && is_known, "{what}, {cut}");
+        }
+    }
+}
+
+/// A goodbye is taken from the library, in whatever pieces it comes.
+#[test]
+fn goodbyes_are_hidden() {
+    let frames = FrameWatch::new(clock::now());
+    let mut bytes = [PREFACE.to_vec(), settings(&[]), goaway(0, 0), frame(6, 0, 0, &[0; 8])].concat();
+    let came = bytes.clone();
+    assert_eq!(frames.received(&mut bytes, clock::now), came.len());
+    assert_eq!((frames.glance().goodbyes, frames.is_over()), (1, false));
+    let differs: Vec<usize> = (0..came.len()).filter(|at| came[*at] != bytes[*at]).collect();
+    assert_eq!(differs, [24 + 9 + 3]);
+    assert_eq!(bytes[24 + 9 + 3], 0xf7);
+    let one = goaway(0, 0);
+    let hidden = [&one[..3], &[0xf7], &one[4..]].concat();
+    for cut in 0..one.len() {
+        let (mut head, mut rest) = (one[..cut].to_vec(), one[cut..].to_vec());
+        assert_eq!(frames.received(&mut head, clock::now) + frames.received(&mut rest, clock::now), 17);
+        assert_eq!([head, rest].concat(), hidden, "{cut}");
+    }
+    assert_eq!(frames.glance().goodbyes, 18);
+}
+
 /// What a busy client does: requests answered, downloads with their window updates, probes, uploads, cancelled requests.
 #[test]
 fn busy_clients_are_left_alone() {
@@ -310,7 +468,11 @@ fn read(before: u32, bytes: &[u8], cuts: &[usize]) -> Vec<Frame> {
     ends.sort_unstable();
     let (mut at, mut seen) = (0, Vec::new());
     for end in ends {
-        reader.feed(&bytes[at..end], |frame| seen.push(frame));
+        reader.feed(&bytes[at..end], |piece, _| {
+            if let Piece::Frame(frame, _) = piece {
+                seen.push(frame);
+            }
+        });
         at = end;
     }
     seen

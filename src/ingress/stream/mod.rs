@@ -425,9 +425,13 @@ impl EdgeStream {
     }
 
     fn poll_raw(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        if self.frames.as_ref().is_some_and(|frames| frames.is_flooded()) {
+        if self.frames.as_ref().is_some_and(|frames| frames.is_over()) {
             // Whoever serves the connection finds out in the same turn, and ends it.
             return Poll::Pending;
+        }
+        if self.frames.as_ref().is_some_and(|frames| frames.is_turn_over(clock::now())) {
+            // And begins another one.
+            return self.pend(cx);
         }
         let before = buf.filled().len();
         if self.take_input(buf, usize::MAX) == 0 {
@@ -437,10 +441,13 @@ impl EdgeStream {
                 Poll::Pending => return self.pend(cx),
             }
         }
-        if let Some(frames) = &self.frames {
-            frames.received(buf.filled().get(before..).unwrap_or_default(), clock::now);
-        }
-        Poll::Ready(Ok(()))
+        let Some(frames) = &self.frames else { return Poll::Ready(Ok(())) };
+        let received = buf.filled_mut().get_mut(before..).unwrap_or_default();
+        let count = received.len();
+        let passed = frames.received(received, clock::now);
+        buf.set_filled(before + passed);
+        // Nothing would mean that the client has closed.
+        if passed == 0 && count > 0 { Poll::Pending } else { Poll::Ready(Ok(())) }
     }
 
     /// Takes in that so much of the body arrived.

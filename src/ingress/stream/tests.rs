@@ -282,3 +282,75 @@ async fn a_message_is_done_when_its_last_byte_was_handed_out() {
         assert!(stream.is_message_done(), "{body}");
     }
 }
+
+/// A connection of HTTP/2 whose client said what comes first.
+async fn http2() -> (EdgeStream, UnixStream, Arc<FrameWatch>) {
+    let (mut stream, mut client) = pair();
+    let frames = Arc::new(FrameWatch::new(clock::now()));
+    stream.set_raw(frames.clone());
+    client.write_all(&[PREFACE, b"\0\0\0\x04\0\0\0\0\0"].concat()).await.unwrap();
+    stream.read_exact(&mut [0; 33]).await.unwrap();
+    (stream, client, frames)
+}
+
+const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0eight...";
+
+/// Whoever always has more to say does not keep others from their turn; the next turn goes on where it stopped.
+#[tokio::test]
+async fn a_turn_is_over_after_a_while() {
+    let (mut stream, mut client, frames) = http2().await;
+    client.write_all(PING).await.unwrap();
+    // Before the first turn there is nobody to begin another one.
+    assert!(!frames.is_turn_over(clock::now() + Duration::from_secs(1)) && !frames.take_pause());
+    frames.begin_turn(clock::now());
+    // At most a moment.
+    while !frames.is_turn_over(clock::now()) {}
+    let mut waited = std::pin::pin!(stream.read_u8());
+    assert!(futures_util::FutureExt::now_or_never(waited.as_mut()).is_none());
+    assert!(frames.take_pause() && !frames.take_pause());
+    frames.begin_turn(clock::now());
+    assert_eq!(waited.await.unwrap(), 0);
+    assert!(!frames.take_pause());
+}
+
+/// Nothing of a frame that breaks the rules is taken for the end, whatever comes before it.
+#[tokio::test]
+async fn a_frame_that_breaks_the_rules_is_not_handed_out() {
+    for before in [PING, b""] {
+        let (mut stream, mut client, frames) = http2().await;
+        let broken = b"\0\0\x08\x06\0\0\0\0\x03eight...";
+        client.write_all(&[before, broken, PING].concat()).await.unwrap();
+        let came = read_now(&mut stream).await;
+        assert_eq!(came, [before, &broken[..8]].concat());
+        assert!(frames.is_over());
+        assert_eq!(frames.glance().broken, Some(1));
+        // And the next pieces are not even read.
+        assert!(read_now(&mut stream).await.is_empty());
+    }
+    let (mut stream, mut client, frames) = http2().await;
+    client.write_all(b"\0\0\x08\x06\0\0\0\0").await.unwrap();
+    assert_eq!(read_now(&mut stream).await.len(), 8);
+    client.write_all(b"\x03").await.unwrap();
+    assert!(read_now(&mut stream).await.is_empty());
+    assert!(frames.is_over());
+}
+
+/// The library's general error is made more precise on its way out, however much is written with it.
+#[tokio::test]
+async fn a_block_that_cannot_be_decoded_is_told_as_such() {
+    for length in [0_u16, 10_000] {
+        let (mut stream, mut client, _frames) = http2().await;
+        client.write_all(b"\0\0\x01\x01\x05\0\0\0\x01\x80").await.unwrap();
+        assert_eq!(read_now(&mut stream).await.len(), 10);
+        let [high, low] = length.to_be_bytes();
+        let data = [&[0, high, low, 0, 0, 0, 0, 0, 1], vec![1; length.into()].as_slice()].concat();
+        let goaway = b"\0\0\x08\x07\0\0\0\0\0\0\0\0\x01\0\0\0\x01";
+        let written = [&data, &data, goaway.as_slice()].concat();
+        stream.write_all(&written).await.unwrap();
+        AsyncWriteExt::shutdown(&mut stream).await.unwrap();
+        let mut came = Vec::new();
+        client.read_to_end(&mut came).await.unwrap();
+        let (last, before) = came.split_last().unwrap();
+        assert_eq!((before, *last), (&written[..written.len() - 1], 9));
+    }
+}

@@ -10,6 +10,7 @@ use tokio::io::AsyncWrite;
 
 use super::EdgeStream;
 use crate::base::clock;
+use crate::ingress::frames::COMPRESSION_ERROR;
 
 /// Small writes are gathered up to this: a head and a short body leave in one segment and one system call.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
@@ -184,6 +185,12 @@ impl std::fmt::Debug for Stall {
 impl AsyncWrite for EdgeStream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        let is_vague = this.frames.as_ref().is_some_and(|frames| frames.is_vague(data));
+        let data = match data.split_last() {
+            // The byte that is to be another one is written on its own.
+            Some((_, before)) if is_vague && !before.is_empty() => before,
+            _ => data,
+        };
         if this.output.len() + data.len() > WRITE_BUFFER_BYTES {
             ready!(this.poll_write_out(cx))?;
             if data.len() > WRITE_BUFFER_BYTES {
@@ -200,6 +207,7 @@ impl AsyncWrite for EdgeStream {
         if this.output.capacity() == 0 {
             this.output.reserve_exact(WRITE_BUFFER_BYTES_COMMON);
         }
+        let data = if is_vague && data.len() == 1 { &[COMPRESSION_ERROR] } else { data };
         this.output.extend_from_slice(data);
         this.show(data);
         Poll::Ready(Ok(data.len()))

@@ -58,7 +58,7 @@ pub(super) fn cases() -> Vec<Case> {
             "http2/4.3/1",
             "a header block that cannot be decoded",
             headers(1, b"\x40"),
-            or_general(&[COMPRESSION_ERROR, PROTOCOL_ERROR]),
+            Expect::ConnectionError(&[COMPRESSION_ERROR]),
         ),
         case(
             "http2/4.3/2",

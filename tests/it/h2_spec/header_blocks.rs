@@ -9,7 +9,7 @@ async fn header_blocks() {
 
 pub(super) fn cases() -> Vec<Case> {
     let bad = |name, what, block: &[u8]| {
-        case(name, what, headers(1, block), or_general(&[COMPRESSION_ERROR, PROTOCOL_ERROR]))
+        case(name, what, headers(1, block), Expect::ConnectionError(&[COMPRESSION_ERROR]))
     };
     let behind = |name, what, bytes: &[u8]| bad(name, what, &[GET, bytes].concat());
     // "x-test" in Huffman's code; values below are "test".

@@ -3,8 +3,8 @@
 //!
 //! Each case is a connection of its own: bytes that are sent, and what has to come of them. It is stricter than h2spec,
 //! which takes any closed connection for an error well told: here a connection error must say GOAWAY with its code before it
-//! closes, and whatever does not end the connection must leave it alive (it answers a PING). Where the library knows no
-//! better code than PROTOCOL_ERROR, the general one, that is taken as well ([`or_general`]).
+//! closes, and whatever does not end the connection must leave it alive (it answers a PING). The code is the one that RFC 9113
+//! names for that error; h2spec takes some others as well.
 
 mod connections;
 mod frames;
@@ -62,13 +62,6 @@ enum Expect {
     Goodbye,
     /// The end of the connection, and nothing but frames before it.
     Closed,
-}
-
-/// An error of the connection with this code, or with the general one: the library says no more of frames that it cannot
-/// read (RFC 9113 section 7 leaves it to the sender how precise it is).
-fn or_general(code: &'static [u32; 2]) -> Expect {
-    assert_eq!(code[1], PROTOCOL_ERROR);
-    Expect::ConnectionError(code)
 }
 
 /// A frame that came: kind, flags, stream and payload.

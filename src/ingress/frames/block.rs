@@ -1,0 +1,395 @@
+//! Header blocks (RFC 7541), as far as it takes to say what is wrong with one.
+//!
+//! The library gives PROTOCOL_ERROR for every block that it does not take. One that cannot be decoded has an error of its
+//! own (RFC 9113 section 4.3); one that can, and has a name or a value that HTTP/2 does not know, has not. So the blocks of
+//! the last read are kept, and looked at once the library has given up: what they say is of no use to anybody before.
+
+use super::reader::{Frame, Kind, PADDED, WITH_PRIORITY};
+use crate::base::wire::octets::is_token;
+
+/// Bytes of blocks that are kept at most; more than `limits.header_bytes` mostly allows.
+const BYTES_MAX: usize = 64 * 1024;
+/// Bytes for which room is kept.
+const BYTES_COMMON: usize = 1024;
+/// Fields of the static table, and how many there can be in a dynamic one of 4096 bytes, at 32 bytes each and more.
+const STATIC: usize = 61;
+const DYNAMIC_MAX: usize = 4096 / 32;
+/// The largest dynamic table that was offered.
+const TABLE_BYTES: usize = 4096;
+
+/// The blocks that came last.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Blocks {
+    bytes: Vec<u8>,
+    /// Where each begins.
+    starts: Vec<usize>,
+    /// Bytes of the frame's payload that stand before its part of the block, and of that part, still to come.
+    before: usize,
+    part: usize,
+    /// There were more than are kept.
+    is_cut: bool,
+}
+
+impl Blocks {
+    /// All before is done with.
+    pub(super) fn clear(&mut self) {
+        if self.starts.is_empty() {
+            return;
+        }
+        if self.bytes.capacity() > BYTES_COMMON {
+            self.bytes = Vec::new();
+        }
+        self.bytes.clear();
+        self.starts.clear();
+        self.is_cut = false;
+    }
+
+    /// HEADERS or CONTINUATION, of whose payload nothing came yet.
+    pub(super) fn begin(&mut self, frame: &Frame) {
+        let is_first = frame.kind == Kind::Headers;
+        if is_first {
+            self.starts.push(self.bytes.len());
+        }
+        let flag = |flag, bytes| if is_first && frame.flags & flag != 0 { bytes } else { 0 };
+        self.before = flag(PADDED, 1) + flag(WITH_PRIORITY, 5);
+        // A frame is no longer than a `u32`.
+        let padding = flag(PADDED, 1) * (frame.padding.saturating_sub(1) as usize);
+        self.part = (frame.length as usize).saturating_sub(self.before + padding);
+    }
+
+    /// More of the payload.
+    pub(super) fn take(&mut self, bytes: &[u8]) {
+        let passed = self.before.min(bytes.len());
+        self.before -= passed;
+        let part = bytes.get(passed..).unwrap_or_default();
+        let part = part.get(..self.part).unwrap_or(part);
+        self.part -= part.len();
+        if self.bytes.len() + part.len() > BYTES_MAX {
+            self.is_cut = true;
+        } else {
+            self.bytes.extend_from_slice(part);
+        }
+    }
+
+    /// Whether one of them cannot be decoded, when it is known that there is something wrong with one.
+    pub(super) fn cannot_be_decoded(&self) -> bool {
+        if self.is_cut {
+            return false;
+        }
+        let mut refers_to_table = false;
+        for (at, start) in self.starts.iter().enumerate() {
+            let end = self.starts.get(at + 1).copied().unwrap_or(self.bytes.len());
+            match look_at(self.bytes.get(*start..end).unwrap_or_default()) {
+                Looks::Broken => return true,
+                Looks::Malformed => return false,
+                Looks::Good { refers_to_table: refers } => refers_to_table |= refers,
+            }
+        }
+        // Then it is the one thing that is not looked at: a field that is not, or no longer, in the dynamic table.
+        refers_to_table
+    }
+}
+
+/// What a block looks like without the dynamic table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Looks {
+    /// It cannot be decoded.
+    Broken,
+    /// A field of it can be none.
+    Malformed,
+    Good {
+        /// Whether a field of it is taken from the dynamic table.
+        refers_to_table: bool,
+    },
+}
+
+fn look_at(block: &[u8]) -> Looks {
+    let mut rest = block;
+    let mut refers_to_table = false;
+    let mut is_first = true;
+    while !rest.is_empty() {
+        let Some(field) = field(&mut rest) else { return Looks::Broken };
+        match field {
+            Field::TableSize(size) if !is_first || size > TABLE_BYTES => return Looks::Broken,
+            Field::TableSize(_) => continue,
+            Field::Indexed(index) => refers_to_table |= index > STATIC,
+            Field::Literal { name, value } => {
+                if !is_well_formed(&name, &value) {
+                    return Looks::Malformed;
+                }
+                refers_to_table |= matches!(name, Name::Indexed(index) if index > STATIC);
+            }
+        }
+        is_first = false;
+    }
+    Looks::Good { refers_to_table }
+}
+
+enum Field {
+    TableSize(usize),
+    Indexed(usize),
+    Literal { name: Name, value: Vec<u8> },
+}
+
+enum Name {
+    Indexed(usize),
+    Literal(Vec<u8>),
+}
+
+/// Takes a representation of a field (RFC 7541 section 6); `None` if it is none.
+fn field(rest: &mut &[u8]) -> Option<Field> {
+    let first = byte(rest)?;
+    let bits = match first {
+        0x80.. => return Some(Field::Indexed(index(first, 7, rest)?)),
+        0x40..0x80 => 6,
+        0x20..0x40 => return Some(Field::TableSize(integer(first, 5, rest)?)),
+        // Not kept in the table, for now or ever.
+        ..0x20 => 4,
+    };
+    let is_literal = first & ((1 << bits) - 1) == 0;
+    let name =
+        if is_literal { Name::Literal(string(rest)?) } else { Name::Indexed(index(first, bits, rest)?) };
+    Some(Field::Literal { name, value: string(rest)? })
+}
+
+/// An index that some table could have.
+fn index(first: u8, bits: u8, rest: &mut &[u8]) -> Option<usize> {
+    integer(first, bits, rest).filter(|index| (1..=STATIC + DYNAMIC_MAX).contains(index))
+}
+
+/// An integer (section 5.1) whose `first` byte has `bits` bits for it.
+fn integer(first: u8, bits: u8, rest: &mut &[u8]) -> Option<usize> {
+    let most = (1_usize << bits) - 1;
+    let mut value = usize::from(first) & most;
+    if value < most {
+        return Some(value);
+    }
+    // Four more bytes are more than anything here is long.
+    for shift in [0, 7, 14, 21] {
+        let byte = byte(rest)?;
+        value += usize::from(byte & 0x7f) << shift;
+        if byte & 0x80 == 0 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+/// A text (section 5.2).
+fn string(rest: &mut &[u8]) -> Option<Vec<u8>> {
+    let first = byte(rest)?;
+    let (text, after) = rest.split_at_checked(integer(first, 7, rest)?)?;
+    *rest = after;
+    if first & 0x80 == 0 { Some(text.to_vec()) } else { decompressed(text) }
+}
+
+fn byte(rest: &mut &[u8]) -> Option<u8> {
+    let (first, after) = rest.split_first()?;
+    *rest = after;
+    Some(*first)
+}
+
+/// A text in Huffman's code (section 5.2 and appendix B).
+fn decompressed(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut text = Vec::with_capacity(bytes.len() * 2);
+    let mut code = Code::default();
+    for byte in bytes {
+        for bit in (0..8).rev() {
+            if let Some(symbol) = code.take(byte >> bit & 1)? {
+                text.push(symbol);
+                code = Code::default();
+            }
+        }
+    }
+    // What is left is the beginning of the code that ends texts, which is all ones.
+    (code.bits < 8 && code.is_ones).then_some(text)
+}
+
+/// The beginning of a code. Codes of one length follow each other, and those of the next length them.
+struct Code {
+    bits: usize,
+    value: usize,
+    /// The first code of this length.
+    first: usize,
+    is_ones: bool,
+}
+
+impl Default for Code {
+    fn default() -> Self {
+        Self { bits: 0, value: 0, first: 0, is_ones: true }
+    }
+}
+
+impl Code {
+    /// Takes the next bit; gives the byte that the code stands for once it is whole. `None`: it stands for none.
+    fn take(&mut self, bit: u8) -> Option<Option<u8>> {
+        self.bits += 1;
+        self.value = self.value << 1 | usize::from(bit);
+        self.is_ones &= bit == 1;
+        let symbols =
+            CODES.iter().find(|(bits, _)| *bits == self.bits).map_or(&[][..], |(_, symbols)| symbols);
+        if let Some(symbol) = symbols.get(self.value - self.first) {
+            return Some(Some(*symbol));
+        }
+        self.first = (self.first + symbols.len()) << 1;
+        // The last code, which ends texts, may not stand in one.
+        (self.bits < CODE_BITS_MAX).then_some(None)
+    }
+}
+
+const CODE_BITS_MAX: usize = 30;
+
+/// What the codes of each length stand for, in the order of the codes (RFC 7541 appendix B), but for the end of texts, which is the last.
+const CODES: [(usize, &[u8]); 21] = [
+    (5, b"012aceiost"),
+    (6, b" %-./3456789=A_bdfghlmnpru"),
+    (7, b":BCDEFGHIJKLMNOPQRSTUVWYjkqvwxyz"),
+    (8, b"&*,;XZ"),
+    (10, b"!\"()?"),
+    (11, b"'+|"),
+    (12, b"#>"),
+    (13, b"\0$@[]~"),
+    (14, b"^}"),
+    (15, b"<`{"),
+    (19, &[92, 195, 208]),
+    (20, &[128, 130, 131, 162, 184, 194, 224, 226]),
+    (21, &[153, 161, 167, 172, 176, 177, 179, 209, 216, 217, 227, 229, 230]),
+    (
+        22,
+        &[
+            129, 132, 133, 134, 136, 146, 154, 156, 160, 163, 164, 169, 170, 173, 178, 181, 185, 186, 187,
+            189, 190, 196, 198, 228, 232, 233,
+        ],
+    ),
+    (
+        23,
+        &[
+            1, 135, 137, 138, 139, 140, 141, 143, 147, 149, 150, 151, 152, 155, 157, 158, 165, 166, 168, 174,
+            175, 180, 182, 183, 188, 191, 197, 231, 239,
+        ],
+    ),
+    (24, &[9, 142, 144, 145, 148, 159, 171, 206, 215, 225, 236, 237]),
+    (25, &[199, 207, 234, 235]),
+    (26, &[192, 193, 200, 201, 202, 205, 210, 213, 218, 219, 238, 240, 242, 243, 255]),
+    (27, &[203, 204, 211, 212, 214, 221, 222, 223, 241, 244, 245, 246, 247, 248, 250, 251, 252, 253, 254]),
+    (
+        28,
+        &[
+            2, 3, 4, 5, 6, 7, 8, 11, 12, 14, 15, 16, 17, 18, 19, 20, 21, 23, 24, 25, 26, 27, 28, 29, 30, 31,
+            127, 220, 249,
+        ],
+    ),
+    (30, &[10, 13, 22]),
+];
+
+/// Whether a literal field is one of HTTP/2 (RFC 9113 sections 8.2 and 8.3).
+fn is_well_formed(name: &Name, value: &[u8]) -> bool {
+    let is_text = value.iter().all(|byte| matches!(byte, b'\t' | 0x20..=0x7e | 0x80..));
+    let is_pseudo = match name {
+        Name::Indexed(index) => *index <= LAST_PSEUDO,
+        Name::Literal(name) if name.starts_with(b":") => {
+            if !PSEUDO.contains(&name.as_slice()) {
+                return false;
+            }
+            true
+        }
+        Name::Literal(name) => {
+            if !is_token(name) || name.iter().any(u8::is_ascii_uppercase) {
+                return false;
+            }
+            false
+        }
+    };
+    let is_method = match name {
+        Name::Indexed(index) => METHODS.contains(index),
+        Name::Literal(name) => name == b":method",
+    };
+    is_text && (!is_pseudo || std::str::from_utf8(value).is_ok()) && (!is_method || is_token(value))
+}
+
+/// The pseudo-headers that a block may name, known for requests or not.
+const PSEUDO: [&[u8]; 6] = [b":authority", b":method", b":path", b":scheme", b":protocol", b":status"];
+/// The last of them in the static table (RFC 7541 appendix A), and the methods in it.
+const LAST_PSEUDO: usize = 14;
+const METHODS: [usize; 2] = [2, 3];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: Looks = Looks::Good { refers_to_table: false };
+    const OLD: Looks = Looks::Good { refers_to_table: true };
+
+    /// Every code is there, and each once: together they leave no room for another (Kraft), but for the end of texts.
+    #[test]
+    fn the_code_is_complete() {
+        let mut symbols: Vec<u8> = CODES.iter().flat_map(|(_, symbols)| symbols.iter().copied()).collect();
+        symbols.sort_unstable();
+        assert_eq!(symbols, (0..=255).collect::<Vec<u8>>());
+        let taken: u64 =
+            CODES.iter().map(|(bits, symbols)| (symbols.len() as u64) << (CODE_BITS_MAX - bits)).sum();
+        assert_eq!(taken + 1, 1 << CODE_BITS_MAX);
+    }
+
+    /// The examples of RFC 7541, appendix C.4 and C.6.
+    #[test]
+    fn texts_are_decompressed() {
+        for (bytes, text) in [
+            (&b"\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\x90\xf4\xff"[..], "www.example.com"),
+            (b"\xa8\xeb\x10\x64\x9c\xbf", "no-cache"),
+            (b"\x25\xa8\x49\xe9\x5b\xb8\xe8\xb4\xbf", "custom-value"),
+            (
+                b"\xd0\x7a\xbe\x94\x10\x54\xd4\x44\xa8\x20\x05\x95\x04\x0b\x81\x66\xe0\x82\xa6\x2d\x1b\xff",
+                "Mon, 21 Oct 2013 20:13:21 GMT",
+            ),
+            (
+                b"\x9d\x29\xad\x17\x18\x63\xc7\x8f\x0b\x97\xc8\xe9\xae\x82\xae\x43\xd3",
+                "https://www.example.com",
+            ),
+            (b"", ""),
+        ] {
+            assert_eq!(decompressed(bytes).as_deref(), Some(text.as_bytes()), "{text}");
+        }
+        // Padding of eight bits, of zeros, and the end of texts inside of one.
+        for bytes in [&b"\x49\x50\x9f\xff"[..], b"\x49\x50\x90", b"\x49\x51\xff\xff\xff\xfa\x7f"] {
+            assert_eq!(decompressed(bytes), None, "{bytes:?}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_decoded_is_told_from_what_is_malformed() {
+        for (block, looks) in [
+            (&b"\x82\x86\x84\x41\x01a"[..], GOOD),
+            (b"\x3f\xe1\x1f\x20\x82", GOOD),
+            (b"\xbe", OLD),
+            (b"\x7e\x01a", OLD),
+            (b"\x40", Looks::Broken),
+            (b"\x40\x01a", Looks::Broken),
+            (b"\x40\x05ab", Looks::Broken),
+            (b"\x80", Looks::Broken),
+            (b"\xff\xff\xff\xff\xff", Looks::Broken),
+            (b"\xff\xff\xff\xff\xff\x01", Looks::Broken),
+            // No table has so many fields.
+            (b"\xff\x3f", Looks::Broken),
+            (b"\xff\x3e", OLD),
+            (b"\x82\x21", Looks::Broken),
+            (b"\x3f\xe2\x1f\x82", Looks::Broken),
+            (b"\0\x83\x49\x50\x90\x01a", Looks::Broken),
+            (b"\0\x01x\x83\x49\x50\x90", Looks::Broken),
+            (b"\0\x01X\x01a", Looks::Malformed),
+            (b"\0\x01 \x01a", Looks::Malformed),
+            (b"\0\0\x01a", Looks::Malformed),
+            (b"\0\x02:x\x01a", Looks::Malformed),
+            (b"\0\x07:status\x03200", GOOD),
+            (b"\0\x01x\x01\n", Looks::Malformed),
+            (b"\x02\x01\x20", Looks::Malformed),
+            (b"\x04\x01\xff", Looks::Malformed),
+            (b"\0\x01x\x01\xff", GOOD),
+            // What comes first.
+            (b"\0\x01X\x01a\x80", Looks::Malformed),
+            (b"\x80\0\x01X\x01a", Looks::Broken),
+        ] {
+            assert_eq!(look_at(block), looks, "{block:?}");
+        }
+    }
+}
