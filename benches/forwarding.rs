@@ -75,6 +75,7 @@ fn forwarding(c: &mut Criterion) {
             peer: &peer,
             client: &client,
             version,
+            ends_with_head: false,
             request_id: ID,
             trace_valid: true,
             marks,
