@@ -311,7 +311,7 @@ pub fn expression(bytes: &[u8]) {
         let second = said.ask(|values| expression.holds(values));
         assert_eq!(first.as_ref().ok(), second.as_ref().ok());
         if stage == Stage::Routing {
-            let mut spec = RouteSpec::new(RouteId(0), PathPattern::parse("/*").unwrap());
+            let mut spec = RouteSpec::new(RouteId(0), PathPattern::parse(PATTERN).unwrap());
             spec.when = Some(Box::new(expression));
             let open = RouteSpec::new(RouteId(1), PathPattern::parse("/*").unwrap());
             let table = Table::build(vec![spec, open]);
