@@ -179,6 +179,9 @@ impl Expect {
             let Ok(rest) = tokio::time::timeout(LONG, raw.rest()).await else {
                 return Err("the connection stays open".to_owned());
             };
+            if raw.is_broken() {
+                return Err("the connection is reset".to_owned());
+            }
             return are_frames(&rest).then_some(()).ok_or_else(|| {
                 format!("something else than frames came: {:?}", String::from_utf8_lossy(&rest))
             });
@@ -197,7 +200,12 @@ impl Expect {
             match is_it {
                 Some(true) if kind == GOAWAY => {
                     let rest = tokio::time::timeout(LONG, raw.rest()).await;
-                    return rest.map(|_| ()).map_err(|_| "GOAWAY does not close".to_owned());
+                    // A reset would overtake the word for some clients.
+                    return match rest {
+                        Ok(_) if raw.is_broken() => Err("a reset follows GOAWAY".to_owned()),
+                        Ok(_) => Ok(()),
+                        Err(_) => Err("GOAWAY does not close".to_owned()),
+                    };
                 }
                 Some(true) => return Ok(()),
                 Some(false) => return Err(format!("{self:?} did not come, but {seen:?}")),

@@ -20,6 +20,8 @@ pub struct RawClient {
     stream: Box<dyn Stream>,
     pending: Vec<u8>,
     over: bool,
+    /// Whether that was no orderly end: a reset, or TLS without a goodbye.
+    broke: bool,
 }
 
 /// One HTTP/1 answer, read strictly: anything unclear about its framing is a panic.
@@ -40,7 +42,7 @@ impl RawClient {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = within("connect", TcpStream::connect(address)).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream: Box::new(stream), pending: Vec::new(), over: false }
+        Self { stream: Box::new(stream), pending: Vec::new(), over: false, broke: false }
     }
 
     /// A connection with TLS to "localhost".
@@ -49,12 +51,12 @@ impl RawClient {
         stream.set_nodelay(true).unwrap();
         let name = ServerName::try_from("localhost").unwrap();
         let stream = within("TLS", TlsConnector::from(config).connect(name, stream)).await.unwrap();
-        Self { stream: Box::new(stream), pending: Vec::new(), over: false }
+        Self { stream: Box::new(stream), pending: Vec::new(), over: false, broke: false }
     }
 
     pub async fn connect_unix(path: &Path) -> Self {
         let stream = within("connect", UnixStream::connect(path)).await.unwrap();
-        Self { stream: Box::new(stream), pending: Vec::new(), over: false }
+        Self { stream: Box::new(stream), pending: Vec::new(), over: false, broke: false }
     }
 
     /// Sends these bytes as they are.
@@ -148,6 +150,11 @@ impl RawClient {
     /// Whether the end of the connection was read.
     pub fn is_over(&self) -> bool {
         self.over
+    }
+
+    /// Whether the connection is over, and did not end in order: by a reset, or without TLS's goodbye.
+    pub fn is_broken(&self) -> bool {
+        self.broke
     }
 
     /// Says that nothing more will be sent (FIN), and goes on reading.
@@ -253,8 +260,9 @@ impl RawClient {
     async fn fill(&mut self) -> bool {
         let mut buffer = [0; 16_384];
         match self.stream.read(&mut buffer).await {
-            Ok(0) | Err(_) => {
+            ended @ (Ok(0) | Err(_)) => {
                 self.over = true;
+                self.broke = ended.is_err();
                 false
             }
             Ok(read) => {
