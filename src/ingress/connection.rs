@@ -20,9 +20,9 @@ use super::per_address::{PerAddress, Place};
 use super::silence::Silence;
 use super::turned_away::{Mentions, TurnedAway};
 use crate::base::client_cert::ClientCert;
-use crate::base::clock;
 use crate::base::peer::PeerValues;
 use crate::base::problem::Form;
+use crate::base::{clock, pages};
 use crate::config::snapshot::PolicyId;
 use crate::telemetry::access::{AccessRecord, Field, TlsInfo};
 use crate::telemetry::metrics::{ListenerMetrics, OpenConnection};
@@ -61,6 +61,8 @@ pub struct Connection {
     /// Requests begun on it, the one being served included.
     pub requests: AtomicU64,
     pub(crate) alarm: Arc<Alarm>,
+    /// See [`Connection::is_held_up`].
+    pub(super) held_up: AtomicBool,
     open: OpenGuard,
 }
 
@@ -144,6 +146,7 @@ impl Connection {
             bytes_written: AtomicU64::new(0),
             requests: AtomicU64::new(0),
             alarm,
+            held_up: AtomicBool::new(false),
             open,
         })
     }
@@ -166,6 +169,11 @@ impl Connection {
     /// Whether its requests are only told to come back later: it was accepted when there was no more room.
     pub fn is_shed(&self) -> bool {
         self.open.is_shed
+    }
+
+    /// Whether something waits to be written that the client's socket does not take.
+    pub(super) fn is_held_up(&self) -> bool {
+        self.held_up.load(Ordering::Relaxed)
     }
 
     /// What the access log shows of its TLS.
@@ -248,9 +256,13 @@ impl Connections {
         most: usize,
         metrics: &Arc<ListenerMetrics>,
     ) -> Result<OpenGuard, TurnedAway> {
-        if self.open.fetch_add(1, Ordering::Relaxed) >= most {
+        let before = self.open.fetch_add(1, Ordering::Relaxed);
+        if before >= most {
             self.release();
             return Err(TurnedAway::Connections);
+        }
+        if before >= SMALL_PAGES_FROM {
+            pages::prefer_small(true);
         }
         let serial = self.serial.fetch_add(1, Ordering::Relaxed) + 1;
         Ok(OpenGuard { all: self.clone(), serial, place: None, is_shed: false, _metrics: metrics.open() })
@@ -273,11 +285,18 @@ impl Connections {
     }
 
     fn release(&self) {
-        if self.open.fetch_sub(1, Ordering::Relaxed) == 1 {
+        let before = self.open.fetch_sub(1, Ordering::Relaxed);
+        if before == 1 {
             self.idle.notify_waiters();
+        }
+        if before <= SMALL_PAGES_FROM / 2 {
+            pages::prefer_small(false);
         }
     }
 }
+
+/// Open connections from which on memory for more of them is to be just what they touch.
+const SMALL_PAGES_FROM: usize = 512;
 
 /// Counts one connection as open until it is dropped.
 #[derive(Debug)]

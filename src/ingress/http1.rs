@@ -33,9 +33,10 @@ pub(super) async fn serve<A>(
         drop(draining.wait_for(|draining| *draining).await);
         tokio::time::sleep(edge.connections.linger()).await;
     });
+    let mut is_first = true;
     loop {
         let rules = edge.rules.limits();
-        let limits = head_limits(&rules, preface);
+        let limits = head_limits(&rules, preface, std::mem::take(&mut is_first));
         match stream.next_head(&limits, idle_ends.as_mut()).await {
             Next::Head(head, began) => {
                 let mut exchange = Exchange::new(connection.clone(), began, head.len as u64, head.upgrade);
@@ -64,11 +65,14 @@ pub(super) async fn serve<A>(
     }
 }
 
-fn head_limits(limits: &Limits, preface: bool) -> HeadLimits {
+/// `is_first`: nothing was asked on the connection so far. Who connects to ask for something does so at once; only who has
+/// asked may have more to ask for later.
+fn head_limits(limits: &Limits, preface: bool, is_first: bool) -> HeadLimits {
+    let most = if is_first { limits.header_timeout } else { limits.idle_timeout };
     HeadLimits {
         header_bytes: limits.header_bytes,
         header_timeout: limits.header_timeout,
-        idle_timeout: limits.idle_timeout,
+        idle_timeout: most.min(limits.idle_timeout),
         preface,
     }
 }

@@ -28,6 +28,7 @@ use super::edge::Edge;
 use super::frames::FrameWatch;
 use super::head::Rule;
 use super::http2_events::{Event, Events, FLOOD, end_of};
+use super::http2_outlet::Outlet;
 use super::http2_side::{Http2Side, SpareAlarms};
 use super::http2_stream::Http2Stream;
 use super::http2_wire::Wire;
@@ -82,6 +83,7 @@ where
     let digest = Arc::new(Digest::default());
     let streams = Arc::new(Streams::of(connection.alarm.clone()));
     let alarms = Arc::new(SpareAlarms::default());
+    let outlet = Arc::new(Outlet::default());
     let mut served = FuturesUnordered::new();
     let signal = Arc::new(Signal::default());
     let library = Waker::from(signal.clone());
@@ -116,11 +118,14 @@ where
             loop {
                 // All requests that came are taken before the first of them is looked at, and all that streams have to
                 // say now is said before any of it is written.
-                if signal.take()
-                    && let Poll::Ready(event) = events.poll_next(&mut Context::from_waker(&library))
-                {
-                    signal.set();
-                    return Poll::Ready(Turn::Event(event));
+                if signal.take() {
+                    if let Poll::Ready(event) = events.poll_next(&mut Context::from_waker(&library)) {
+                        signal.set();
+                        return Poll::Ready(Turn::Event(event));
+                    }
+                    if !connection.is_held_up() {
+                        outlet.refill();
+                    }
                 }
                 let is_paused = events.frames.take_pause();
                 while let Poll::Ready(Some(())) = served.poll_next_unpin(cx) {}
@@ -181,7 +186,8 @@ where
                         spawn(edge, session, exchange, open);
                     } else {
                         let alarm = alarms.take(&connection);
-                        let stream = Http2Side::new(head, wire, exchange.clone(), alarm, silence);
+                        let stream =
+                            Http2Side::new(head, wire, outlet.clone(), exchange.clone(), alarm, silence);
                         served.push(serve_here(edge.clone(), stream, exchange, open, digest.clone()));
                     }
                 }

@@ -20,6 +20,7 @@ use pingora::protocols::Digest;
 
 use super::alarm::Alarm;
 use super::connection::{Connection, Exchange};
+use super::http2_outlet::Outlet;
 use super::http2_stream::Http2Stream;
 use super::http2_wire::{Wire, is_malformed};
 use super::pace::Pace;
@@ -29,6 +30,8 @@ use crate::base::clock;
 pub struct Http2Side {
     head: Parts,
     wire: Wire,
+    /// What is left for all streams of the connection.
+    outlet: Arc<Outlet>,
     /// All of the request's body was handed out.
     is_read: bool,
     exchange: Arc<Exchange>,
@@ -52,11 +55,12 @@ impl std::fmt::Debug for Http2Side {
 }
 
 impl Http2Side {
-    /// The stream on whose `wire` a request with this `head` came. `silence`: the longest time in which a client may let
-    /// nothing move.
+    /// The stream on whose `wire` a request with this `head` came; `outlet` is its connection's. `silence`: the longest
+    /// time in which a client may let nothing move.
     pub(super) fn new(
         head: Parts,
         wire: Wire,
+        outlet: Arc<Outlet>,
         exchange: Arc<Exchange>,
         alarm: OwnAlarm,
         silence: Duration,
@@ -65,6 +69,7 @@ impl Http2Side {
             head,
             is_read: wire.body.is_end_stream(),
             wire,
+            outlet,
             exchange,
             alarm,
             write_timeout: silence,
@@ -170,6 +175,22 @@ impl Http2Side {
         self.wire.send_head(head, end).map_err(io::Error::other)
     }
 
+    /// For how many of `wanted` bytes of the answer's body the client has room now. It is set aside for this stream until
+    /// they are sent, or [`Http2Side::needs_no_room`] gives it back.
+    pub fn room_now(&mut self, wanted: usize) -> usize {
+        // Before the head nobody knows, and what is read then is not for the client as it is.
+        let Some(body) = self.wire.answer_body.as_mut() else { return wanted };
+        body.reserve_capacity(wanted);
+        body.capacity().min(wanted).min(self.outlet.left())
+    }
+
+    /// There is nothing to be sent now: other streams can have the room.
+    pub fn needs_no_room(&mut self) {
+        if let Some(body) = self.wire.answer_body.as_mut() {
+            body.reserve_capacity(0);
+        }
+    }
+
     /// Waits until the client has room for some of `wanted` bytes of the answer's body, which are not none, and says for how
     /// many.
     pub fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
@@ -191,6 +212,14 @@ impl Http2Side {
                     return self.poll_time(cx).map(Err);
                 }
             };
+        }
+        room = room.min(self.outlet.left());
+        if room == 0 {
+            // The client takes nothing of what other streams have for it.
+            self.outlet.wait(cx);
+            self.awaited = None;
+            self.stalled.get_or_insert_with(clock::now);
+            return self.poll_time(cx).map(Err);
         }
         let waited = self.stalled.take().map(|since| clock::now().saturating_duration_since(since));
         if waited.is_some() {
@@ -215,6 +244,7 @@ impl Http2Side {
         let Some(body) = self.wire.answer_body.as_mut() else {
             return Err(io::Error::other("a body before its head"));
         };
+        self.outlet.spend(data.len());
         body.send_data(data, end).map_err(io::Error::other)?;
         self.wire.ended |= end;
         Ok(())

@@ -24,6 +24,7 @@ mod http1;
 mod http2;
 mod http2_events;
 mod http2_head;
+mod http2_outlet;
 mod http2_side;
 mod http2_stream;
 mod http2_wire;

@@ -386,7 +386,9 @@ async fn whatever_drips_before_a_request_is_ended() {
     // A client's hello that never comes to its end: 512 bytes are announced.
     let hello = [&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], &[7; 500]].concat();
     let later = b"X-Drip: 1\r\n".repeat(100);
-    let cases: [(&str, &str, &[u8], &[u8]); 6] = [
+    let cases: [(&str, &str, &[u8], &[u8]); 7] = [
+        // Nobody waits for `idle_timeout`: that is for those who have asked for something.
+        ("plain", "nothing", b"", b""),
         ("plain", "a first head", b"", &[b"GET / HTTP/1.1\r\n", &later[..]].concat()),
         (
             "plain",
@@ -500,6 +502,68 @@ async fn half_open_and_silent_connections_cost_little_and_end() {
     assert!(began.elapsed() < 2 * LONG, "{:?}", began.elapsed());
     fine.get("/fine").await.expect_status(200);
     drop(held);
+}
+
+/// What the gateway holds for a client that does not take its answer is a small part of what it read of it.
+#[tokio::test]
+async fn readers_that_do_not_read_cost_little() {
+    const COUNT: usize = 100;
+    let app = upstream().otherwise(large()).on("/fine", Answer::text("fine")).start().await;
+    let gw = in_front_of(&app, "").start().await;
+    let fine = Client::new(gw.address());
+    fine.get("/fine").await.expect_status(200);
+    let before = gw.resident_bytes();
+    let mut held = Vec::new();
+    for _ in 0..COUNT {
+        let mut stream = narrow(gw.address()).await;
+        ask(&mut stream, "/large").await;
+        held.push(stream);
+    }
+    eventually("all to be answered", async || (app.seen_at("/large").len() == COUNT).then_some(())).await;
+    for stream in &mut held {
+        within("an answer", stream.read_exact(&mut [0; 64])).await.unwrap();
+    }
+    fine.get("/fine").await.expect_status(200);
+    let each = gw.resident_bytes().saturating_sub(before) / COUNT as u64;
+    // A development build; load-tests/slow-clients has the figures.
+    assert!(each < 64 * 1024, "{each} bytes each");
+}
+
+/// Windows as wide as can be, and nothing is read: what a hundred streams of one connection have to say is not kept for
+/// it. And who does read gets all of it.
+#[tokio::test]
+async fn a_connection_that_reads_nothing_costs_little_whatever_it_asks_for() {
+    const STREAMS: u8 = 100;
+    let app = upstream().otherwise(large()).on("/some", Answer::Zeros(2 << 20)).start().await;
+    let gw = in_front_of(&app, "").start().await;
+    let reader = gw.client().http2().connect().await;
+    reader.get("/some").await.expect_status(200);
+    let before = gw.resident_bytes();
+    let mut sent = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    // SETTINGS_INITIAL_WINDOW_SIZE, and the connection's window.
+    sent.extend([0, 0, 6, 4, 0, 0, 0, 0, 0, 0, 4, 0x7f, 0xff, 0xff, 0xff]);
+    sent.extend([0, 0, 4, 8, 0, 0, 0, 0, 0, 0x7f, 0, 0, 0]);
+    for stream in 0..STREAMS {
+        let block = [&[0x82, 0x86, 0x84, 0x41, 9][..], b"localhost"].concat();
+        sent.extend([0, 0, u8::try_from(block.len()).unwrap(), 1, 5, 0, 0, 0, 2 * stream + 1]);
+        sent.extend(block);
+    }
+    let mut stream = narrow(gw.address()).await;
+    stream.write_all(&sent).await.unwrap();
+    eventually("all to be asked for", async || {
+        (app.seen_at("/").len() == usize::from(STREAMS)).then_some(())
+    })
+    .await;
+    for round in 0..4 {
+        let gets = (0..16).map(|_| async { reader.get("/some").await });
+        for answer in futures_util::future::join_all(gets).await {
+            assert_eq!(answer.expect_status(200).body.len(), 2 << 20, "{round}");
+        }
+    }
+    let held = gw.resident_bytes().saturating_sub(before);
+    // With the library's 256 KiB for each of them it would be more than 30 MiB.
+    assert!(held < 20 << 20, "{held} bytes");
+    drop(stream);
 }
 
 #[tokio::test]

@@ -14,6 +14,10 @@ use crate::ingress::frames::COMPRESSION_ERROR;
 
 /// Small writes are gathered up to this: a head and a short body leave in one segment and one system call.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
+/// The same on a connection of HTTP/2, where each frame comes in two pieces: two of the longest frames.
+const FRAMES_BUFFER_BYTES: usize = 2 * (16 * 1024 + 9);
+/// Pieces of a body of this size and more are worth a system call of their own.
+const BODY_BYTES_DIRECT: usize = 4 * 1024;
 /// What the buffer holds at first: the head and the body of a common answer, without growing on the way.
 const WRITE_BUFFER_BYTES_COMMON: usize = 2 * 1024;
 
@@ -50,7 +54,42 @@ impl EdgeStream {
         }
         self.output.clear();
         self.output_start = 0;
+        if self.output.capacity() > 2 * WRITE_BUFFER_BYTES_COMMON {
+            self.output = Vec::new();
+        }
         Poll::Ready(Ok(()))
+    }
+
+    /// Writes some of a body. What is long and not taken at once stays with the caller, so that it is held but once.
+    pub(crate) fn poll_write_body(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        // A head that waits leaves with what comes first behind it.
+        let joins = self.stalled.is_none()
+            && !self.output.is_empty()
+            && self.output.len() + data.len() <= WRITE_BUFFER_BYTES;
+        if joins || data.len() < BODY_BYTES_DIRECT {
+            return Pin::new(self).poll_write(cx, data);
+        }
+        // TLS would take more than it can write.
+        ready!(self.poll_send(cx))?;
+        self.poll_write_direct(data, cx)
+    }
+
+    fn poll_write_direct(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Some(transport) = self.transport.as_mut() else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let written = Pin::new(transport).poll_write(cx, data);
+        let count = ready!(self.poll_progress(cx, written))?;
+        self.note_written(count);
+        self.show(data.get(..count).unwrap_or_default());
+        Poll::Ready(Ok(count))
+    }
+
+    /// Keeps no more than what waits: it may do so for long, and with many.
+    fn hold_little(&mut self) {
+        self.output.drain(..self.output_start.min(self.output.len()));
+        self.output.shrink_to_fit();
+        self.output_start = 0;
     }
 
     /// Shows what is written to who watches the frames.
@@ -70,6 +109,7 @@ impl EdgeStream {
     fn poll_progress<T>(&mut self, cx: &mut Context<'_>, write: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if write.is_ready() {
             if let Some(mut stall) = self.stalled.take() {
+                self.connection.held_up.store(false, Ordering::Relaxed);
                 self.account(&mut stall, clock::now());
                 if let Some(exchange) = &self.exchange {
                     // Until now it was the client that was waited for.
@@ -81,6 +121,8 @@ impl EdgeStream {
         // Whoever is waited for to read is not waited for to send.
         self.body_awaited = None;
         let mut stall = self.stalled.take().unwrap_or_else(|| {
+            self.connection.held_up.store(true, Ordering::Relaxed);
+            self.hold_little();
             let now = clock::now();
             Stall::new(now, self.acknowledged(), self.stall_ends(now, now))
         });
@@ -148,7 +190,7 @@ impl EdgeStream {
 
     /// What the client's system has taken so far. That a socket takes more again is too coarse a sign: it does so only
     /// when a good part of its buffer, which may be megabytes, is free.
-    fn acknowledged(&self) -> Option<u64> {
+    pub(crate) fn acknowledged(&self) -> Option<u64> {
         self.transport.as_ref()?.acknowledged()
     }
 }
@@ -191,21 +233,18 @@ impl AsyncWrite for EdgeStream {
             Some((_, before)) if is_vague && !before.is_empty() => before,
             _ => data,
         };
-        if this.output.len() + data.len() > WRITE_BUFFER_BYTES {
+        let most = if this.frames.is_some() { FRAMES_BUFFER_BYTES } else { WRITE_BUFFER_BYTES };
+        if this.output.len() + data.len() > most {
             ready!(this.poll_write_out(cx))?;
-            if data.len() > WRITE_BUFFER_BYTES {
-                let Some(transport) = this.transport.as_mut() else {
-                    return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
-                };
-                let written = Pin::new(transport).poll_write(cx, data);
-                let count = ready!(this.poll_progress(cx, written))?;
-                this.note_written(count);
-                this.show(data.get(..count).unwrap_or_default());
-                return Poll::Ready(Ok(count));
+            if data.len() > most {
+                return this.poll_write_direct(data, cx);
             }
         }
         if this.output.capacity() == 0 {
             this.output.reserve_exact(WRITE_BUFFER_BYTES_COMMON);
+        } else if this.frames.is_some() && this.output.len() + data.len() > this.output.capacity() {
+            // Not by half a dozen steps.
+            this.output.reserve_exact(most - this.output.len());
         }
         let data = if is_vague && data.len() == 1 { &[COMPRESSION_ERROR] } else { data };
         this.output.extend_from_slice(data);

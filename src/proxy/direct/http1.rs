@@ -72,14 +72,16 @@ impl<'s> Http1<'s> {
 
 impl Side for Http1<'_> {
     const CHUNKS: bool = true;
+    const TAKES_SLICES: bool = true;
+    const ROOM_AT_FIRST: usize = 16 * 1024;
+    const FIRST_BYTES: usize = 8 * 1024;
 
     fn is_message_done(&self) -> bool {
         self.stream.is_message_done()
     }
 
     fn poll_piece(&mut self, room: usize, out: &mut Vec<u8>, cx: &mut Cx<'_>) -> Poll<io::Result<usize>> {
-        out.reserve(room);
-        ready!(self.poll_read(out, cx))?;
+        ready!(self.poll_read(&mut out.limit(room), cx))?;
         let Some(data) = self.unchunk(out) else { return Poll::Ready(Ok(out.len())) };
         out.clear();
         write_chunk(&data, out);
@@ -108,10 +110,24 @@ impl Side for Http1<'_> {
         _ends: bool,
         cx: &mut Cx<'_>,
     ) -> Poll<io::Result<usize>> {
-        let piece = input.get(..most).unwrap_or_default();
-        let count = ready!(Pin::new(&mut *self.stream).poll_write(cx, piece))?;
+        let count = ready!(self.stream.poll_write_body(input.get(..most).unwrap_or_default(), cx))?;
         input.advance(count);
         Poll::Ready(Ok(count))
+    }
+
+    fn poll_slice(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Poll<io::Result<usize>> {
+        self.stream.poll_write_body(data, cx)
+    }
+
+    /// Nobody knows before it is written to.
+    fn room_now(&mut self, wanted: usize) -> usize {
+        wanted
+    }
+
+    fn needs_no_room(&mut self) {}
+
+    fn acknowledged(&self) -> Option<u64> {
+        self.stream.acknowledged()
     }
 
     fn poll_flush(&mut self, cx: &mut Cx<'_>) -> Poll<io::Result<()>> {

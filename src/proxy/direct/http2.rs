@@ -14,6 +14,9 @@ use super::wire::{LAST_CHUNK, write_chunk};
 use crate::ingress::Http2Side;
 use crate::ingress::head::Framing;
 
+/// Bytes that are read of an answer for which the client has no room: enough to know that there is something to wait for.
+const WAITING_BYTES: usize = 1024;
+
 /// The stream, and how the body of its request goes to servers.
 #[derive(Debug)]
 pub(super) struct Http2 {
@@ -33,6 +36,11 @@ impl Http2 {
 
 impl Side for Http2 {
     const CHUNKS: bool = false;
+    const TAKES_SLICES: bool = false;
+    // It says beforehand what it takes.
+    const ROOM_AT_FIRST: usize = 32 * 1024;
+    // There may be more than a hundred of them on one connection, none of which is read.
+    const FIRST_BYTES: usize = 4 * 1024;
 
     fn is_message_done(&self) -> bool {
         self.stream.is_message_done()
@@ -82,6 +90,22 @@ impl Side for Http2 {
         let room = if most == 0 { 0 } else { ready!(self.stream.poll_room(cx, most))? };
         self.stream.send_data(input.split_to(room.min(most)).freeze(), ends && room >= most)?;
         Poll::Ready(Ok(room))
+    }
+
+    fn poll_slice(&mut self, _data: &[u8], _cx: &mut Cx<'_>) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::Error::other("a stream takes no slices")))
+    }
+
+    fn room_now(&mut self, wanted: usize) -> usize {
+        self.stream.room_now(wanted).max(WAITING_BYTES)
+    }
+
+    fn needs_no_room(&mut self) {
+        self.stream.needs_no_room();
+    }
+
+    fn acknowledged(&self) -> Option<u64> {
+        None
     }
 
     /// What was sent leaves when the connection is polled, which it is as soon as nobody has more to say.

@@ -16,6 +16,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use super::client::Client;
 use super::side::Side;
 use super::wire::{LAST_CHUNK, write_chunk};
+use crate::base::spare;
 use crate::base::wire::chunked::ChunkScanner;
 use crate::ingress::head::Framing as RequestFraming;
 use crate::proxy::context::Context;
@@ -23,12 +24,9 @@ use crate::proxy::phases::{forward, respond};
 use crate::upstream::Link;
 use crate::upstream::answer::{Answer, Framing, Reader};
 
-/// Bytes asked of a server at first: a head and a short body.
-const FIRST_BYTES: usize = 8 * 1024;
-/// Bytes moved at once of longer bodies.
-const PIECE_BYTES: usize = 32 * 1024;
-/// Bytes moved at once to a client of which it is not known yet, or not any more, that it takes so many.
-const ROOM_AT_FIRST: usize = 16 * 1024;
+/// Bytes moved at once of longer bodies: most of what a system call costs, and of what waking the other side costs, does
+/// not depend on how much it moves. This is also the most that is held of what one side does not take.
+const PIECE_BYTES: usize = 64 * 1024;
 
 type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -52,9 +50,11 @@ pub(super) struct Relay<'r, S> {
     /// Received from the server.
     input: BytesMut,
     reader: Reader,
-    /// Most bytes of a body that are read at once: more while the client takes them as they come.
-    room: usize,
+    /// How much of a body is read at once.
+    room: Room,
     body: Body,
+    /// What waits for the client fills the room that it has.
+    holds_little: bool,
     /// Framed for the client, to be written.
     chunk: BytesMut,
     /// There is more to be written, if only that it ends.
@@ -92,10 +92,11 @@ impl<'r, S: Side> Relay<'r, S> {
             write_timeout,
             stalled: None,
             awaited: None,
-            input: BytesMut::with_capacity(FIRST_BYTES),
+            input: BytesMut::new(),
             reader: Reader::default(),
-            room: ROOM_AT_FIRST,
+            room: Room::of(S::ROOM_AT_FIRST),
             body: Body::Ended,
+            holds_little: false,
             chunk: BytesMut::new(),
             chunk_waits: false,
         }
@@ -269,10 +270,7 @@ impl<'r, S: Side> Relay<'r, S> {
                 self.body = Body::Ended;
                 Poll::Ready(Ok(()))
             }
-            Poll::Ready(Ok(0)) => {
-                let what = "the server closed in the middle of its answer";
-                Poll::Ready(Err(up(ErrorType::ConnectionClosed, what)))
-            }
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(ended_early())),
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             Poll::Pending => self.poll_end(cx).map(Err),
         }
@@ -288,15 +286,14 @@ impl<'r, S: Side> Relay<'r, S> {
                     let most = usize::try_from(*left).unwrap_or(usize::MAX).min(self.input.len());
                     let ends = most as u64 == *left;
                     let taken = self.client.side.poll_take(&mut self.input, most, ends, cx);
-                    if taken.is_pending() {
-                        hold_little(&mut self.room, [&mut self.input, &mut self.chunk]);
-                    }
-                    let count = ready!(waits_for_client(taken, self.ctx)).map_err(to_client)?;
-                    self.room = (self.room * 2).min(PIECE_BYTES);
-                    *left -= count as u64;
-                    if *left == 0 {
-                        self.body = Body::Ended;
-                    }
+                    let count = ready!(self.follow(taken)).map_err(to_client)?;
+                    self.passed(count);
+                    count
+                }
+                Body::Length(left) if S::TAKES_SLICES => {
+                    let left = *left;
+                    let count = ready!(self.poll_through(left, cx))?;
+                    self.passed(count);
                     count
                 }
                 Body::Chunked(scanner) if !self.input.is_empty() => {
@@ -321,8 +318,72 @@ impl<'r, S: Side> Relay<'r, S> {
                     continue;
                 }
             };
-            respond::piece(taken, self.ctx);
+            if taken > 0 {
+                respond::piece(taken, self.ctx);
+            }
         }
+    }
+
+    /// Reads more of a body of which so much is `left`, and gives it to the client at once; what that does not take
+    /// waits in `input`, which is empty. How much it took.
+    fn poll_through(&mut self, left: u64, cx: &mut Cx<'_>) -> Poll<Result<usize>> {
+        let mut piece = spare::take();
+        let passed = match self.poll_read_into(&mut piece, cx) {
+            Poll::Ready(Ok(1..)) => {
+                let most = usize::try_from(left).unwrap_or(usize::MAX).min(piece.len());
+                let body = piece.get(..most).unwrap_or_default();
+                let taken = self.client.side.poll_slice(body, cx);
+                // What is not taken now is taken from `input`: whoever comes for it next is told to wait.
+                let count = match taken {
+                    Poll::Pending => Ok(0),
+                    Poll::Ready(taken) => taken.map_err(to_client),
+                };
+                if let Ok(count) = count {
+                    self.input = BytesMut::from(piece.get(count..).unwrap_or_default());
+                    self.holds_little = true;
+                }
+                Poll::Ready(count)
+            }
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(ended_early())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => self.poll_end(cx).map(Err),
+        };
+        spare::give_back(piece);
+        passed
+    }
+
+    /// Takes in that the client took `count` bytes of a body with a length.
+    fn passed(&mut self, count: usize) {
+        if let Body::Length(left) = &mut self.body {
+            *left -= count as u64;
+            if *left == 0 {
+                self.body = Body::Ended;
+            }
+        }
+        self.room.passed(count, || self.client.side.acknowledged());
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+    }
+
+    /// The client is given something, and this is what it did. While it takes nothing, which may last, and be so with
+    /// many, no more is held than what waits.
+    fn follow<T>(&mut self, given: Poll<T>) -> Poll<T> {
+        if given.is_pending() {
+            self.room = Room::of(S::ROOM_AT_FIRST);
+            if !std::mem::replace(&mut self.holds_little, true) {
+                for held in [&mut self.input, &mut self.chunk] {
+                    *held = BytesMut::from(&**held);
+                }
+            }
+            // The server is not what is waited for.
+            if let Some(exchange) = &self.ctx.exchange {
+                exchange.server_spoke();
+            }
+        } else {
+            self.holds_little = false;
+        }
+        given
     }
 
     /// Has `data` of a body without a length go to the client next; with `ends` it is the last. How many bytes it has.
@@ -360,12 +421,9 @@ impl<'r, S: Side> Relay<'r, S> {
         while self.chunk_waits {
             let (most, ends) = (self.chunk.len(), matches!(self.body, Body::Ended));
             let taken = self.client.side.poll_take(&mut self.chunk, most, ends, cx);
-            if taken.is_pending() {
-                hold_little(&mut self.room, [&mut self.input, &mut self.chunk]);
-            }
-            let count = ready!(waits_for_client(taken, self.ctx)).map_err(to_client)?;
+            let count = ready!(self.follow(taken)).map_err(to_client)?;
             self.chunk_waits = count < most;
-            self.room = (self.room * 2).min(PIECE_BYTES);
+            self.room.passed(count, || self.client.side.acknowledged());
         }
         Poll::Ready(Ok(()))
     }
@@ -375,7 +433,14 @@ impl<'r, S: Side> Relay<'r, S> {
         if self.is_uploaded {
             return Ok(());
         }
-        match self.poll_upload(cx) {
+        let sent = self.poll_upload(cx);
+        if self.out.capacity() >= spare::BYTES {
+            // The wait may be long, and of many: only what waits is kept.
+            let waiting = self.out.get(self.sent..).unwrap_or_default().to_vec();
+            spare::give_back(std::mem::replace(&mut self.out, waiting));
+            self.sent = 0;
+        }
+        match sent {
             Poll::Ready(Ok(())) => {
                 self.end_upload();
                 Ok(())
@@ -427,13 +492,12 @@ impl<'r, S: Side> Relay<'r, S> {
 
     /// Reads a piece of the request's body into `out`, which is empty.
     fn poll_piece(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
-        let room = if self.client.upload.taken == 0 { FIRST_BYTES } else { PIECE_BYTES };
+        if self.out.capacity() < spare::BYTES {
+            self.out = spare::take();
+        }
+        let room = if self.client.upload.taken == 0 { S::FIRST_BYTES } else { PIECE_BYTES };
         let read = self.client.side.poll_piece(room, &mut self.out, cx);
         if read.is_pending() {
-            // The wait may be long, and of many: no room is held meanwhile.
-            if self.out.is_empty() {
-                self.out = Vec::new();
-            }
             let limit = self.client.body_timeout;
             ready!(poll_timer(&mut self.awaited, limit, cx));
             return Poll::Ready(Err(down(ErrorType::ReadTimedout, "while the client's body was waited for")));
@@ -444,20 +508,30 @@ impl<'r, S: Side> Relay<'r, S> {
         Poll::Ready(forward::piece(count, self.client.side.is_message_done(), self.ctx))
     }
 
-    /// Reads once from the server.
+    /// Reads once from the server, behind what there is in `input`.
     fn poll_receive(&mut self, cx: &mut Cx<'_>) -> Poll<Result<usize>> {
-        let wanted = match &self.body {
-            // The head may hold the first buffer, or it has room for more.
-            Body::Ended if self.input.capacity() - self.input.len() >= FIRST_BYTES / 4 => 0,
-            Body::Ended => FIRST_BYTES,
-            Body::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).clamp(FIRST_BYTES, self.room),
-            Body::Chunked(_) | Body::UntilClose => self.room,
+        let mut piece = spare::take();
+        let read = self.poll_read_into(&mut piece, cx);
+        self.input.extend_from_slice(&piece);
+        spare::give_back(piece);
+        read
+    }
+
+    /// Reads once from the server into `piece`, which is empty.
+    fn poll_read_into(&mut self, piece: &mut Vec<u8>, cx: &mut Cx<'_>) -> Poll<Result<usize>> {
+        let most = match &self.body {
+            Body::Ended => S::FIRST_BYTES,
+            // Bytes behind it show, as long as there are no more than those of a short answer.
+            Body::Length(left) => usize::try_from(*left).unwrap_or(usize::MAX).max(S::FIRST_BYTES),
+            Body::Chunked(_) | Body::UntilClose => usize::MAX,
         };
-        self.input.reserve(wanted);
-        let read = poll_read(&mut self.link, &mut self.input, cx);
-        if read.is_pending() && self.input.is_empty() && wanted > FIRST_BYTES {
-            // As with the request's body: many may wait, and for long.
-            self.input = BytesMut::new();
+        let most = match &self.body {
+            Body::Ended => most,
+            _ => most.min(self.room.most).min(self.client.side.room_now(self.room.most)),
+        };
+        let read = poll_read(&mut self.link, &mut piece.limit(most), cx);
+        if read.is_pending() {
+            self.client.side.needs_no_room();
         }
         read.map_err(|error| {
             let mut error = Error::because(ErrorType::ReadError, "while reading the answer", error);
@@ -485,25 +559,44 @@ impl<'r, S: Side> Relay<'r, S> {
     }
 }
 
-/// `written` to the client. While it takes nothing, the server is not what is waited for.
-fn waits_for_client<T>(written: Poll<T>, ctx: &Context) -> Poll<T> {
-    if written.is_pending()
-        && let Some(exchange) = &ctx.exchange
-    {
-        exchange.server_spoke();
-    }
-    written
+/// How much of an answer's body is read at once.
+///
+/// The kernel takes megabytes off us for a client that never reads a byte. So that it takes what we write says little;
+/// only what the client's system has acknowledged says that more may be on its way at once.
+#[derive(Debug)]
+struct Room {
+    at_first: usize,
+    most: usize,
+    /// Passed on since `acknowledged` was asked for.
+    passed: usize,
+    acknowledged: Option<u64>,
 }
 
-/// The client takes nothing for now. That may last, and be so with many: no more room is `held` than what waits fills.
-fn hold_little(room: &mut usize, held: [&mut BytesMut; 2]) {
-    if *room > ROOM_AT_FIRST {
-        *room = ROOM_AT_FIRST;
-        for held in held {
-            *held = BytesMut::from(&**held);
+impl Room {
+    /// Of a client of which nothing is known yet, or not any more.
+    fn of(at_first: usize) -> Self {
+        Self { at_first, most: at_first, passed: 0, acknowledged: None }
+    }
+
+    /// Takes in that the client was given so many bytes more; `acknowledged`: what its system has taken in all.
+    fn passed(&mut self, count: usize, acknowledged: impl FnOnce() -> Option<u64>) {
+        self.passed += count;
+        let before = self.acknowledged;
+        if self.passed < self.most.saturating_mul(if before.is_some() { ASKED_EVERY } else { 1 }) {
+            return;
         }
+        let Some(now) = acknowledged() else { return };
+        if let Some(before) = before {
+            let is_taken = now.saturating_sub(before) >= self.passed as u64 / 2;
+            self.most = if is_taken { PIECE_BYTES } else { self.at_first };
+        }
+        self.acknowledged = Some(now);
+        self.passed = 0;
     }
 }
+
+/// Pieces after which it is looked at again whether the client takes what it is given.
+const ASKED_EVERY: usize = 3;
 
 fn poll_read<R: AsyncRead + Unpin>(
     from: &mut R,
@@ -522,6 +615,10 @@ pub(super) fn up(kind: ErrorType, what: &'static str) -> Box<Error> {
     let mut error = Error::explain(kind, what);
     error.as_up();
     error
+}
+
+fn ended_early() -> Box<Error> {
+    up(ErrorType::ConnectionClosed, "the server closed in the middle of its answer")
 }
 
 /// An error of the client's side.

@@ -12,11 +12,20 @@ pub(super) trait Side: Send {
     /// Whether a body without a length goes to it by chunks.
     const CHUNKS: bool;
 
+    /// Whether [`Side::poll_slice`] is there to be called: it writes what it is given to a socket of its own.
+    const TAKES_SLICES: bool;
+
+    /// Bytes of a body read at once for a client of which nothing is known.
+    const ROOM_AT_FIRST: usize;
+
+    /// Bytes asked of a server, and of its own body, at first: a head and a short body.
+    const FIRST_BYTES: usize;
+
     /// Whether all of the request was read.
     fn is_message_done(&self) -> bool;
 
-    /// Reads a piece of the request's body into `out`, which is empty and has room for `room` bytes, as it goes to a server of HTTP/1.
-    /// How many bytes it has without framing; none only at its end.
+    /// Reads a piece of the request's body, of about `room` bytes at most, into `out`, which is empty, as it goes to a
+    /// server of HTTP/1. How many bytes it has without framing; none only at its end.
     fn poll_piece(&mut self, room: usize, out: &mut Vec<u8>, cx: &mut Cx<'_>) -> Poll<io::Result<usize>>;
 
     /// The next piece of the request's body as such; `None` behind its end.
@@ -31,6 +40,19 @@ pub(super) trait Side: Send {
         ends: bool,
         cx: &mut Cx<'_>,
     ) -> Poll<io::Result<usize>>;
+
+    /// Puts some of `data` on its way as a part of the answer's body. How many bytes it took.
+    fn poll_slice(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Poll<io::Result<usize>>;
+
+    /// How many bytes of at most `wanted` should be read for it now: those that it takes at once, or a few to wait
+    /// until it does.
+    fn room_now(&mut self, wanted: usize) -> usize;
+
+    /// Nothing was read for it.
+    fn needs_no_room(&mut self);
+
+    /// What the client's system has taken of all that was written to it; `None` where nobody knows.
+    fn acknowledged(&self) -> Option<u64>;
 
     /// Sees to it that what was written leaves.
     fn poll_flush(&mut self, cx: &mut Cx<'_>) -> Poll<io::Result<()>>;
