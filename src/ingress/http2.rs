@@ -96,8 +96,6 @@ where
         }
     });
     let (mut goaway_sent, mut leaving) = (false, false);
-    // Whether the task has been polled since it was told so.
-    let mut in_turn = false;
     let mut malformed = 0;
     // Why we ended the connection, if it was us.
     let mut ours = None;
@@ -110,9 +108,6 @@ where
         let turn = std::future::poll_fn(|cx| {
             if !goaway_sent && ending.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(Turn::Ending);
-            }
-            if !std::mem::replace(&mut in_turn, true) {
-                events.frames.begin_turn(clock::now());
             }
             signal.begin();
             loop {
@@ -127,21 +122,12 @@ where
                         outlet.refill();
                     }
                 }
-                let is_paused = events.frames.take_pause();
                 while let Poll::Ready(Some(())) = served.poll_next_unpin(cx) {}
-                if is_paused {
-                    // More has come than one turn takes.
-                    signal.set();
-                    cx.waker().wake_by_ref();
-                    break;
-                }
                 if signal.end(cx) {
                     break;
                 }
             }
-            let idled = idle.poll(&streams, idle_timeout, cx).map(|()| Turn::Idle);
-            in_turn = idled.is_ready();
-            idled
+            idle.poll(&streams, idle_timeout, cx).map(|()| Turn::Idle)
         });
         let event = match turn.await {
             Turn::Event(event) => event,

@@ -17,6 +17,8 @@ pub fn watch(inbound: &[u8], outbound: &[u8], cuts: &[usize]) {
     let now = clock::now();
     let (mut whole, mut split) = (Watch::new(now), Watch::new(now));
     let passed = whole.received(inbound, || now).passed;
+    // It can be asked of any bytes.
+    let _is_vague = whole.is_vague(outbound);
     whole.sent(outbound, || now);
     let feed = |bytes: &[u8], take: &mut dyn FnMut(&[u8])| {
         let mut ends: Vec<usize> =

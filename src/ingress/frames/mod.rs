@@ -12,7 +12,7 @@ mod reader;
 mod rules;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -32,28 +32,12 @@ const PREFACE_BYTES: u32 = 24;
 /// reads on, so they are those of one read; more cannot be told apart, and only a flood has them.
 const UNDECIDED_MAX: usize = 2048;
 
-/// How long one connection reads on before others on its thread get their turn. What one frame costs comes on top.
-const TURN_MICROS: u64 = 100;
-
 /// What one connection does, as its frames tell. Kept by `ingress::stream`, asked by `ingress::http2`.
 #[derive(Debug)]
 pub struct FrameWatch {
     watch: Mutex<Watch>,
     /// Whether nothing more is to be read.
     over: AtomicBool,
-    turn: Turn,
-}
-
-/// One poll of the connection's task, in which it must not hold its thread for long: whoever waits for that thread has done
-/// nothing wrong.
-#[derive(Debug)]
-struct Turn {
-    /// What `began` counts from.
-    since: Instant,
-    /// Microseconds. The largest number as long as there was none.
-    began: AtomicU64,
-    /// Whether reading was put off to the next.
-    paused: AtomicBool,
 }
 
 /// The state machine behind [`FrameWatch`].
@@ -144,8 +128,7 @@ pub struct Glance {
 impl FrameWatch {
     /// A watch on a connection of which nothing was read yet.
     pub fn new(now: Instant) -> Self {
-        let turn = Turn { since: now, began: AtomicU64::new(u64::MAX), paused: AtomicBool::new(false) };
-        Self { watch: Mutex::new(Watch::new(now)), over: AtomicBool::new(false), turn }
+        Self { watch: Mutex::new(Watch::new(now)), over: AtomicBool::new(false) }
     }
 
     /// Bytes of the client's, before the library sees them; says how many of them it may see. Goodbyes are made unknown
@@ -189,27 +172,6 @@ impl FrameWatch {
         self.over.load(Ordering::Relaxed)
     }
 
-    /// The connection's task is polled.
-    pub fn begin_turn(&self, now: Instant) {
-        self.turn.began.store(self.turn.micros(now), Ordering::Relaxed);
-    }
-
-    /// Whether more is to be read only in the next turn, since this one has taken long enough. Then
-    /// [`FrameWatch::take_pause`] says so.
-    pub fn is_turn_over(&self, now: Instant) -> bool {
-        let took = self.turn.micros(now).saturating_sub(self.turn.began.load(Ordering::Relaxed));
-        let is_over = took >= TURN_MICROS;
-        if is_over {
-            self.turn.paused.store(true, Ordering::Relaxed);
-        }
-        is_over
-    }
-
-    /// Whether reading was put off: once each time.
-    pub fn take_pause(&self) -> bool {
-        self.turn.paused.load(Ordering::Relaxed) && self.turn.paused.swap(false, Ordering::Relaxed)
-    }
-
     /// How the connection ended.
     pub fn end(&self) -> End {
         let watch = self.watch.lock();
@@ -220,12 +182,6 @@ impl FrameWatch {
     /// The kind of frames that came most often: what a flood consists of.
     pub fn most_received(&self) -> &'static str {
         self.watch.lock().most_received()
-    }
-}
-
-impl Turn {
-    fn micros(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.since).as_micros()).unwrap_or(u64::MAX)
     }
 }
 

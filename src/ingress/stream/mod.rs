@@ -429,10 +429,6 @@ impl EdgeStream {
             // Whoever serves the connection finds out in the same turn, and ends it.
             return Poll::Pending;
         }
-        if self.frames.as_ref().is_some_and(|frames| frames.is_turn_over(clock::now())) {
-            // And begins another one.
-            return self.pend(cx);
-        }
         let before = buf.filled().len();
         if self.take_input(buf, usize::MAX) == 0 {
             match self.poll_transport_read(cx, buf, None) {

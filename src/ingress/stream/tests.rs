@@ -295,24 +295,6 @@ async fn http2() -> (EdgeStream, UnixStream, Arc<FrameWatch>) {
 
 const PING: &[u8] = b"\0\0\x08\x06\0\0\0\0\0eight...";
 
-/// Whoever always has more to say does not keep others from their turn; the next turn goes on where it stopped.
-#[tokio::test]
-async fn a_turn_is_over_after_a_while() {
-    let (mut stream, mut client, frames) = http2().await;
-    client.write_all(PING).await.unwrap();
-    // Before the first turn there is nobody to begin another one.
-    assert!(!frames.is_turn_over(clock::now() + Duration::from_secs(1)) && !frames.take_pause());
-    frames.begin_turn(clock::now());
-    // At most a moment.
-    while !frames.is_turn_over(clock::now()) {}
-    let mut waited = std::pin::pin!(stream.read_u8());
-    assert!(futures_util::FutureExt::now_or_never(waited.as_mut()).is_none());
-    assert!(frames.take_pause() && !frames.take_pause());
-    frames.begin_turn(clock::now());
-    assert_eq!(waited.await.unwrap(), 0);
-    assert!(!frames.take_pause());
-}
-
 /// Nothing of a frame that breaks the rules is taken for the end, whatever comes before it.
 #[tokio::test]
 async fn a_frame_that_breaks_the_rules_is_not_handed_out() {
