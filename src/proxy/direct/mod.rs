@@ -21,6 +21,7 @@ mod http2;
 mod judged;
 mod relay;
 mod request;
+mod room;
 mod side;
 mod wire;
 

@@ -14,6 +14,7 @@ use pingora::{Error, ErrorSource, ErrorType, Result};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use super::client::Client;
+use super::room::{PIECE_BYTES, Room};
 use super::side::Side;
 use super::wire::{LAST_CHUNK, write_chunk};
 use crate::base::spare;
@@ -23,10 +24,6 @@ use crate::proxy::context::Context;
 use crate::proxy::phases::{forward, respond};
 use crate::upstream::Link;
 use crate::upstream::answer::{Answer, Framing, Reader};
-
-/// Bytes moved at once of longer bodies: most of what a system call costs, and of what waking the other side costs, does
-/// not depend on how much it moves. This is also the most that is held of what one side does not take.
-const PIECE_BYTES: usize = 64 * 1024;
 
 type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -558,45 +555,6 @@ impl<'r, S: Side> Relay<'r, S> {
         self.client.side.poll_end(cx).map(from_client)
     }
 }
-
-/// How much of an answer's body is read at once.
-///
-/// The kernel takes megabytes off us for a client that never reads a byte. So that it takes what we write says little;
-/// only what the client's system has acknowledged says that more may be on its way at once.
-#[derive(Debug)]
-struct Room {
-    at_first: usize,
-    most: usize,
-    /// Passed on since `acknowledged` was asked for.
-    passed: usize,
-    acknowledged: Option<u64>,
-}
-
-impl Room {
-    /// Of a client of which nothing is known yet, or not any more.
-    fn of(at_first: usize) -> Self {
-        Self { at_first, most: at_first, passed: 0, acknowledged: None }
-    }
-
-    /// Takes in that the client was given so many bytes more; `acknowledged`: what its system has taken in all.
-    fn passed(&mut self, count: usize, acknowledged: impl FnOnce() -> Option<u64>) {
-        self.passed += count;
-        let before = self.acknowledged;
-        if self.passed < self.most.saturating_mul(if before.is_some() { ASKED_EVERY } else { 1 }) {
-            return;
-        }
-        let Some(now) = acknowledged() else { return };
-        if let Some(before) = before {
-            let is_taken = now.saturating_sub(before) >= self.passed as u64 / 2;
-            self.most = if is_taken { PIECE_BYTES } else { self.at_first };
-        }
-        self.acknowledged = Some(now);
-        self.passed = 0;
-    }
-}
-
-/// Pieces after which it is looked at again whether the client takes what it is given.
-const ASKED_EVERY: usize = 3;
 
 fn poll_read<R: AsyncRead + Unpin>(
     from: &mut R,
