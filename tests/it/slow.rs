@@ -454,7 +454,7 @@ async fn half_open_and_silent_connections_cost_little_and_end() {
     let authority = Authority::new();
     let app = upstream().on("/large", large()).start().await;
     let gw = in_front_of(&app, "")
-        .and("[limits]\nheader_timeout = \"2s\"\nbody_timeout = \"2s\"\nidle_timeout = \"2s\"\n")
+        .and("[limits]\nheader_timeout = \"4s\"\nbody_timeout = \"4s\"\nidle_timeout = \"4s\"\n")
         .listener("plain", "127.0.0.1:0")
         .tls_listener("tls", &["site"])
         .identity("site", &authority.server(&["localhost"]))
@@ -526,7 +526,8 @@ async fn readers_that_do_not_read_cost_little() {
     fine.get("/fine").await.expect_status(200);
     let each = gw.resident_bytes().saturating_sub(before) / COUNT as u64;
     // A development build; load-tests/slow-clients has the figures.
-    assert!(each < 64 * 1024, "{each} bytes each");
+    // Huge pages count whole, a few of them for a hundred.
+    assert!(each < 128 * 1024, "{each} bytes each");
 }
 
 /// Windows as wide as can be, and nothing is read: what a hundred streams of one connection have to say is not kept for
