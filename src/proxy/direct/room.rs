@@ -1,7 +1,6 @@
 //! How much of a body is moved at once: much for who takes it, little for who may not.
 
-/// Bytes moved at once of longer bodies: most of what a system call costs, and of what waking the other side costs, does
-/// not depend on how much it moves. This is also the most that is held of what one side does not take.
+/// Bytes moved at once of longer bodies, at most; and the most that is held of what one side does not take.
 pub(super) const PIECE_BYTES: usize = 64 * 1024;
 
 /// How much of an answer's body is read at once.
