@@ -26,6 +26,8 @@ mod tokens;
 mod words;
 mod written;
 
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+
 pub use http1::{chunked, framing, head};
 pub use http2::{frames, watch};
 pub use legs::{leg_request, merged};
@@ -84,6 +86,17 @@ fn pieces(bytes: &[u8]) -> (Vec<usize>, &[u8]) {
     ends.push(rest.len());
     ends.sort_unstable();
     (ends, rest)
+}
+
+/// Likewise into lines of a header; `None` where one of them can be none.
+fn lines(name: &HeaderName, bytes: &[u8]) -> Option<HeaderMap> {
+    let (ends, bytes) = pieces(bytes);
+    let (mut lines, mut at) = (HeaderMap::new(), 0);
+    for end in ends {
+        lines.append(name, HeaderValue::from_bytes(&bytes[at..end]).ok()?);
+        at = end;
+    }
+    Some(lines)
 }
 
 /// Likewise into `N` parts; those that nothing is left for are empty.

@@ -2,9 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::header::{FORWARDED, HeaderMap, HeaderValue};
+use http::header::{FORWARDED, HeaderMap, HeaderName, HeaderValue};
 
-use super::{cut, pieces};
+use super::{cut, lines};
 use crate::base::client_cert::ClientCert;
 use crate::broker::{BrokerUrl, Headers, Name, queue_name};
 use crate::ingress::proxy_header::{ProxyHeader, Status, parse};
@@ -13,14 +13,7 @@ use crate::proxy::client::Client;
 
 /// Who a client is: only what trusted proxies wrote counts, and the walk ends where they do.
 pub fn forwarded(bytes: &[u8]) {
-    let (ends, bytes) = pieces(bytes);
-    let mut headers = HeaderMap::new();
-    let mut at = 0;
-    for end in ends {
-        let Ok(value) = HeaderValue::from_bytes(&bytes[at..end]) else { return };
-        at = end;
-        headers.append("x-forwarded-for", value);
-    }
+    let Some(headers) = lines(&HeaderName::from_static("x-forwarded-for"), bytes) else { return };
     let trusted = TrustedProxies::new(["10.0.0.0/8".parse().expect("a network")]);
     let (proxy, stranger) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([192, 0, 2, 1]));
     let client = Client::find(&headers, stranger, false, &trusted);

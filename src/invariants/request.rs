@@ -3,7 +3,7 @@
 use http::header::{COOKIE, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Version};
 
-use super::{cut, pieces};
+use super::{cut, lines, pieces};
 use crate::files::path::{FilePath, is_served};
 use crate::files::range::{self, Part};
 use crate::identity::login::body;
@@ -225,14 +225,7 @@ pub fn template(bytes: &[u8]) {
 
 /// Lines of `Cookie`: the route, the template and a simple reader find the same one.
 pub fn cookies(bytes: &[u8]) {
-    let (ends, bytes) = pieces(bytes);
-    let mut headers = HeaderMap::new();
-    let mut at = 0;
-    for end in ends {
-        let Ok(value) = HeaderValue::from_bytes(&bytes[at..end]) else { return };
-        at = end;
-        headers.append(COOKIE, value);
-    }
+    let Some(headers) = lines(&COOKIE, bytes) else { return };
     let said = Said { query: String::new(), headers, id: String::new() };
     let pattern = PathPattern::parse(PATTERN).unwrap();
     let scope = Scope { pattern: &pattern, groups: None };
