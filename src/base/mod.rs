@@ -13,6 +13,7 @@ pub mod out;
 pub mod pages;
 pub mod panics;
 pub mod peer;
+pub mod pipe;
 pub mod pressure;
 pub mod problem;
 pub mod quality;

@@ -4,12 +4,14 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pingora::protocols::l4::ext::get_tcp_info;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
+
+use crate::base::pipe::Pipe;
 
 /// The socket under a connection.
 #[derive(Debug)]
@@ -43,6 +45,23 @@ impl Transport {
     /// Our end; `None` on a unix socket.
     pub(super) fn local(&self) -> Option<SocketAddr> {
         self.tcp()?.local_addr().ok()
+    }
+
+    /// Whether the kernel can be told to send what it has received elsewhere: on cleartext TCP.
+    pub(super) fn takes_pipes(&self) -> bool {
+        matches!(self, Self::Tcp(_))
+    }
+
+    /// Sends what `pipe` holds. How many bytes that took.
+    pub(super) fn poll_drain(&self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        let Self::Tcp(socket) = self else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
+        loop {
+            ready!(socket.poll_write_ready(cx))?;
+            match socket.try_io(Interest::WRITABLE, || pipe.drain(socket)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                sent => return Poll::Ready(sent),
+            }
+        }
     }
 
     /// How many bytes the other side's system has taken of what was written; `None` where nobody knows.

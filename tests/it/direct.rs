@@ -526,3 +526,62 @@ async fn interim_answers_announce_no_body() {
     assert!(!interim.contains("transfer-encoding") && !interim.contains("content-length"), "{interim}");
     assert!(last.ends_with("\r\n\r\nok"), "{last}");
 }
+
+/// A long body, none of whose bytes is like those beside it.
+fn long_body() -> Vec<u8> {
+    (0..6_u32 << 18).flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_be_bytes()).collect()
+}
+
+/// Pipes that the gateway has open, by their ends.
+fn pipes(gw: &Gateway) -> usize {
+    let open = std::fs::read_dir(format!("/proc/{}/fd", gw.pid())).unwrap();
+    open.filter(|end| {
+        let to = end.as_ref().ok().and_then(|end| std::fs::read_link(end.path()).ok());
+        to.is_some_and(|to| to.to_string_lossy().starts_with("pipe:"))
+    })
+    .count()
+}
+
+/// Long bodies go through pipes in the kernel: whole, in order, one behind the other on the same connections, and more of
+/// them at once than there are pipes.
+#[tokio::test]
+async fn long_bodies_arrive_as_they_were_sent() {
+    const AT_ONCE: usize = 150;
+    let body = Arc::new(long_body());
+    let sent =
+        [format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat();
+    let app = RawUpstream::answering(sent).await;
+    let gw = in_front_of(&app, "").start().await;
+    let before = pipes(&gw);
+    let mut raw = gw.raw().await;
+    for _ in 0..3 {
+        assert!(raw.get("/").await.expect_status(200).body == *body);
+    }
+    assert!(pipes(&gw) > before, "it was copied");
+    assert_eq!(app.connections(), 1);
+    let gets = (0..AT_ONCE).map(|_| async { gw.client().get("/").await.expect_status(200).body == *body });
+    assert!(futures_util::future::join_all(gets).await.into_iter().all(|is_whole| is_whole));
+    eventually("the pipes to be few", async || (pipes(&gw) < before + 2 * 128).then_some(())).await;
+}
+
+/// A long body that breaks off is never whole, and what follows one belongs to nobody.
+#[tokio::test]
+async fn a_long_body_ends_where_its_length_says() {
+    let body = long_body();
+    let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+    let behind = [head.as_bytes(), &body, OK.as_bytes()].concat();
+    for (bytes, is_whole) in [(behind.clone(), true), (behind[..head.len() + body.len() - 1].to_vec(), false)]
+    {
+        let app = RawUpstream::answering_once(bytes).await;
+        let gw = in_front_of(&app, ONCE).start().await;
+        for requests in 1..=3 {
+            let mut raw = gw.raw().await;
+            raw.send("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+            let seen = raw.rest().await;
+            let start = seen.windows(4).position(|part| part == b"\r\n\r\n").unwrap() + 4;
+            assert!(body.starts_with(&seen[start..]));
+            assert_eq!(seen.len() - start == body.len(), is_whole);
+            assert_eq!(app.connections(), requests);
+        }
+    }
+}

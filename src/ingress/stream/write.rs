@@ -10,7 +10,9 @@ use tokio::io::AsyncWrite;
 
 use super::EdgeStream;
 use crate::base::clock;
+use crate::base::pipe::Pipe;
 use crate::ingress::frames::COMPRESSION_ERROR;
+use crate::ingress::transport::Transport;
 
 /// Small writes are gathered up to this: a head and a short body leave in one segment and one system call.
 const WRITE_BUFFER_BYTES: usize = 16 * 1024;
@@ -72,6 +74,27 @@ impl EdgeStream {
         // TLS would take more than it can write.
         ready!(self.poll_send(cx))?;
         self.poll_write_direct(data, cx)
+    }
+
+    /// Whether [`EdgeStream::poll_write_pipe`] is there to be called.
+    pub(crate) fn takes_pipes(&self) -> bool {
+        self.transport.as_ref().is_some_and(Transport::takes_pipes)
+    }
+
+    /// Writes some of what `pipe` holds of a body. How many bytes it took.
+    pub(crate) fn poll_write_pipe(
+        &mut self,
+        pipe: &mut Pipe,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_send(cx))?;
+        let Some(transport) = self.transport.as_ref() else {
+            return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
+        };
+        let written = transport.poll_drain(pipe, cx);
+        let count = ready!(self.poll_progress(cx, written))?;
+        self.note_written(count);
+        Poll::Ready(Ok(count))
     }
 
     fn poll_write_direct(&mut self, data: &[u8], cx: &mut Context<'_>) -> Poll<io::Result<usize>> {

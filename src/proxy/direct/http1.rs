@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use super::side::{Manner, Side};
 use super::wire::{LAST_CHUNK, write_chunk};
 use crate::base::clock;
+use crate::base::pipe::Pipe;
 use crate::base::wire::chunked::ChunkScanner;
 use crate::base::wire::fields::{write_field, write_fields};
 use crate::ingress::EdgeStream;
@@ -117,6 +118,14 @@ impl Side for Http1<'_> {
 
     fn poll_slice(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Poll<io::Result<usize>> {
         self.stream.poll_write_body(data, cx)
+    }
+
+    fn takes_pipes(&self) -> bool {
+        self.stream.takes_pipes()
+    }
+
+    fn poll_pipe(&mut self, pipe: &mut Pipe, cx: &mut Cx<'_>) -> Poll<io::Result<usize>> {
+        self.stream.poll_write_pipe(pipe, cx)
     }
 
     /// Nobody knows before it is written to.

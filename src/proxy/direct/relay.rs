@@ -3,6 +3,9 @@
 //! Everything here is polled together: the request goes out while the answer may come in already, and whoever waits for
 //! one side keeps an eye on the other.
 
+mod piped;
+mod upload;
+
 use std::io;
 use std::pin::Pin;
 use std::task::{Context as Cx, Poll, ready};
@@ -11,19 +14,23 @@ use std::time::Duration;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http::Method;
 use pingora::{Error, ErrorSource, ErrorType, Result};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::client::Client;
-use super::room::{PIECE_BYTES, Room};
+use super::room::Room;
 use super::side::Side;
 use super::wire::{LAST_CHUNK, write_chunk};
+use crate::base::pipe::Pipe;
 use crate::base::spare;
 use crate::base::wire::chunked::ChunkScanner;
 use crate::ingress::head::Framing as RequestFraming;
 use crate::proxy::context::Context;
-use crate::proxy::phases::{forward, respond};
+use crate::proxy::phases::respond;
 use crate::upstream::Link;
 use crate::upstream::answer::{Answer, Framing, Reader};
+
+/// Bytes of a body passed on before it is another exchange's turn, however fast both sides are.
+const TURN_BYTES: usize = 1024 * 1024;
 
 type Timer = Pin<Box<dyn Future<Output = ()> + Send>>;
 
@@ -50,6 +57,8 @@ pub(super) struct Relay<'r, S> {
     /// How much of a body is read at once.
     room: Room,
     body: Body,
+    /// Holds bytes of the body that the client did not take yet.
+    pipe: Option<Pipe>,
     /// What waits for the client fills the room that it has.
     holds_little: bool,
     /// Framed for the client, to be written.
@@ -93,6 +102,7 @@ impl<'r, S: Side> Relay<'r, S> {
             reader: Reader::default(),
             room: Room::of(S::ROOM_AT_FIRST),
             body: Body::Ended,
+            pipe: None,
             holds_little: false,
             chunk: BytesMut::new(),
             chunk_waits: false,
@@ -275,6 +285,7 @@ impl<'r, S: Side> Relay<'r, S> {
 
     fn poll_body(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
         self.poll_request_beside_answer(cx)?;
+        let mut turn = 0;
         loop {
             ready!(self.poll_chunk(cx))?;
             let taken = match &mut self.body {
@@ -289,7 +300,10 @@ impl<'r, S: Side> Relay<'r, S> {
                 }
                 Body::Length(left) if S::TAKES_SLICES => {
                     let left = *left;
-                    let count = ready!(self.poll_through(left, cx))?;
+                    let count = match self.pipe_for(left) {
+                        Some(pipe) => ready!(self.poll_piped(pipe, left, cx))?,
+                        None => ready!(self.poll_through(left, cx))?,
+                    };
                     self.passed(count);
                     count
                 }
@@ -317,6 +331,11 @@ impl<'r, S: Side> Relay<'r, S> {
             };
             if taken > 0 {
                 respond::piece(taken, self.ctx);
+                turn += taken;
+                if turn >= TURN_BYTES {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
             }
         }
     }
@@ -425,86 +444,6 @@ impl<'r, S: Side> Relay<'r, S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Goes on with sending the request as far as that goes now.
-    fn poll_request(&mut self, cx: &mut Cx<'_>) -> Result<()> {
-        if self.is_uploaded {
-            return Ok(());
-        }
-        let sent = self.poll_upload(cx);
-        if self.out.capacity() >= spare::BYTES {
-            // The wait may be long, and of many: only what waits is kept.
-            let waiting = self.out.get(self.sent..).unwrap_or_default().to_vec();
-            spare::give_back(std::mem::replace(&mut self.out, waiting));
-            self.sent = 0;
-        }
-        match sent {
-            Poll::Ready(Ok(())) => {
-                self.end_upload();
-                Ok(())
-            }
-            Poll::Ready(Err(error)) => Err(error),
-            Poll::Pending => Ok(()),
-        }
-    }
-
-    /// No more of the request is sent.
-    fn end_upload(&mut self) {
-        self.is_uploaded = true;
-        (self.stalled, self.awaited) = (None, None);
-    }
-
-    fn poll_upload(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
-        loop {
-            while self.sent < self.out.len() {
-                let waiting = self.out.get(self.sent..).unwrap_or_default();
-                match Pin::new(&mut self.link).poll_write(cx, waiting) {
-                    Poll::Ready(Ok(count @ 1..)) => {
-                        self.sent += count;
-                        self.stalled = None;
-                    }
-                    Poll::Ready(failed) => {
-                        // It may have answered before it closed. If it has not, this is why.
-                        let error = failed.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into());
-                        let mut error =
-                            Error::because(ErrorType::WriteError, "while sending the request", error);
-                        error.as_up();
-                        self.broken = Some(error);
-                        return Poll::Ready(Ok(()));
-                    }
-                    Poll::Pending => {
-                        let limit = self.write_timeout;
-                        ready!(poll_timer(&mut self.stalled, limit, cx));
-                        return Poll::Ready(Err(up(ErrorType::WriteTimedout, "the server takes nothing")));
-                    }
-                }
-            }
-            self.out.clear();
-            self.sent = 0;
-            if self.client.side.is_message_done() {
-                return Poll::Ready(Ok(()));
-            }
-            ready!(self.poll_piece(cx))?;
-        }
-    }
-
-    /// Reads a piece of the request's body into `out`, which is empty.
-    fn poll_piece(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
-        if self.out.capacity() < spare::BYTES {
-            self.out = spare::take();
-        }
-        let room = if self.client.upload.taken == 0 { S::FIRST_BYTES } else { PIECE_BYTES };
-        let read = self.client.side.poll_piece(room, &mut self.out, cx);
-        if read.is_pending() {
-            let limit = self.client.body_timeout;
-            ready!(poll_timer(&mut self.awaited, limit, cx));
-            return Poll::Ready(Err(down(ErrorType::ReadTimedout, "while the client's body was waited for")));
-        }
-        self.awaited = None;
-        let count = ready!(read).map_err(from_client)?;
-        self.client.upload.took(count, &self.out);
-        Poll::Ready(forward::piece(count, self.client.side.is_message_done(), self.ctx))
-    }
-
     /// Reads once from the server, behind what there is in `input`.
     fn poll_receive(&mut self, cx: &mut Cx<'_>) -> Poll<Result<usize>> {
         let mut piece = spare::take();
@@ -530,11 +469,7 @@ impl<'r, S: Side> Relay<'r, S> {
         if read.is_pending() {
             self.client.side.needs_no_room();
         }
-        read.map_err(|error| {
-            let mut error = Error::because(ErrorType::ReadError, "while reading the answer", error);
-            error.as_up();
-            error
-        })
+        read.map_err(from_server)
     }
 
     /// Nothing comes from the server: whether the client is gone, or the wait over.
@@ -591,6 +526,13 @@ pub(super) fn from_client(error: io::Error) -> Box<Error> {
         _ => ErrorType::ReadError,
     };
     Error::because(kind, "on the client's side", error).into_down()
+}
+
+/// What ended the server's side.
+fn from_server(error: io::Error) -> Box<Error> {
+    let mut error = Error::because(ErrorType::ReadError, "while reading the answer", error);
+    error.as_up();
+    error
 }
 
 fn to_client(error: io::Error) -> Box<Error> {

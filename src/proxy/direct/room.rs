@@ -23,6 +23,11 @@ impl Room {
         Self { at_first, most: at_first, passed: 0, acknowledged: None }
     }
 
+    /// Whether the client takes much.
+    pub(super) fn is_wide(&self) -> bool {
+        self.most == PIECE_BYTES
+    }
+
     /// Takes in that the client was given so many bytes more; `acknowledged`: what its system has taken in all.
     pub(super) fn passed(&mut self, count: usize, acknowledged: impl FnOnce() -> Option<u64>) {
         self.passed += count;

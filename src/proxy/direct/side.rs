@@ -7,6 +7,8 @@ use bytes::{Bytes, BytesMut};
 use pingora::Result;
 use pingora::http::ResponseHeader;
 
+use crate::base::pipe::Pipe;
+
 /// A client as its protocol has it.
 pub(super) trait Side: Send {
     /// Whether a body without a length goes to it by chunks.
@@ -43,6 +45,16 @@ pub(super) trait Side: Send {
 
     /// Puts some of `data` on its way as a part of the answer's body. How many bytes it took.
     fn poll_slice(&mut self, data: &[u8], cx: &mut Cx<'_>) -> Poll<io::Result<usize>>;
+
+    /// Whether [`Side::poll_pipe`] is there to be called.
+    fn takes_pipes(&self) -> bool {
+        false
+    }
+
+    /// Puts some of what `pipe` holds on its way as a part of the answer's body. How many bytes it took.
+    fn poll_pipe(&mut self, _pipe: &mut Pipe, _cx: &mut Cx<'_>) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
 
     /// How many bytes of at most `wanted` should be read for it now: those that it takes at once, or a few to wait
     /// until it does.
