@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
@@ -56,6 +56,9 @@ impl Pipe {
         }
         let counted = Counted::one()?;
         let (output, input) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+        if [&output, &input].iter().any(|end| pressure::is_of_reserve(end.as_raw_fd())) {
+            return None;
+        }
         // With less room it does the same in smaller pieces.
         let _room = fcntl_setpipe_size(&input, ROOM);
         Some(Self { output, input, held: 0, _counted: counted })

@@ -22,6 +22,7 @@ pub struct BucketRule {
 
 impl BucketRule {
     /// Nanoseconds in which `level` drains; rounded up.
+    #[inline]
     fn time_of(&self, level: u64) -> u64 {
         if level == 0 {
             return 0;
@@ -31,10 +32,12 @@ impl BucketRule {
     }
 
     /// What drains in `nanos`; rounded down.
+    #[inline]
     fn drained_in(&self, nanos: u64) -> u64 {
         divided(u128::from(nanos) * u128::from(self.count * PART), self.per)
     }
 
+    #[inline]
     fn burst_level(&self) -> u64 {
         self.burst.saturating_mul(PART)
     }
@@ -108,6 +111,7 @@ impl Bucket {
     }
 
     /// How it stands for a request of `cost`, with `reserved` requests that are not in it yet.
+    #[inline]
     pub(super) fn room(&self, rule: &BucketRule, reserved: u64, cost: u64, now: u64) -> Room {
         let used = self.level_at(rule, now).saturating_add(reserved.saturating_mul(PART));
         let needed = used.saturating_add(cost.saturating_mul(PART));
@@ -117,12 +121,14 @@ impl Bucket {
     }
 
     /// Puts a request of `cost` in.
+    #[inline]
     pub(super) fn add(&mut self, rule: &BucketRule, cost: u64, now: u64) {
         self.level = self.level_at(rule, now).saturating_add(cost.saturating_mul(PART));
         self.at = self.at.max(now);
     }
 
     /// Whether it is above the highest level that `rule` knows: an earlier rule may have known a higher one.
+    #[inline]
     pub(super) fn is_above(&self, rule: &BucketRule) -> bool {
         // Hardly ever: the level that those who wait make is not worked out for it.
         self.level > rule.burst_level() && self.level > rule.level_max()
@@ -148,6 +154,7 @@ impl Bucket {
         self.level_at(rule, now) == 0
     }
 
+    #[inline]
     fn level_at(&self, rule: &BucketRule, now: u64) -> u64 {
         if self.level == 0 {
             return 0;
@@ -164,6 +171,7 @@ impl Bucket {
 }
 
 /// Rounded down; at most what fits.
+#[inline]
 fn divided(number: u128, by: u64) -> u64 {
     // One instruction where numbers are small, as they mostly are; many where they are not.
     match u64::try_from(number) {

@@ -278,6 +278,7 @@ impl Store {
         Taken { standing: None, newer: taken.newer.clone().or(Some(rules)), ..taken }
     }
 
+    #[inline]
     fn step(
         &self,
         shard: &mut Shard,
@@ -404,6 +405,7 @@ impl Store {
         self.newest.lock().clone()
     }
 
+    #[inline]
     fn note_generation(&self, rules: &Arc<Rules>) {
         if self.generation.load(Relaxed) < rules.generation {
             let mut newest = self.newest.lock();
@@ -414,15 +416,18 @@ impl Store {
     }
 
     /// Whether nobody counts by newer rules: older ones neither lower a level nor let an entry go.
+    #[inline]
     fn is_current(&self, rules: &Rules) -> bool {
         rules.generation >= self.generation.load(Relaxed)
     }
 
+    #[inline]
     fn shard(&self, key: KeyHash) -> &Mutex<Shard> {
         self.shards.get(shard_of(key)).unwrap_or(&self.overflow)
     }
 
     /// Whether there is no store before that anything could be taken over from.
+    #[inline]
     fn is_whole(&self) -> bool {
         self.adopted.load(Relaxed) > SHARDS
     }
@@ -450,6 +455,7 @@ impl Store {
     }
 
     /// Takes over what the store before has in the place of `shard`, that of `key`.
+    #[inline]
     fn adopt(self: &Arc<Self>, shard: &mut MutexGuard<'_, Shard>, key: Option<KeyHash>) {
         if shard.adopted {
             return;
@@ -557,6 +563,7 @@ const OTHERS_LOOKED_AT: usize = 4;
 
 impl Shard {
     /// The moment that counts at `now`.
+    #[inline]
     fn advance(&mut self, now: u64) -> u64 {
         self.latest = self.latest.max(now);
         self.latest

@@ -116,6 +116,7 @@ impl Table {
     }
 
     /// The slot of `key`, until another is taken in or goes.
+    #[inline]
     pub(super) fn find(&self, key: KeyHash) -> Option<usize> {
         self.slots.fetch(key.0);
         self.slots.find(key.0)
@@ -146,10 +147,12 @@ impl Table {
         }
     }
 
+    #[inline]
     fn key(&self, slot: usize) -> KeyHash {
         KeyHash(self.slots.key(slot))
     }
 
+    #[inline]
     fn bucket(&self, slot: usize) -> Bucket {
         match self.slots.get(slot) {
             [_, level, at, ..] => Bucket::of_parts(*level, *at),
@@ -157,12 +160,14 @@ impl Table {
         }
     }
 
+    #[inline]
     fn set_bucket(&mut self, slot: usize, bucket: Bucket) {
         if let [_, level, at, ..] = self.slots.get_mut(slot) {
             (*level, *at) = bucket.parts();
         }
     }
 
+    #[inline]
     fn under_way(&self, slot: usize) -> UnderWay {
         let word = if self.held { self.slots.get(slot).get(AFTER_BUCKET) } else { None };
         word.map_or_else(UnderWay::default, |word| UnderWay::of_word(*word))
@@ -207,6 +212,7 @@ impl Table {
         }
     }
 
+    #[inline]
     fn forgiven(&self, slot: usize) -> Option<Forgiven> {
         let rare = self.rare.as_ref()?;
         rare.forgiven.get(&self.key(slot)).copied()
@@ -223,6 +229,7 @@ impl Table {
     }
 
     /// How the key in `slot` stands for a request of `cost`: all windows are looked at, nothing is counted.
+    #[inline]
     pub(super) fn standing(&self, rules: &Rules, slot: usize, cost: u64, now: u64) -> Standing {
         let under_way = self.under_way(slot);
         let reserved = u64::from(under_way.reserved);
@@ -247,6 +254,7 @@ impl Table {
     }
 
     /// Counts a request that [`Table::standing`] admitted, or reserves what it may come to count for.
+    #[inline]
     pub(super) fn admit(&mut self, rules: &Rules, slot: usize, cost: u64, now: u64, delay: u64) {
         if !rules.counted_at_end {
             self.count(rules, slot, cost, now, delay);
@@ -265,6 +273,7 @@ impl Table {
     }
 
     /// Counts in all windows.
+    #[inline]
     pub(super) fn count(&mut self, rules: &Rules, slot: usize, cost: u64, now: u64, delay: u64) {
         if let Some(rule) = &rules.bucket {
             let (key, mut bucket) = (self.key(slot), self.bucket(slot));
@@ -290,6 +299,7 @@ impl Table {
     }
 
     /// Lowers what an earlier rule allowed and `rules` do not, and keeps in mind what they forgive by that.
+    #[inline]
     pub(super) fn clamp(&mut self, rules: &Rules, slot: usize) {
         let Some(rule) = &rules.bucket else { return };
         let mut bucket = self.bucket(slot);
