@@ -1,38 +1,36 @@
 //! Bytes that go from one socket to another without passing through our memory: splice(2), by way of a pipe.
 //!
-//! A long body then costs the kernel's share alone, and what waits for its client waits in the kernel. Worth it only for
-//! pieces of some size: two calls more than a read and a write take.
+//! A long body then costs the kernel's share alone, and what waits for its client waits in the kernel.
 
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::task::{Context, Poll, ready};
 
+use rustix::io::retry_on_intr;
+use rustix::param::page_size;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
 
 use super::pressure;
 
 /// Bytes put into a pipe at once, at most.
-pub const BYTES: usize = 128 * 1024;
-/// What a pipe is made to have room for. It counts by pages, and one of them holds no more than one packet of the network.
-const ROOM: usize = 256 * 1024;
+const BYTES: usize = 128 * 1024;
+/// Pages that a pipe is made to have room for, where the kernel gives 16: one holds no more than one packet of the network.
+const PAGES: usize = 64;
 /// Pipes in use by one process. Their pages are the kernel's memory; whoever comes later copies.
 const PIPES_MAX: usize = 128;
-/// Empty ones kept by each thread.
-const KEPT_MAX: usize = 4;
 
+/// Pipes that there are.
+static PIPES: AtomicUsize = AtomicUsize::new(0);
 /// Set where the system does not do this: a sandbox, say.
 static UNSUPPORTED: AtomicBool = AtomicBool::new(false);
 
-/// Whether an error of [`Pipe::fill`] says that the system cannot do it at all. Nothing was taken off the socket.
-pub fn is_unsupported(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported)
-}
-
-static PIPES: AtomicUsize = AtomicUsize::new(0);
-
 thread_local! {
-    static KEPT: RefCell<Vec<Pipe>> = const { RefCell::new(Vec::new()) };
+    /// An empty one: who takes what it is given at once needs no other.
+    static KEPT: Cell<Option<Pipe>> = const { Cell::new(None) };
 }
 
 /// A pipe in the use of one exchange.
@@ -44,10 +42,27 @@ pub struct Pipe {
     _counted: Counted,
 }
 
+/// Whether most of the pipes that may be are in use: who is slow should do without.
+pub fn are_scarce() -> bool {
+    PIPES.load(Ordering::Relaxed) > PIPES_MAX / 2
+}
+
+/// Whether an error of [`Pipe::poll_fill`] says that the system cannot do it at all. Nothing was taken off the socket, and
+/// there are no pipes from then on.
+pub fn is_unsupported(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported)
+}
+
 impl Pipe {
     /// An empty one; `None` if there are many already, or descriptors are short.
     pub fn take() -> Option<Self> {
-        KEPT.with_borrow_mut(Vec::pop).or_else(Self::new)
+        KEPT.take().or_else(Self::new)
+    }
+
+    /// The same for whom it is `worth` it.
+    pub fn take_if(worth: bool) -> Option<Self> {
+        if worth { Self::take() } else { None }
     }
 
     fn new() -> Option<Self> {
@@ -56,24 +71,20 @@ impl Pipe {
         }
         let counted = Counted::one()?;
         let (output, input) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-        if [&output, &input].iter().any(|end| pressure::is_of_reserve(end.as_raw_fd())) {
+        if pressure::is_high(output.as_raw_fd()) || pressure::is_high(input.as_raw_fd()) {
+            // Connections need them more.
             return None;
         }
         // With less room it does the same in smaller pieces.
-        let _room = fcntl_setpipe_size(&input, ROOM);
+        let _room = fcntl_setpipe_size(&input, PAGES * page_size());
         Some(Self { output, input, held: 0, _counted: counted })
     }
 
     /// Lets go of it. It is used again if nothing is left in it.
     pub fn give_back(self) {
-        if self.held > 0 || pressure::is_short_of_descriptors() {
-            return;
+        if self.held == 0 && !pressure::is_short_of_descriptors() {
+            KEPT.set(Some(self));
         }
-        KEPT.with_borrow_mut(|kept| {
-            if kept.len() < KEPT_MAX {
-                kept.push(self);
-            }
-        });
     }
 
     /// Bytes in it.
@@ -81,34 +92,50 @@ impl Pipe {
         self.held
     }
 
-    /// Puts at most `most` bytes, and no more than [`BYTES`], of what has come on `socket` into it, which is empty. How
-    /// many those were; none at the end of what comes.
-    ///
-    /// # Errors
-    /// Those of the socket: [`io::ErrorKind::WouldBlock`] if nothing has come. One that [`is_unsupported`] is the last of
-    /// its kind: there are no pipes from then on.
-    pub fn fill(&mut self, socket: impl AsFd, most: usize) -> io::Result<usize> {
-        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-        let count = splice(socket, None, &self.input, None, most.min(BYTES), flags).map_err(io::Error::from);
-        if count.as_ref().is_err_and(is_unsupported) {
-            UNSUPPORTED.store(true, Ordering::Relaxed);
+    /// Puts at most `most` bytes of what comes on `socket` into it, which is empty. How many those were; none at the end of
+    /// what comes.
+    pub fn poll_fill(
+        &mut self,
+        socket: &TcpStream,
+        most: usize,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let filled = loop {
+            ready!(socket.poll_read_ready(cx))?;
+            let fill = || splice(socket, None, &self.input, None, most.min(BYTES), FLAGS);
+            match socket.try_io(Interest::READABLE, || Ok(retry_on_intr(fill)?)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                filled => break filled,
+            }
+        };
+        match &filled {
+            Ok(count) => self.held += count,
+            Err(error) if is_unsupported(error) => UNSUPPORTED.store(true, Ordering::Relaxed),
+            Err(_) => {}
         }
-        let count = count?;
-        self.held += count;
-        Ok(count)
+        Poll::Ready(filled)
     }
 
     /// Sends what it holds to `socket`. How many bytes that took.
-    ///
-    /// # Errors
-    /// Those of the socket: [`io::ErrorKind::WouldBlock`] if it takes nothing now.
-    pub fn drain(&mut self, socket: impl AsFd) -> io::Result<usize> {
-        let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
-        let count = splice(&self.output, None, socket, None, self.held, flags)?;
-        self.held = self.held.saturating_sub(count);
-        Ok(count)
+    pub fn poll_drain(&mut self, socket: &TcpStream, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(socket.poll_write_ready(cx))?;
+            // That a socket is closed is an error here, as Rust's programs ignore SIGPIPE.
+            let drain = || splice(&self.output, None, socket, None, self.held, FLAGS);
+            match socket.try_io(Interest::WRITABLE, || Ok(retry_on_intr(drain)?)) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(count) => {
+                    self.held = self.held.saturating_sub(count);
+                    return Poll::Ready(Ok(count));
+                }
+                failed => return Poll::Ready(failed),
+            }
+        }
     }
 }
+
+const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
 
 /// One of [`PIPES`], until it is dropped.
 #[derive(Debug)]
@@ -132,64 +159,58 @@ impl Drop for Counted {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
+    use std::future::poll_fn;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
 
     use super::*;
 
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let one = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        let (other, _) = listener.accept().unwrap();
-        other.set_nonblocking(true).unwrap();
-        (one, other)
+    async fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let one = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        (one, listener.accept().await.unwrap().0)
     }
 
-    fn until_ready(mut act: impl FnMut() -> io::Result<usize>) -> usize {
-        loop {
-            match act() {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => std::thread::yield_now(),
-                done => return done.unwrap(),
-            }
-        }
-    }
-
-    #[test]
-    fn bytes_pass_in_order_and_no_more_than_asked_for() {
-        let (mut server, from) = pair();
-        let (mut client, to) = pair();
+    /// One test: their number is the process's.
+    #[tokio::test]
+    async fn bytes_pass_in_order_and_pipes_come_to_an_end() {
+        let (mut server, mut from) = pair().await;
+        let (mut client, to) = pair().await;
         let mut pipe = Pipe::take().unwrap();
-        assert_eq!(pipe.fill(&from, 100).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        server.write_all(b"the body and the next answer").unwrap();
-        assert_eq!(until_ready(|| pipe.fill(&from, 8)), 8);
-        assert_eq!((pipe.held(), until_ready(|| pipe.drain(&to)), pipe.held()), (8, 8, 0));
+        let nothing = poll_fn(|cx| Poll::Ready(pipe.poll_fill(&from, 100, cx).is_pending())).await;
+        assert!(nothing && pipe.held() == 0);
+        server.write_all(b"the body and the next answer").await.unwrap();
+        assert_eq!(poll_fn(|cx| pipe.poll_fill(&from, 8, cx)).await.unwrap(), 8);
+        assert_eq!(pipe.held(), 8);
+        assert_eq!(poll_fn(|cx| pipe.poll_drain(&to, cx)).await.unwrap(), 8);
         let mut body = [0; 8];
-        client.read_exact(&mut body).unwrap();
-        assert_eq!(&body, b"the body");
-        let mut rest = [0; 64];
-        assert_eq!((&from).read(&mut rest).unwrap(), 20, "it is still there");
-        drop(server);
-        assert_eq!(until_ready(|| pipe.fill(&from, 8)), 0);
+        client.read_exact(&mut body).await.unwrap();
+        assert_eq!((&body, pipe.held()), (b"the body", 0));
         pipe.give_back();
-    }
-
-    #[test]
-    fn one_with_bytes_left_serves_nobody_else() {
-        let (mut server, from) = pair();
-        server.write_all(b"of one client").unwrap();
         let mut pipe = Pipe::take().unwrap();
-        until_ready(|| pipe.fill(&from, 100));
+        assert!(KEPT.take().is_none(), "the same one");
+        let mut rest = [0; 10];
+        from.read_exact(&mut rest).await.unwrap();
+        assert_eq!(&rest, b" and the n", "what was not asked for is still there");
+        // One with bytes left serves nobody else.
+        assert_eq!(poll_fn(|cx| pipe.poll_fill(&from, 100, cx)).await.unwrap(), 10);
         pipe.give_back();
-        assert!(KEPT.with_borrow(Vec::is_empty));
-        Pipe::take().unwrap().give_back();
-        assert!(KEPT.with_borrow(|kept| kept.len() == 1 && kept.iter().all(|pipe| pipe.held() == 0)));
+        assert!(KEPT.take().is_none());
+        drop(server);
+        let mut pipe = Pipe::take().unwrap();
+        assert_eq!(poll_fn(|cx| pipe.poll_fill(&from, 8, cx)).await.unwrap(), 0);
+        let pipes: Vec<_> = std::iter::from_fn(Pipe::take).take(PIPES_MAX + 1).collect();
+        assert!(pipes.len() < PIPES_MAX && Pipe::take().is_none() && are_scarce());
+        drop(pipes);
+        assert!(Pipe::take().is_some() && !are_scarce());
     }
 
     #[test]
-    fn there_is_an_end_to_them() {
-        let pipes: Vec<_> = std::iter::from_fn(Pipe::take).take(PIPES_MAX + 1).collect();
-        assert!(pipes.len() <= PIPES_MAX && Pipe::take().is_none());
-        drop(pipes);
-        assert!(Pipe::take().is_some());
+    fn who_may_not_splice_copies() {
+        for errno in [rustix::io::Errno::NOSYS, rustix::io::Errno::PERM, rustix::io::Errno::INVAL] {
+            assert!(is_unsupported(&errno.into()), "{errno}");
+        }
+        assert!(!is_unsupported(&rustix::io::Errno::CONNRESET.into()));
     }
 }

@@ -54,6 +54,12 @@ fn reserve(limit: u64) -> u64 {
     (limit / 32).clamp(16, 256)
 }
 
+/// Whether `descriptor`, which is new, says that there are not many left: what can be done without one is.
+pub fn is_high(descriptor: RawFd) -> bool {
+    let most = RESERVE_FROM.load(Relaxed) / 4 * 3;
+    u64::try_from(descriptor).is_ok_and(|number| number >= most)
+}
+
 /// Whether `descriptor`, which is new, is one of the reserve. Noted if it is.
 pub fn is_of_reserve(descriptor: RawFd) -> bool {
     let is = u64::try_from(descriptor).is_ok_and(|number| number >= RESERVE_FROM.load(Relaxed));

@@ -4,14 +4,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use pingora::protocols::l4::ext::get_tcp_info;
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::server::TlsStream;
-
-use crate::base::pipe::Pipe;
 
 /// The socket under a connection.
 #[derive(Debug)]
@@ -47,20 +45,11 @@ impl Transport {
         self.tcp()?.local_addr().ok()
     }
 
-    /// Whether the kernel can be told to send what it has received elsewhere: on cleartext TCP.
-    pub(super) fn takes_pipes(&self) -> bool {
-        matches!(self, Self::Tcp(_))
-    }
-
-    /// Sends what `pipe` holds. How many bytes that took.
-    pub(super) fn poll_drain(&self, pipe: &mut Pipe, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        let Self::Tcp(socket) = self else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
-        loop {
-            ready!(socket.poll_write_ready(cx))?;
-            match socket.try_io(Interest::WRITABLE, || pipe.drain(socket)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                sent => return Poll::Ready(sent),
-            }
+    /// Its socket, if what is written to it goes out as it is; `None` with TLS, and on a unix socket.
+    pub(super) fn plain_tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(io) => Some(io),
+            Self::Unix(_) | Self::TlsTcp(_) | Self::TlsUnix(_) => None,
         }
     }
 

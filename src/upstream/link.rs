@@ -9,20 +9,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::Weak;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::{Error, ErrorType, OrErr, Result};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpSocket, TcpStream, UnixStream};
 
 use super::Attempt;
 use super::peer::{RECEIVE_BYTES, TCP_KEEPALIVE};
 use super::server::ServerState;
-use crate::base::pipe::Pipe;
 use crate::base::{clock, pressure, task};
 
 /// A connection to a server, in the use of one request.
@@ -140,25 +139,11 @@ async fn connect(address: &SocketAddr) -> io::Result<Socket> {
 }
 
 impl Link {
-    /// Whether [`Link::poll_fill`] is there to be called: on TCP.
-    pub fn fills_pipes(&self) -> bool {
-        matches!(self.0, Socket::Tcp(_))
-    }
-
-    /// Puts at most `most` bytes of what has come into `pipe`, which is empty. How many those were; none at the end.
-    pub fn poll_fill(
-        &mut self,
-        pipe: &mut Pipe,
-        most: usize,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<usize>> {
-        let Socket::Tcp(socket) = &self.0 else { return Poll::Ready(Err(io::ErrorKind::Unsupported.into())) };
-        loop {
-            ready!(socket.poll_read_ready(cx))?;
-            match socket.try_io(Interest::READABLE, || pipe.fill(socket, most)) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                came => return Poll::Ready(came),
-            }
+    /// Its socket; `None` on a unix socket.
+    pub fn tcp(&self) -> Option<&TcpStream> {
+        match &self.0 {
+            Socket::Tcp(socket) => Some(socket),
+            Socket::Unix(_) => None,
         }
     }
 

@@ -201,6 +201,22 @@ async fn a_slow_reader_is_cut_off() {
     eventually("the service to be let go", async || (app.open_connections() == 0).then_some(())).await;
 }
 
+/// The same in the middle of a long answer that it took as fast as could be: what waits in a pipe is let go, too.
+#[tokio::test]
+async fn a_reader_that_stops_is_cut_off() {
+    let app = upstream().otherwise(large()).start().await;
+    let gw = in_front_of(&app, "").and(BOUNDS).and(REASONS).start().await;
+    for (path, every) in [("/silent", 3_600_000), ("/sipping", 50)] {
+        let mut stream = within("connect", TcpStream::connect(gw.address())).await.unwrap();
+        ask(&mut stream, path).await;
+        within("a part of it", stream.read_exact(&mut vec![0; 8 << 20])).await.unwrap();
+        let sipping = tokio::spawn(async move { sip(&mut stream, 20, every).await });
+        assert_eq!(gw.logged(path).await, format!("{path} 200 client.too_slow"));
+        sipping.abort();
+    }
+    eventually("the service to be let go", async || (app.open_connections() == 0).then_some(())).await;
+}
+
 /// TLS would have a last word, for which there is no room either.
 #[tokio::test]
 async fn a_slow_reader_of_tls_is_let_go() {

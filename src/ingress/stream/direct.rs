@@ -1,11 +1,14 @@
 //! What the gateway's own forwarder asks of a stream besides reading and writing.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
 use super::{EdgeStream, Message};
+use crate::base::pipe::Pipe;
+use crate::ingress::transport::Transport;
 
 impl EdgeStream {
     /// Takes the scanned head of `len` bytes out of the message: what is read from now on is its body.
@@ -39,9 +42,40 @@ impl EdgeStream {
         }
     }
 
+    /// Whether at least `wanted` more bytes of a body with a length are to come, and [`EdgeStream::poll_fill_pipe`] is there to
+    /// be called.
+    pub(crate) fn gives_pipes(&self, wanted: usize) -> bool {
+        matches!(self.message, Message::Bytes(left) if left >= wanted as u64)
+            && self.pending_input().is_empty()
+            && self.takes_pipes()
+    }
+
+    /// Puts what comes of a body with a length into `pipe`, which is empty. How many bytes those were; none if the client
+    /// has closed.
+    pub(crate) fn poll_fill_pipe(
+        &mut self,
+        pipe: &mut Pipe,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<usize>> {
+        let (Message::Bytes(left), Some(socket)) =
+            (&self.message, self.transport.as_ref().and_then(Transport::plain_tcp))
+        else {
+            return Poll::Ready(Err(io::ErrorKind::Unsupported.into()));
+        };
+        let left = *left;
+        let most = usize::try_from(left).unwrap_or(usize::MAX);
+        let Poll::Ready(filled) = pipe.poll_fill(socket, most, cx) else {
+            return self.pend_for_body(cx).map_ok(|()| 0);
+        };
+        let count = filled?;
+        self.connection.bytes_read.fetch_add(count as u64, Ordering::Relaxed);
+        self.body_moved(count);
+        self.message = Message::Bytes(left - count as u64);
+        Poll::Ready(Ok(count))
+    }
+
     /// Waits for nothing but the end: that the client goes away, or the request's time or the server's silence is over.
-    /// What was written leaves meanwhile. The
-    /// first is noticed once its message was read whole.
+    /// What was written leaves meanwhile. The first is noticed once its message was read whole.
     pub(crate) fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let ended = if self.is_message_done() { self.poll_after_message(cx) } else { self.pend(cx) };
         Poll::Ready(match ready!(ended) {

@@ -78,7 +78,7 @@ impl EdgeStream {
 
     /// Whether [`EdgeStream::poll_write_pipe`] is there to be called.
     pub(crate) fn takes_pipes(&self) -> bool {
-        self.transport.as_ref().is_some_and(Transport::takes_pipes)
+        self.transport.as_ref().is_some_and(|transport| transport.plain_tcp().is_some())
     }
 
     /// Writes some of what `pipe` holds of a body. How many bytes it took.
@@ -88,10 +88,10 @@ impl EdgeStream {
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_send(cx))?;
-        let Some(transport) = self.transport.as_ref() else {
+        let Some(socket) = self.transport.as_ref().and_then(Transport::plain_tcp) else {
             return Poll::Ready(Err(io::ErrorKind::NotConnected.into()));
         };
-        let written = transport.poll_drain(pipe, cx);
+        let written = pipe.poll_drain(socket, cx);
         let count = ready!(self.poll_progress(cx, written))?;
         self.note_written(count);
         Poll::Ready(Ok(count))

@@ -117,6 +117,11 @@ impl Upload {
         &self.replay
     }
 
+    /// Whether all of it so far is.
+    pub(super) fn is_kept(&self) -> bool {
+        !self.is_replay_cut
+    }
+
     /// Takes note of `count` bytes of the body, which go to a server as `framed`.
     pub(super) fn took(&mut self, count: usize, framed: &[u8]) {
         self.taken += count as u64;

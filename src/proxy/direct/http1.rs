@@ -43,10 +43,7 @@ impl<'s> Http1<'s> {
 
     fn poll_read(&mut self, into: &mut impl BufMut, cx: &mut Cx<'_>) -> Poll<io::Result<()>> {
         match ready!(std::pin::pin!(self.stream.read_buf(into)).poll(cx))? {
-            0 => Poll::Ready(Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                "the client closed in the middle of its body",
-            ))),
+            0 => Poll::Ready(Err(closed_early())),
             _ => Poll::Ready(Ok(())),
         }
     }
@@ -90,6 +87,17 @@ impl Side for Http1<'_> {
             out.extend_from_slice(LAST_CHUNK);
         }
         Poll::Ready(Ok(data.len()))
+    }
+
+    fn gives_pipes(&self, wanted: usize) -> bool {
+        self.stream.gives_pipes(wanted)
+    }
+
+    fn poll_fill(&mut self, pipe: &mut Pipe, cx: &mut Cx<'_>) -> Poll<io::Result<usize>> {
+        match ready!(self.stream.poll_fill_pipe(pipe, cx))? {
+            0 => Poll::Ready(Err(closed_early())),
+            count => Poll::Ready(Ok(count)),
+        }
     }
 
     fn poll_data(&mut self, cx: &mut Cx<'_>) -> Poll<io::Result<Option<Bytes>>> {
@@ -182,6 +190,10 @@ impl Side for Http1<'_> {
         // It is over either way.
         let _closed = self.stream.shutdown().await;
     }
+}
+
+fn closed_early() -> io::Error {
+    io::Error::new(io::ErrorKind::UnexpectedEof, "the client closed in the middle of its body")
 }
 
 /// The status line of `head`, and room for the rest.

@@ -59,6 +59,8 @@ pub(super) struct Relay<'r, S> {
     body: Body,
     /// Holds bytes of the body that the client did not take yet.
     pipe: Option<Pipe>,
+    /// Holds bytes of the request's body that the server did not take yet.
+    pipe_up: Option<Pipe>,
     /// What waits for the client fills the room that it has.
     holds_little: bool,
     /// Framed for the client, to be written.
@@ -103,6 +105,7 @@ impl<'r, S: Side> Relay<'r, S> {
             room: Room::of(S::ROOM_AT_FIRST),
             body: Body::Ended,
             pipe: None,
+            pipe_up: None,
             holds_little: false,
             chunk: BytesMut::new(),
             chunk_waits: false,
@@ -332,9 +335,10 @@ impl<'r, S: Side> Relay<'r, S> {
             if taken > 0 {
                 respond::piece(taken, self.ctx);
                 turn += taken;
-                if turn >= TURN_BYTES {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
+                if turn >= TURN_BYTES && !matches!(self.body, Body::Ended) {
+                    // It wakes us when all others, and what came meanwhile, have had their turn.
+                    let _pending = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+                    return self.poll_end(cx).map(Err);
                 }
             }
         }
@@ -392,14 +396,18 @@ impl<'r, S: Side> Relay<'r, S> {
                     *held = BytesMut::from(&**held);
                 }
             }
-            // The server is not what is waited for.
-            if let Some(exchange) = &self.ctx.exchange {
-                exchange.server_spoke();
-            }
+            self.wait_for_client();
         } else {
             self.holds_little = false;
         }
         given
+    }
+
+    /// The server is not what is waited for.
+    fn wait_for_client(&self) {
+        if let Some(exchange) = &self.ctx.exchange {
+            exchange.server_spoke();
+        }
     }
 
     /// Has `data` of a body without a length go to the client next; with `ends` it is the last. How many bytes it has.

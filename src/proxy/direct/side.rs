@@ -30,6 +30,16 @@ pub(super) trait Side: Send {
     /// server of HTTP/1. How many bytes it has without framing; none only at its end.
     fn poll_piece(&mut self, room: usize, out: &mut Vec<u8>, cx: &mut Cx<'_>) -> Poll<io::Result<usize>>;
 
+    /// Whether at least `wanted` more bytes of the request's body are to come, and [`Side::poll_fill`] is there to be called.
+    fn gives_pipes(&self, _wanted: usize) -> bool {
+        false
+    }
+
+    /// Puts a piece of the request's body into `pipe`, which is empty. How many bytes it has, of which there is one at least.
+    fn poll_fill(&mut self, _pipe: &mut Pipe, _cx: &mut Cx<'_>) -> Poll<io::Result<usize>> {
+        Poll::Ready(Err(io::ErrorKind::Unsupported.into()))
+    }
+
     /// The next piece of the request's body as such; `None` behind its end.
     fn poll_data(&mut self, cx: &mut Cx<'_>) -> Poll<io::Result<Option<Bytes>>>;
 

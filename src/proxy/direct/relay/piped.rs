@@ -6,33 +6,31 @@ use pingora::Result;
 
 use super::{Relay, ended_early, from_server, to_client};
 use crate::base::pipe::{self, Pipe};
-use crate::proxy::direct::room::PIECE_BYTES;
+use crate::proxy::direct::room::{PIECE_BYTES, Room};
 use crate::proxy::direct::side::Side;
 
 impl<S: Side> Relay<'_, S> {
     /// What the next bytes of a body are to go through of which so much is `left`; `None` if they are to be copied: where
     /// one of the sockets cannot do otherwise, or the client does not take much at once.
     pub(super) fn pipe_for(&mut self, left: u64) -> Option<Pipe> {
-        let holds = self.pipe.take();
-        if holds.is_some() {
-            return holds;
+        if self.pipe.is_some() {
+            return self.pipe.take();
         }
-        let is_worth_it = left >= PIECE_BYTES as u64
-            && self.room.is_wide()
-            && self.link.fills_pipes()
-            && self.client.side.takes_pipes();
-        if is_worth_it { Pipe::take() } else { None }
+        let is_worth_it = left >= PIECE_BYTES as u64 && self.room.is_wide() && self.client.side.takes_pipes();
+        Pipe::take_if(is_worth_it && self.link.tcp().is_some())
     }
 
     /// Has more of a body of which so much is `left` go to the client. What that does not take waits in the pipe. How much
     /// it took.
     pub(super) fn poll_piped(&mut self, mut pipe: Pipe, left: u64, cx: &mut Cx<'_>) -> Poll<Result<usize>> {
-        if pipe.held() == 0 {
+        if pipe.held() == 0
+            && let Some(socket) = self.link.tcp()
+        {
             let most = usize::try_from(left).unwrap_or(usize::MAX);
-            match self.link.poll_fill(&mut pipe, most, cx) {
+            match pipe.poll_fill(socket, most, cx) {
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) => return Poll::Ready(Err(ended_early())),
-                // From now on there are none.
+                // It is copied then.
                 Poll::Ready(Err(error)) if pipe::is_unsupported(&error) => return Poll::Ready(Ok(0)),
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(from_server(error))),
                 Poll::Pending => {
@@ -47,11 +45,12 @@ impl<S: Side> Relay<'_, S> {
         } else {
             pipe.give_back();
         }
-        if taken.is_pending()
-            && let Some(exchange) = &self.ctx.exchange
-        {
-            // The server is not what is waited for.
-            exchange.server_spoke();
+        if taken.is_pending() {
+            if pipe::are_scarce() {
+                // When it has taken this it has to show again that it takes much.
+                self.room = Room::of(S::ROOM_AT_FIRST);
+            }
+            self.wait_for_client();
         }
         taken.map_err(to_client)
     }

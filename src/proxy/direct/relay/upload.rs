@@ -8,6 +8,7 @@ use pingora::{Error, ErrorType, Result};
 use tokio::io::AsyncWrite;
 
 use super::{Relay, down, from_client, poll_timer, up};
+use crate::base::pipe::{self, Pipe};
 use crate::base::spare;
 use crate::proxy::direct::room::PIECE_BYTES;
 use crate::proxy::direct::side::Side;
@@ -39,18 +40,14 @@ impl<S: Side> Relay<'_, S> {
     /// No more of the request is sent.
     pub(super) fn end_upload(&mut self) {
         self.is_uploaded = true;
-        (self.stalled, self.awaited) = (None, None);
+        (self.stalled, self.awaited, self.pipe_up) = (None, None, None);
     }
 
     fn poll_upload(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
         loop {
-            while self.sent < self.out.len() {
-                let waiting = self.out.get(self.sent..).unwrap_or_default();
-                match Pin::new(&mut self.link).poll_write(cx, waiting) {
-                    Poll::Ready(Ok(count @ 1..)) => {
-                        self.sent += count;
-                        self.stalled = None;
-                    }
+            while self.sent < self.out.len() || self.pipe_up.is_some() {
+                match self.poll_send(cx) {
+                    Poll::Ready(Ok(1..)) => self.stalled = None,
                     Poll::Ready(failed) => {
                         // It may have answered before it closed. If it has not, this is why.
                         let error = failed.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into());
@@ -76,13 +73,35 @@ impl<S: Side> Relay<'_, S> {
         }
     }
 
-    /// Reads a piece of the request's body into `out`, which is empty.
-    fn poll_piece(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
-        if self.out.capacity() < spare::BYTES {
-            self.out = spare::take();
+    /// Sends some of what waits, in `out` or in a pipe. How many bytes those were.
+    fn poll_send(&mut self, cx: &mut Cx<'_>) -> Poll<io::Result<usize>> {
+        if let Some(pipe) = &mut self.pipe_up
+            && let Some(socket) = self.link.tcp()
+        {
+            let sent = pipe.poll_drain(socket, cx);
+            if pipe.held() == 0 {
+                self.pipe_up.take().map(Pipe::give_back);
+            }
+            return sent;
         }
-        let room = if self.client.upload.taken == 0 { S::FIRST_BYTES } else { PIECE_BYTES };
-        let read = self.client.side.poll_piece(room, &mut self.out, cx);
+        let waiting = self.out.get(self.sent..).unwrap_or_default();
+        let count = ready!(Pin::new(&mut self.link).poll_write(cx, waiting))?;
+        self.sent += count;
+        Poll::Ready(Ok(count))
+    }
+
+    /// Reads a piece of the request's body into `out`, which is empty, or into a pipe.
+    fn poll_piece(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
+        let read = match self.poll_filled(cx) {
+            Some(filled) => filled,
+            None => {
+                if self.out.capacity() < spare::BYTES {
+                    self.out = spare::take();
+                }
+                let room = if self.client.upload.taken == 0 { S::FIRST_BYTES } else { PIECE_BYTES };
+                self.client.side.poll_piece(room, &mut self.out, cx)
+            }
+        };
         if read.is_pending() {
             let limit = self.client.body_timeout;
             ready!(poll_timer(&mut self.awaited, limit, cx));
@@ -92,5 +111,24 @@ impl<S: Side> Relay<'_, S> {
         let count = ready!(read).map_err(from_client)?;
         self.client.upload.took(count, &self.out);
         Poll::Ready(forward::piece(count, self.client.side.is_message_done(), self.ctx))
+    }
+
+    /// Has a piece of the request's body come into a pipe; `None` if it is to be copied: where one of the sockets cannot do
+    /// otherwise, or it may have to be sent again.
+    fn poll_filled(&mut self, cx: &mut Cx<'_>) -> Option<Poll<io::Result<usize>>> {
+        let upload = &self.client.upload;
+        let is_worth_it =
+            !upload.is_kept() && !pipe::are_scarce() && self.client.side.gives_pipes(PIECE_BYTES);
+        let mut pipe = Pipe::take_if(is_worth_it && self.link.tcp().is_some())?;
+        let filled = self.client.side.poll_fill(&mut pipe, cx);
+        if pipe.held() > 0 {
+            self.pipe_up = Some(pipe);
+        } else {
+            pipe.give_back();
+        }
+        match filled {
+            Poll::Ready(Err(error)) if pipe::is_unsupported(&error) => None,
+            filled => Some(filled),
+        }
     }
 }
