@@ -79,8 +79,8 @@ impl<S: Side> Relay<'_, S> {
             && let Some(socket) = self.link.tcp()
         {
             let sent = pipe.poll_drain(socket, cx);
-            if pipe.held() == 0 {
-                self.pipe_up.take().map(Pipe::give_back);
+            if let Some(drained) = self.pipe_up.take_if(|pipe| pipe.held() == 0) {
+                drained.give_back();
             }
             return sent;
         }
