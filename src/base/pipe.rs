@@ -5,10 +5,11 @@
 use std::cell::Cell;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
-use rustix::io::retry_on_intr;
+use rustix::io::{Errno, retry_on_intr};
 use rustix::param::page_size;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::Interest;
@@ -23,15 +24,19 @@ const PAGES: usize = 64;
 /// Pipes in use by one process. Their pages are the kernel's memory; whoever comes later copies.
 const PIPES_MAX: usize = 128;
 
-/// Pipes that there are.
+/// Pipes in use.
 static PIPES: AtomicUsize = AtomicUsize::new(0);
-/// Set where the system does not do this: a sandbox, say.
+/// Set where the system does not do this: a sandbox, say; and where it has done it.
 static UNSUPPORTED: AtomicBool = AtomicBool::new(false);
+static SUPPORTED: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
-    /// An empty one: who takes what it is given at once needs no other.
-    static KEPT: Cell<Option<Pipe>> = const { Cell::new(None) };
+    /// The ends of an empty one: who takes what it is given at once needs no other.
+    static KEPT: Cell<Option<Ends>> = const { Cell::new(None) };
 }
+
+/// Where bytes come out, and where they go in.
+type Ends = (OwnedFd, OwnedFd);
 
 /// A pipe in the use of one exchange.
 #[derive(Debug)]
@@ -50,14 +55,28 @@ pub fn are_scarce() -> bool {
 /// Whether an error of [`Pipe::poll_fill`] says that the system cannot do it at all. Nothing was taken off the socket, and
 /// there are no pipes from then on.
 pub fn is_unsupported(error: &io::Error) -> bool {
-    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
-    matches!(error.kind(), InvalidInput | PermissionDenied | Unsupported)
+    let says_so = |errno: Errno| error.raw_os_error() == Some(errno.raw_os_error());
+    [Errno::NOSYS, Errno::PERM, Errno::INVAL].into_iter().any(says_so) && !SUPPORTED.load(Ordering::Relaxed)
+}
+
+/// Whether this is a kernel on which a socket that takes nothing would hold the thread: Linux 6.5 came with such a splice.
+fn may_block() -> bool {
+    static MAY: OnceLock<bool> = OnceLock::new();
+    *MAY.get_or_init(|| {
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease");
+        release.is_ok_and(|release| release.starts_with("6.5."))
+    })
 }
 
 impl Pipe {
-    /// An empty one; `None` if there are many already, or descriptors are short.
+    /// An empty one; `None` if many are in use already, or descriptors are short.
     pub fn take() -> Option<Self> {
-        KEPT.take().or_else(Self::new)
+        if UNSUPPORTED.load(Ordering::Relaxed) {
+            return None;
+        }
+        let counted = Counted::one()?;
+        let (output, input) = KEPT.take().or_else(made)?;
+        Some(Self { output, input, held: 0, _counted: counted })
     }
 
     /// The same for whom it is `worth` it.
@@ -65,25 +84,10 @@ impl Pipe {
         if worth { Self::take() } else { None }
     }
 
-    fn new() -> Option<Self> {
-        if pressure::is_short_of_descriptors() || UNSUPPORTED.load(Ordering::Relaxed) {
-            return None;
-        }
-        let counted = Counted::one()?;
-        let (output, input) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
-        if pressure::is_high(output.as_raw_fd()) || pressure::is_high(input.as_raw_fd()) {
-            // Connections need them more.
-            return None;
-        }
-        // With less room it does the same in smaller pieces.
-        let _room = fcntl_setpipe_size(&input, PAGES * page_size());
-        Some(Self { output, input, held: 0, _counted: counted })
-    }
-
     /// Lets go of it. It is used again if nothing is left in it.
     pub fn give_back(self) {
         if self.held == 0 && !pressure::is_short_of_descriptors() {
-            KEPT.set(Some(self));
+            KEPT.set(Some((self.output, self.input)));
         }
     }
 
@@ -109,7 +113,12 @@ impl Pipe {
             }
         };
         match &filled {
-            Ok(count) => self.held += count,
+            Ok(count) => {
+                self.held += count;
+                if !SUPPORTED.load(Ordering::Relaxed) {
+                    SUPPORTED.store(true, Ordering::Relaxed);
+                }
+            }
             Err(error) if is_unsupported(error) => UNSUPPORTED.store(true, Ordering::Relaxed),
             Err(_) => {}
         }
@@ -133,6 +142,21 @@ impl Pipe {
             }
         }
     }
+}
+
+/// The ends of a new one.
+fn made() -> Option<Ends> {
+    if pressure::is_short_of_descriptors() || may_block() {
+        return None;
+    }
+    let (output, input) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
+    if pressure::is_high(output.as_raw_fd()) || pressure::is_high(input.as_raw_fd()) {
+        // Connections need them more.
+        return None;
+    }
+    // With less room it does the same in smaller pieces.
+    let _room = fcntl_setpipe_size(&input, PAGES * page_size());
+    Some((output, input))
 }
 
 const FLAGS: SpliceFlags = SpliceFlags::MOVE.union(SpliceFlags::NONBLOCK);
@@ -204,13 +228,12 @@ mod tests {
         assert!(pipes.len() < PIPES_MAX && Pipe::take().is_none() && are_scarce());
         drop(pipes);
         assert!(Pipe::take().is_some() && !are_scarce());
-    }
-
-    #[test]
-    fn who_may_not_splice_copies() {
-        for errno in [rustix::io::Errno::NOSYS, rustix::io::Errno::PERM, rustix::io::Errno::INVAL] {
-            assert!(is_unsupported(&errno.into()), "{errno}");
-        }
-        assert!(!is_unsupported(&rustix::io::Errno::CONNRESET.into()));
+        // Only where it has never been done an error says that it cannot be.
+        assert!(!is_unsupported(&Errno::INVAL.into()));
+        SUPPORTED.store(false, Ordering::Relaxed);
+        assert!(
+            [Errno::NOSYS, Errno::PERM, Errno::INVAL].into_iter().all(|errno| is_unsupported(&errno.into()))
+        );
+        assert!(!is_unsupported(&Errno::CONNRESET.into()) && !is_unsupported(&Errno::ACCESS.into()));
     }
 }

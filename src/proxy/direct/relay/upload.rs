@@ -7,7 +7,7 @@ use std::task::{Context as Cx, Poll, ready};
 use pingora::{Error, ErrorType, Result};
 use tokio::io::AsyncWrite;
 
-use super::{Relay, down, from_client, poll_timer, up};
+use super::{Relay, TURN_BYTES, down, from_client, poll_timer, up};
 use crate::base::pipe::{self, Pipe};
 use crate::base::spare;
 use crate::proxy::direct::room::PIECE_BYTES;
@@ -44,10 +44,14 @@ impl<S: Side> Relay<'_, S> {
     }
 
     fn poll_upload(&mut self, cx: &mut Cx<'_>) -> Poll<Result<()>> {
+        let mut turn = 0;
         loop {
             while self.sent < self.out.len() || self.pipe_up.is_some() {
                 match self.poll_send(cx) {
-                    Poll::Ready(Ok(1..)) => self.stalled = None,
+                    Poll::Ready(Ok(count @ 1..)) => {
+                        self.stalled = None;
+                        turn += count;
+                    }
                     Poll::Ready(failed) => {
                         // It may have answered before it closed. If it has not, this is why.
                         let error = failed.err().unwrap_or_else(|| io::ErrorKind::WriteZero.into());
@@ -68,6 +72,10 @@ impl<S: Side> Relay<'_, S> {
             self.sent = 0;
             if self.client.side.is_message_done() {
                 return Poll::Ready(Ok(()));
+            }
+            if turn >= TURN_BYTES {
+                let _pending = std::pin::pin!(tokio::task::yield_now()).poll(cx);
+                return self.client.side.poll_end(cx).map(|error| Err(from_client(error)));
             }
             ready!(self.poll_piece(cx))?;
         }
