@@ -238,14 +238,15 @@ async fn a_missing_exchange_and_a_reload() {
     gw.get("/queued").await.expect_status(200);
     record(&mut direct, "/queued").await;
 
-    let published = gw.metric("edgeward_log_bus_messages_total", &["access"]).await.unwrap();
+    // The broker may say that it has it after it has passed it on.
+    gw.metric_is("edgeward_log_bus_messages_total", &["access"], 23.0).await;
     reload(&gw, |config| another(&config, "")).await;
     gw.get("/nowhere").await.expect_status(200);
     gw.logged("/nowhere").await;
     reload(&gw, |config| another(&config, bus)).await;
     gw.get("/again").await.expect_status(200);
     record(&mut direct, "/again").await;
-    gw.metric_is("edgeward_log_bus_messages_total", &["access"], published + 1.0).await;
+    gw.metric_is("edgeward_log_bus_messages_total", &["access"], 24.0).await;
     gw.stop().await;
 }
 
