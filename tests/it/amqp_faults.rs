@@ -220,10 +220,9 @@ async fn service(broker: &RabbitMq) -> (Amqp, Served) {
 /// goes on by itself. What was accepted is there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_killed_and_restarted_under_load() {
-    let mut broker = RabbitMq::start().await;
+    let mut broker = RabbitMq::start_with_queue("kept").await;
     let (amqp, served) = service(&broker).await;
     amqp.exchange("news").await;
-    amqp.queue("kept").await;
     amqp.bind("kept", "news", "#").await;
     let gw = before(&broker.url()).start().await;
     gw.metric_is("edgeward_broker_up", &["main"], 1.0).await;

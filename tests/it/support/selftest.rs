@@ -198,7 +198,7 @@ async fn answers_in_sequence_and_made_from_the_request() {
 
 #[tokio::test]
 async fn brokers_answer_are_heard_and_come_back_with_what_is_durable() {
-    let mut broker = RabbitMq::start().await;
+    let mut broker = RabbitMq::start_with_queue("kept").await;
     let amqp = Amqp::connect(&broker.url()).await;
     let service = Amqp::connect(&broker.url()).await;
     let twice = |letter: &Letter| {
@@ -232,7 +232,6 @@ async fn brokers_answer_are_heard_and_come_back_with_what_is_durable() {
     let letter = heard.next().await;
     assert_eq!((letter.routing_key.as_str(), letter.text().as_str()), ("city.y", "yes"));
 
-    amqp.queue("kept").await;
     let persistent = lapin::BasicProperties::default().with_delivery_mode(2);
     amqp.publish("", "kept", b"still here", persistent).await;
     let (port, url) = (broker.address(), broker.url());
