@@ -161,6 +161,22 @@ fn a_listener_has_one_authority() {
     assert!(!got.toml.contains("[[listeners]]") || open == 1, "{}", got.toml);
 }
 
+/// nginx takes such a location, and never gets to it: every path begins with a slash.
+#[test]
+fn a_location_without_a_slash_at_its_start_gets_nothing() {
+    let inner = "proxy_pass http://127.0.0.1:1; location ~ x { deny all; }";
+    assert_eq!(
+        server(&format!(
+            "location api/ {{ {inner} }} location ^~ b/ {{ {inner} }} location = c {{ return 201; }} location / {{ return 202; }}"
+        )),
+        ["/* 202"]
+    );
+    assert_eq!(
+        server("location = '' { return 201; } location '' { return 202; }"),
+        server("location '' { return 202; }")
+    );
+}
+
 /// A certificate that some locations want is asked for by the listener and wanted by routes.
 #[test]
 fn certificates_of_clients_are_wanted_by_routes() {

@@ -117,6 +117,19 @@ struct Around {
     regexes: Vec<String>,
 }
 
+impl Around {
+    /// Why no request's path comes to a location of this encoded path here, `whole` or as a start.
+    fn never_gets_to(&self, encoded: &str, whole: bool) -> Option<String> {
+        if !encoded.starts_with('/') && (whole || !encoded.is_empty()) {
+            return Some("every path begins with a slash".to_owned());
+        }
+        self.beside
+            .iter()
+            .find(|other| encoded.starts_with(*other))
+            .map(|other| format!("{other} takes them"))
+    }
+}
+
 #[derive(Default)]
 struct Bins<'a> {
     exact: Vec<Placed<'a>>,
@@ -171,8 +184,8 @@ impl<'a> Translator<'a> {
                 Kind::Named(name) => drop(out.named.insert(name, location(None))),
                 Kind::Exact(path) => {
                     let encoded = pattern::encode_path(&path);
-                    if let Some(other) = around.beside.iter().find(|other| encoded.starts_with(*other)) {
-                        self.done_as(block, format!("no request gets here: {other} takes them"));
+                    if let Some(why) = around.never_gets_to(&encoded, true) {
+                        self.done_as(block, format!("no request gets here: {why}"));
                         continue;
                     }
                     let mut placed = Placed::new(RoutePath::Exact(encoded), location(Some(path)));
@@ -181,8 +194,8 @@ impl<'a> Translator<'a> {
                 }
                 Kind::Prefix { path, stops: own_stops } => {
                     let encoded = pattern::encode_path(&path);
-                    if let Some(other) = around.beside.iter().find(|other| encoded.starts_with(*other)) {
-                        self.done_as(block, format!("no request gets here: {other} takes them"));
+                    if let Some(why) = around.never_gets_to(&encoded, false) {
+                        self.done_as(block, format!("no request gets here: {why}"));
                         continue;
                     }
                     let mut chain = around.chain.clone();
