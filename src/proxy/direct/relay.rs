@@ -303,12 +303,19 @@ impl<'r, S: Side> Relay<'r, S> {
                 }
                 Body::Length(left) if S::TAKES_SLICES => {
                     let left = *left;
-                    let count = match self.pipe_for(left) {
-                        Some(pipe) => ready!(self.poll_piped(pipe, left, cx))?,
-                        None => ready!(self.poll_through(left, cx))?,
-                    };
-                    self.passed(count);
-                    count
+                    match self.pipe_for(left) {
+                        Some(pipe) => {
+                            let count = ready!(self.poll_piped(pipe, left, cx))?;
+                            // None of it was held here, so it says nothing of how much should be.
+                            self.count_down(count);
+                            count
+                        }
+                        None => {
+                            let count = ready!(self.poll_through(left, cx))?;
+                            self.passed(count);
+                            count
+                        }
+                    }
                 }
                 Body::Chunked(scanner) if !self.input.is_empty() => {
                     let mut data = BytesMut::with_capacity(self.input.len());
@@ -372,17 +379,22 @@ impl<'r, S: Side> Relay<'r, S> {
         passed
     }
 
-    /// Takes in that the client took `count` bytes of a body with a length.
+    /// Takes in that the client took `count` bytes of a body with a length, which were held here.
     fn passed(&mut self, count: usize) {
+        self.count_down(count);
+        self.room.passed(count, || self.client.side.acknowledged());
+        if self.input.is_empty() {
+            self.input = BytesMut::new();
+        }
+    }
+
+    /// Takes in that `count` bytes of a body with a length are no longer to come.
+    fn count_down(&mut self, count: usize) {
         if let Body::Length(left) = &mut self.body {
             *left -= count as u64;
             if *left == 0 {
                 self.body = Body::Ended;
             }
-        }
-        self.room.passed(count, || self.client.side.acknowledged());
-        if self.input.is_empty() {
-            self.input = BytesMut::new();
         }
     }
 

@@ -16,7 +16,10 @@ impl<S: Side> Relay<'_, S> {
         if self.pipe.is_some() {
             return self.pipe.take();
         }
-        let is_worth_it = left >= PIECE_BYTES as u64 && self.room.is_wide() && self.client.side.takes_pipes();
+        // While there are enough a client need not have shown first that it takes much.
+        let is_worth_it = left >= PIECE_BYTES as u64
+            && (self.room.is_wide() || !pipe::are_scarce())
+            && self.client.side.takes_pipes();
         Pipe::take_if(is_worth_it && self.link.tcp().is_some())
     }
 
