@@ -11,6 +11,8 @@ use crate::base::wire::octets::is_token;
 const BYTES_MAX: usize = 64 * 1024;
 /// Bytes for which room is kept.
 const BYTES_COMMON: usize = 1024;
+/// Fields that a request's block may have without a question.
+const FIELDS_COMMON: usize = 500;
 /// Fields of the static table, and how many there can be in a dynamic one of 4096 bytes, at 32 bytes each and more.
 const STATIC: usize = 61;
 const DYNAMIC_MAX: usize = 4096 / 32;
@@ -31,17 +33,30 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// All before is done with.
-    pub(super) fn clear(&mut self) {
+    /// All before is done with: how many fields they had that no request has.
+    pub(super) fn clear(&mut self) -> usize {
         if self.starts.is_empty() {
-            return;
+            return 0;
         }
+        let excess = if self.bytes.len() > FIELDS_COMMON { self.excess() } else { 0 };
         if self.bytes.capacity() > BYTES_COMMON {
             self.bytes = Vec::new();
         }
         self.bytes.clear();
         self.starts.clear();
         self.is_cut = false;
+        excess
+    }
+
+    /// Fields beyond those that requests have.
+    fn excess(&self) -> usize {
+        self.each().map(|block| fields(block).saturating_sub(FIELDS_COMMON)).sum()
+    }
+
+    /// The blocks that are kept.
+    fn each(&self) -> impl Iterator<Item = &[u8]> {
+        let ends = self.starts.iter().skip(1).copied().chain([self.bytes.len()]);
+        self.starts.iter().zip(ends).map(|(start, end)| self.bytes.get(*start..end).unwrap_or_default())
     }
 
     /// HEADERS or CONTINUATION, of whose payload nothing came yet.
@@ -77,9 +92,8 @@ impl Blocks {
             return false;
         }
         let mut refers_to_table = false;
-        for (at, start) in self.starts.iter().enumerate() {
-            let end = self.starts.get(at + 1).copied().unwrap_or(self.bytes.len());
-            match look_at(self.bytes.get(*start..end).unwrap_or_default()) {
+        for block in self.each() {
+            match look_at(block) {
                 Looks::Broken => return true,
                 Looks::Malformed => return false,
                 Looks::Good { refers_to_table: refers } => refers_to_table |= refers,
@@ -123,6 +137,35 @@ fn look_at(block: &[u8]) -> Looks {
         is_first = false;
     }
     Looks::Good { refers_to_table }
+}
+
+/// How many fields there are in a block, as far as it can be decoded; not what they are.
+fn fields(block: &[u8]) -> usize {
+    let mut rest = block;
+    let mut count = 0;
+    while pass_field(&mut rest).is_some() {
+        count += 1;
+    }
+    count
+}
+
+fn pass_field(rest: &mut &[u8]) -> Option<()> {
+    let first = byte(rest)?;
+    let (bits, is_literal) = match first {
+        0x80.. => (7, false),
+        0x40..0x80 => (6, true),
+        0x20..0x40 => (5, false),
+        ..0x20 => (4, true),
+    };
+    let is_named_here = integer(first, bits, rest)? == 0;
+    if is_literal {
+        for _ in 0..1 + u8::from(is_named_here) {
+            let first = byte(rest)?;
+            let bytes = integer(first, 7, rest)?;
+            *rest = rest.get(bytes..)?;
+        }
+    }
+    Some(())
 }
 
 enum Field {
@@ -319,6 +362,28 @@ mod tests {
 
     const GOOD: Looks = Looks::Good { refers_to_table: false };
     const OLD: Looks = Looks::Good { refers_to_table: true };
+
+    #[test]
+    fn fields_beyond_those_of_requests_are_counted() {
+        let name_and_value = b"\x00\x01x\x02\xff\xff";
+        let cookie = [&b"\x0f\x11\x7f\x80\x08"[..], &[0xff; 1151]].concat();
+        for (block, count) in [
+            (b"\x82\x86\xff\x00\x84".to_vec(), 4),
+            (name_and_value.repeat(3), 3),
+            (b"\x40\x01x\x00\x41\x01y\x3f\xe1\x1f".to_vec(), 3),
+            ([cookie, vec![0x82]].concat(), 2),
+            (b"\x82\x00\x05xy".to_vec(), 1),
+        ] {
+            assert_eq!(fields(&block), count, "{block:?}");
+        }
+        let mut blocks = Blocks::default();
+        for bytes in [vec![0xbe; FIELDS_COMMON], vec![0xbe; FIELDS_COMMON + 7], vec![0xbe; FIELDS_COMMON + 5]]
+        {
+            blocks.starts.push(blocks.bytes.len());
+            blocks.bytes.extend(bytes);
+        }
+        assert_eq!((blocks.clear(), blocks.clear()), (12, 0));
+    }
 
     /// Every code is there, and each once: together they leave no room for another (Kraft), but for the end of texts.
     #[test]

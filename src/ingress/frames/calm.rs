@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use super::reader::{END_STREAM, Frame, Kind};
+use super::reader::{ACK, END_STREAM, Frame, Kind};
 
 /// Frames that a client may have open at once. Twice what browsers and gRPC clients can cause in the worst moment: 128
 /// streams opened and reset, each with its window updates and priorities.
@@ -25,15 +25,20 @@ const SMALL_BYTES: u32 = 64;
 /// back that just fits into it.
 const PER_TINY_WINDOW: i32 = PER_SMALL_FRAME + 1;
 const TINY_WINDOW: u32 = 14;
-/// Bytes of SETTINGS that cost one more. Nobody has a hundred settings.
-const SETTINGS_BYTES: u32 = 512;
+/// What SETTINGS cost: they may move the windows of all streams. Nobody sends more than a few, to begin with and when the
+/// bandwidth turns out to be larger.
+const PER_SETTINGS: i32 = 4;
+/// Bytes of them that cost one more. Nobody has twenty settings.
+const SETTINGS_BYTES: u32 = 128;
 /// What a header block costs that only changes the table's size: no encoder does it more often than twice.
 const PER_RESIZES: i32 = 50;
+/// Fields that no request has, of one block, which cost one: to decode them takes as long as a frame.
+const EXCESS_FIELDS: usize = 16;
 /// Streams that we may have to reset for a client's errors (CVE-2025-8671). Some are nobody's fault: DATA that was under way
 /// when its stream was ended.
-const FAULTS: i32 = 250;
+const FAULTS: i32 = 100;
 /// What a second pays back of them.
-const FAULTS_PER_SECOND: u32 = 20;
+const FAULTS_PER_SECOND: u32 = 10;
 
 /// Requests that a client may give up before their answer is complete (CVE-2023-44487). Each costs a connection to its
 /// service, however far the answer came and whatever it paid back.
@@ -78,6 +83,12 @@ impl Calm {
         self.cancels.pay_back(1);
     }
 
+    /// Blocks of the client's had so many fields that no request has. False: the budget is spent.
+    pub(super) fn decoded(&mut self, excess: usize, now: impl Fn() -> Instant) -> bool {
+        // A block is of no more than 64 KiB.
+        excess == 0 || self.work.spend((excess / EXCESS_FIELDS) as i32, now)
+    }
+
     /// A frame of the client's; `is_of_body`: it belongs to a stream whose body is under way. False: the budget is spent.
     /// The clock is looked at only where it would be.
     pub(super) fn received(&mut self, frame: &Frame, is_of_body: bool, now: impl Fn() -> Instant) -> bool {
@@ -94,8 +105,8 @@ impl Calm {
                 }
                 return true;
             }
-            // Below a 32,768th of a `u32`.
-            Kind::Settings => 1 + (frame.length / SETTINGS_BYTES) as i32,
+            // Below a hundredth of a `u32`.
+            Kind::Settings if frame.flags & ACK == 0 => PER_SETTINGS + (frame.length / SETTINGS_BYTES) as i32,
             // Of a stream alone: a client that opens windows by every piece it read opens the connection's as well.
             Kind::WindowUpdate if frame.stream != 0 && frame.increment.is_some_and(|by| by < TINY_WINDOW) => {
                 PER_TINY_WINDOW

@@ -214,7 +214,8 @@ impl Watch {
         let mut reader = self.inbound.clone();
         // The library has taken all that came before, or said why not.
         if self.block.is_none() && !reader.is_in_block() {
-            self.blocks.clear();
+            let excess = self.blocks.clear();
+            self.flooded |= !self.calm.decoded(excess, &now);
         }
         reader.feed(bytes, |piece, end| {
             let (frame, payload) = match piece {

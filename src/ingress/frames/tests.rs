@@ -103,7 +103,7 @@ fn a_header_block_is_open_until_its_last_piece() {
 fn floods_are_told_from_traffic() {
     let floods: [(&str, Vec<u8>); 9] = [
         ("PING", frame(6, 0, 0, &[0; 8])),
-        ("SETTINGS", frame(4, 0, 0, &[])),
+        ("SETTINGS", frame(4, 1, 0, &[])),
         ("PRIORITY", frame(2, 0, 1, &[0; 5])),
         ("WINDOW_UPDATE", frame(8, 0, 0, &[0, 0, 0, 1])),
         ("DATA", frame(0, 0, 1, &[])),
@@ -363,15 +363,17 @@ fn padding_is_nothing() {
     }
 }
 
-/// Many settings at once are many frames.
+/// Settings cost more than other frames, and many at once are many.
 #[test]
 fn settings_are_counted_by_their_length() {
-    let (mut watch, now) = (watch(), stopped());
-    watch.received(&frame(4, 0, 0, &[0; 60]).repeat(900), now);
-    assert!(!watch.is_flooded());
-    let (mut watch, now) = (self::watch(), stopped());
-    watch.received(&frame(4, 0, 0, &[0; 16_380]).repeat(33), now);
-    assert!(watch.is_flooded());
+    for (bytes, fit) in [(0, 250), (60, 250), (16_380, 7)] {
+        let (mut watch, now) = (watch(), stopped());
+        let settings = frame(4, 0, 0, &vec![0; bytes]);
+        watch.received(&settings.repeat(fit), now);
+        assert!(!watch.is_flooded(), "{bytes}");
+        watch.received(&settings, now);
+        assert!(watch.is_flooded(), "{bytes}");
+    }
 }
 
 /// The table may change its size twice before a block (RFC 7541 section 4.2), and in no request for ever.
