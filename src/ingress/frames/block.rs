@@ -33,24 +33,28 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// All before is done with: how many fields they had that no request has.
-    pub(super) fn clear(&mut self) -> usize {
-        if self.starts.is_empty() {
-            return 0;
-        }
-        let excess = if self.bytes.len() > FIELDS_COMMON { self.excess() } else { 0 };
-        if self.bytes.capacity() > BYTES_COMMON {
+    /// All that is complete is done with; with `goes_on` the last is not. How many fields it had that no request has.
+    pub(super) fn settle(&mut self, goes_on: bool) -> usize {
+        let Some(last) = self.starts.last() else { return 0 };
+        let kept_from = if goes_on { *last } else { self.bytes.len() };
+        let complete = self.starts.len() - usize::from(goes_on);
+        let excess = if kept_from > FIELDS_COMMON { self.excess(complete) } else { 0 };
+        self.bytes.drain(..kept_from);
+        if self.bytes.is_empty() && self.bytes.capacity() > BYTES_COMMON {
             self.bytes = Vec::new();
         }
-        self.bytes.clear();
         self.starts.clear();
-        self.is_cut = false;
+        if goes_on {
+            self.starts.push(0);
+        } else {
+            self.is_cut = false;
+        }
         excess
     }
 
-    /// Fields beyond those that requests have.
-    fn excess(&self) -> usize {
-        self.each().map(|block| fields(block).saturating_sub(FIELDS_COMMON)).sum()
+    /// Fields of the first blocks beyond those that requests have.
+    fn excess(&self, blocks: usize) -> usize {
+        self.each().take(blocks).map(|block| fields(block).saturating_sub(FIELDS_COMMON)).sum()
     }
 
     /// The blocks that are kept.
@@ -382,7 +386,9 @@ mod tests {
             blocks.starts.push(blocks.bytes.len());
             blocks.bytes.extend(bytes);
         }
-        assert_eq!((blocks.clear(), blocks.clear()), (12, 0));
+        // The last is not complete yet.
+        assert_eq!((blocks.settle(true), blocks.bytes.len()), (7, FIELDS_COMMON + 5));
+        assert_eq!((blocks.settle(false), blocks.settle(false), blocks.bytes.len()), (5, 0, 0));
     }
 
     /// Every code is there, and each once: together they leave no room for another (Kraft), but for the end of texts.

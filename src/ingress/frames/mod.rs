@@ -212,11 +212,9 @@ impl Watch {
     pub fn received(&mut self, bytes: &[u8], now: impl Fn() -> Instant) -> Seen {
         let mut seen = Seen { passed: bytes.len(), hidden: Vec::new() };
         let mut reader = self.inbound.clone();
-        // The library has taken all that came before, or said why not.
-        if self.block.is_none() && !reader.is_in_block() {
-            let excess = self.blocks.clear();
-            self.flooded |= !self.calm.decoded(excess, &now);
-        }
+        // The library has taken all that was complete before, or said why not.
+        let excess = self.blocks.settle(self.block.is_some() || reader.is_in_block());
+        self.flooded |= !self.calm.decoded(excess, &now);
         reader.feed(bytes, |piece, end| {
             let (frame, payload) = match piece {
                 Piece::Frame(frame, payload) => (frame, payload),

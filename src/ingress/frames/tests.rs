@@ -376,6 +376,24 @@ fn settings_are_counted_by_their_length() {
     }
 }
 
+/// Fields that no request has count, wherever reads end.
+#[test]
+fn crowded_blocks_are_a_flood() {
+    for (fields, fit, is_flood) in
+        [(500, 200, false), (1500, 10, false), (1500, 20, true), (8000, 1, false), (8000, 4, true)]
+    {
+        for read in [1000, 5000, 16_384] {
+            let (mut watch, now) = (watch(), stopped());
+            let blocks: Vec<u8> = (0..fit)
+                .flat_map(|at| frame(1, END_HEADERS | END_STREAM, 2 * at + 1, &vec![0xbe; fields]))
+                .collect();
+            blocks.chunks(read).for_each(|bytes| drop(watch.received(bytes, now)));
+            watch.received(&frame(6, 0, 0, &[0; 8]), now);
+            assert_eq!(watch.is_flooded(), is_flood, "{fit} of {fields}, read by {read}");
+        }
+    }
+}
+
 /// The table may change its size twice before a block (RFC 7541 section 4.2), and in no request for ever.
 #[test]
 fn changes_of_the_table_are_told_from_fields() {
