@@ -288,7 +288,7 @@ fn serve() -> SocketAddr {
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
             loop {
-                let (socket, _) = listener.accept().await.unwrap();
+                let Ok((socket, _)) = listener.accept().await else { continue };
                 // Its client may leave at any time.
                 tokio::spawn(async { drop(answer(socket).await) });
             }

@@ -328,6 +328,8 @@ fn options(limits: &Limits) -> Builder {
     options
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
         .max_concurrent_streams(STREAMS_MAX)
+        // What is under way on streams that were answered early is passed over on so many; on others it is an error.
+        .max_concurrent_reset_streams(STREAMS_SERVED_MAX)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(STREAM_WINDOW as usize);

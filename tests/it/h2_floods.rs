@@ -85,6 +85,37 @@ async fn settings_that_are_never_acknowledged_hold_nothing_up() {
     assert_eq!(app.requests(), 100);
 }
 
+/// A client that has many uploads refused at once is no flood for what of them was under way by then.
+#[tokio::test]
+async fn uploads_that_are_refused_together_end_no_connection() {
+    let app = upstream().start().await;
+    let refused =
+        "[[routes]]\nname = \"refused\"\npath = \"/\"\nmethods = [\"POST\"]\nrespond = { status = 401 }\n";
+    let gw = in_front_of(&app, refused).start().await;
+    let mut raw = gw.raw().await;
+    let streams = || (0..128).map(|at| 2 * at + 1);
+    raw.send([PREFACE, &settings(&[])].concat()).await;
+    raw.send(streams().flat_map(|stream| open(stream, POST)).collect::<Vec<u8>>()).await;
+    let mut resets = 0;
+    while resets < 128 {
+        let (kind, _, _, payload) = raw.frame().await.expect("an answer");
+        assert_ne!(kind, GOAWAY);
+        if kind == RST_STREAM {
+            assert_eq!(payload, [0; 4], "NO_ERROR");
+            resets += 1;
+        }
+    }
+    raw.send(streams().flat_map(|stream| data(stream, b"x").repeat(3)).collect::<Vec<u8>>()).await;
+    raw.send(headers(257, GET)).await;
+    loop {
+        let (kind, flags, stream, _) = raw.frame().await.expect("an answer");
+        assert!(kind != GOAWAY && kind != RST_STREAM, "{kind} on {stream}");
+        if stream == 257 && flags & END_STREAM != 0 {
+            break;
+        }
+    }
+}
+
 /// The connection that was ended is read from no further: its client hears why, and who else asks is served.
 #[tokio::test]
 async fn a_flood_does_not_hold_up_the_answers_of_others() {

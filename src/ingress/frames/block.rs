@@ -2,7 +2,7 @@
 //!
 //! The library gives PROTOCOL_ERROR for every block that it does not take. One that cannot be decoded has an error of its
 //! own (RFC 9113 section 4.3); one that can, and has a name or a value that HTTP/2 does not know, has not. So the blocks of
-//! the last read are kept, and looked at once the library has given up: what they say is of no use to anybody before.
+//! the last read are kept, and looked at once the library has given up. Of long ones the fields are counted before.
 
 use super::reader::{Frame, Kind, PADDED, WITH_PRIORITY};
 use crate::base::wire::octets::is_token;

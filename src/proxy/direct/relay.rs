@@ -59,6 +59,8 @@ pub(super) struct Relay<'r, S> {
     body: Body,
     /// Holds bytes of the body that the client did not take yet.
     pipe: Option<Pipe>,
+    /// Some of the body went through one.
+    is_piped: bool,
     /// Holds bytes of the request's body that the server did not take yet.
     pipe_up: Option<Pipe>,
     /// What waits for the client fills the room that it has.
@@ -105,6 +107,7 @@ impl<'r, S: Side> Relay<'r, S> {
             room: Room::of(S::ROOM_AT_FIRST),
             body: Body::Ended,
             pipe: None,
+            is_piped: false,
             pipe_up: None,
             holds_little: false,
             chunk: BytesMut::new(),
@@ -307,6 +310,7 @@ impl<'r, S: Side> Relay<'r, S> {
                         Some(pipe) => {
                             let count = ready!(self.poll_piped(pipe, left, cx))?;
                             // None of it was held here, so it says nothing of how much should be.
+                            self.room.forget();
                             self.count_down(count);
                             count
                         }

@@ -28,6 +28,11 @@ impl Room {
         self.most == PIECE_BYTES
     }
 
+    /// What it takes was not counted for a while: it is to be looked at anew.
+    pub(super) fn forget(&mut self) {
+        (self.passed, self.acknowledged) = (0, None);
+    }
+
     /// Takes in that the client was given so many bytes more; `acknowledged`: what its system has taken in all.
     pub(super) fn passed(&mut self, count: usize, acknowledged: impl FnOnce() -> Option<u64>) {
         self.passed += count;
@@ -73,6 +78,12 @@ mod tests {
         assert_eq!(room.most, PIECE_BYTES);
         give(&mut room, &mut taken, ASKED_EVERY, false);
         assert_eq!(room.most, AT_FIRST, "it has stopped");
+        // What went another way meanwhile says nothing.
+        give(&mut room, &mut taken, 1, false);
+        (room, taken) = (room, taken + (1 << 30));
+        room.forget();
+        give(&mut room, &mut taken, 2 * ASKED_EVERY, false);
+        assert_eq!(room.most, AT_FIRST);
         // Nobody knows: as at first.
         let mut room = Room::of(AT_FIRST);
         (0..100).for_each(|_| room.passed(AT_FIRST, || None));

@@ -121,7 +121,7 @@ impl Around {
     /// Why no request's path comes to a location of this encoded path here, `whole` or as a start.
     fn never_gets_to(&self, encoded: &str, whole: bool) -> Option<String> {
         if !encoded.starts_with('/') && (whole || !encoded.is_empty()) {
-            return Some("every path begins with a slash".to_owned());
+            return Some("the paths of all requests begin with a slash".to_owned());
         }
         self.beside
             .iter()

@@ -16,8 +16,10 @@ impl<S: Side> Relay<'_, S> {
         if self.pipe.is_some() {
             return self.pipe.take();
         }
-        // While there are enough a client need not have shown first that it takes much.
-        let is_worth_it = left >= PIECE_BYTES as u64
+        // While there are enough a client need not have shown first that it takes much. What is left at the end of a body
+        // that went so goes so, too.
+        let least = if self.is_piped { S::ROOM_AT_FIRST } else { PIECE_BYTES };
+        let is_worth_it = left >= least as u64
             && (self.room.is_wide() || !pipe::are_scarce())
             && self.client.side.takes_pipes();
         Pipe::take_if(is_worth_it && self.link.tcp().is_some())
@@ -42,6 +44,7 @@ impl<S: Side> Relay<'_, S> {
                 }
             }
         }
+        self.is_piped = true;
         let taken = self.client.side.poll_pipe(&mut pipe, cx);
         if pipe.held() > 0 {
             self.pipe = Some(pipe);
