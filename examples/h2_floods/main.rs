@@ -3,8 +3,9 @@
 //! `h2_floods EDGEWARD`: runs that binary before a service of its own. For each flood it measures, alone: how many of 2,000
 //! writes the client made before it read the end, the gateway's processor time, and how far its memory rose; then, with the
 //! flood begun again whenever it is ended, the time of an innocent client's answers. That is set beside its time without, and
-//! beside a client that makes as many writes of an upload: what the machine costs who shares it is nobody's fault. The flood's
-//! client stays on the last processor, or it would be measured what it takes from all; of each time it is the median of rounds.
+//! beside clients that make as many writes of an upload, and as many requests: what the machine costs who shares it is nobody's
+//! fault. The flood's client stays on the last processor, or it would be measured what it takes from all; of each time it is the
+//! median of rounds.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -22,12 +23,12 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
-use bytes::{GOAWAY, PREFACE, settings};
+use bytes::{DATA, END_STREAM, GET, GOAWAY, HEADERS, PREFACE, RST_STREAM, headers, settings};
 use floods::{Flood, WRITES};
 
 /// Processor seconds and bytes that a flood may take.
@@ -36,6 +37,8 @@ const MEMORY_MAX: u64 = 8 << 20;
 /// How long the innocent client asks in a round, and how many rounds there are, with a flood and without.
 const ASKED: Duration = Duration::from_millis(500);
 const ROUNDS: usize = 5;
+/// Requests that an honest client has open at once.
+const AT_ONCE: usize = 100;
 /// Below this the machine's own noise is larger than what is measured.
 const FLOOR: Duration = Duration::from_millis(2);
 /// Bytes of the large answer: more than the floods that ask for it have room for, and no more, since the service's own effort
@@ -50,9 +53,16 @@ fn main() {
     let gateway = Gateway::start(&binary);
     let alone = asked(gateway.address, ROUNDS);
     println!("innocent client alone: p50 {:.2} ms, p99 {:.2} ms", ms(alone.0), ms(alone.1));
-    let beside = asked_beside(&gateway, &floods::harmless());
-    println!("beside an upload in 2,000 pieces: p50 {:.2} ms, p99 {:.2} ms\n", ms(beside.0), ms(beside.1));
-    let most = FLOOR.max(2 * alone.1.max(beside.1));
+    let upload = floods::harmless();
+    let beside = asked_beside(&gateway, || _ = run(gateway.address, &upload));
+    println!("beside an upload in 2,000 pieces: p50 {:.2} ms, p99 {:.2} ms", ms(beside.0), ms(beside.1));
+    let asking = asked_beside(&gateway, || ask(gateway.address));
+    println!(
+        "beside 2,000 requests, {AT_ONCE} at once: p50 {:.2} ms, p99 {:.2} ms\n",
+        ms(asking.0),
+        ms(asking.1)
+    );
+    let most = FLOOR.max(2 * alone.1.max(beside.1).max(asking.1));
     println!("| flood | ended with | writes | CPU | memory | innocent p50 | p99 |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     let mut failed = Vec::new();
@@ -61,7 +71,7 @@ fn main() {
             continue;
         }
         let cost = gateway.cost_of(&flood);
-        let with = asked_beside(&gateway, &flood);
+        let with = asked_beside(&gateway, || _ = run(gateway.address, &flood));
         println!(
             "| {} | {} | {} | {:.3} s | {:.1} MiB | {:.2} ms | {:.2} ms |",
             flood.name,
@@ -217,15 +227,36 @@ fn goaway(mut reading: impl Read, over: &AtomicBool) -> Option<u32> {
     code
 }
 
-/// The innocent client's answers while the flood is begun again whenever it is ended.
-fn asked_beside(gateway: &Gateway, flood: &Flood) -> (Duration, Duration) {
-    let (is_over, floods) = (AtomicBool::new(false), AtomicU32::new(0));
+/// As many requests as a flood has writes, from a client that waits for its answers.
+fn ask(address: SocketAddr) {
+    let mut socket = TcpStream::connect(address).unwrap();
+    socket.set_nodelay(true).unwrap();
+    socket.set_read_timeout(Some(LONG)).unwrap();
+    let mut reading = BufReader::new(socket.try_clone().unwrap());
+    socket.write_all(&[PREFACE, &settings(&[])].concat()).unwrap();
+    for first in (0..WRITES).step_by(AT_ONCE) {
+        let asked: Vec<u8> = (first..).take(AT_ONCE).flat_map(|at| headers(2 * at + 1, GET)).collect();
+        socket.write_all(&asked).unwrap();
+        let mut answered = 0;
+        while answered < AT_ONCE {
+            let mut head = [0; 9];
+            reading.read_exact(&mut head).unwrap();
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            reading.read_exact(&mut vec![0; length as usize]).unwrap();
+            assert!(!matches!(head[3], GOAWAY | RST_STREAM), "a client that waits is no flood");
+            answered += usize::from(matches!(head[3], DATA | HEADERS) && head[4] & END_STREAM != 0);
+        }
+    }
+}
+
+/// The innocent client's answers while another is begun again whenever it is ended.
+fn asked_beside(gateway: &Gateway, other: impl Fn() + Send + Sync) -> (Duration, Duration) {
+    let is_over = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             stay_on_the_last_processor();
             while !is_over.load(Relaxed) {
-                run(gateway.address, flood);
-                floods.fetch_add(1, Relaxed);
+                other();
                 // One client at a time, not a new one at every moment.
                 std::thread::sleep(Duration::from_millis(100));
             }
