@@ -11,7 +11,7 @@ use crate::base::wire::octets::is_token;
 
 /// Fields past which a request is no longer only refused with 431, but counted against its connection: small fields that are
 /// said again by a byte each make an answer cost more than the question.
-const FIELDS_MAX: usize = 500;
+pub(super) const FIELDS_MAX: usize = 500;
 
 /// Checks `head`, behind which comes nothing if it `ends` the stream.
 ///

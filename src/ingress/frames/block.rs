@@ -6,13 +6,12 @@
 
 use super::reader::{Frame, Kind, PADDED, WITH_PRIORITY};
 use crate::base::wire::octets::is_token;
+use crate::ingress::http2_head::FIELDS_MAX;
 
 /// Bytes of blocks that are kept at most; more than `limits.header_bytes` mostly allows.
 const BYTES_MAX: usize = 64 * 1024;
 /// Bytes for which room is kept.
 const BYTES_COMMON: usize = 1024;
-/// Fields that a request's block may have without a question.
-const FIELDS_COMMON: usize = 500;
 /// Fields of the static table, and how many there can be in a dynamic one of 4096 bytes, at 32 bytes each and more.
 const STATIC: usize = 61;
 const DYNAMIC_MAX: usize = 4096 / 32;
@@ -38,7 +37,7 @@ impl Blocks {
         let Some(last) = self.starts.last() else { return 0 };
         let kept_from = if goes_on { *last } else { self.bytes.len() };
         let complete = self.starts.len() - usize::from(goes_on);
-        let excess = if kept_from > FIELDS_COMMON { self.excess(complete) } else { 0 };
+        let excess = if kept_from > FIELDS_MAX { self.excess(complete) } else { 0 };
         self.bytes.drain(..kept_from);
         if self.bytes.is_empty() && self.bytes.capacity() > BYTES_COMMON {
             self.bytes = Vec::new();
@@ -54,7 +53,7 @@ impl Blocks {
 
     /// Fields of the first blocks beyond those that requests have.
     fn excess(&self, blocks: usize) -> usize {
-        self.each().take(blocks).map(|block| fields(block).saturating_sub(FIELDS_COMMON)).sum()
+        self.each().take(blocks).map(|block| fields(block).saturating_sub(FIELDS_MAX)).sum()
     }
 
     /// The blocks that are kept.
@@ -381,13 +380,12 @@ mod tests {
             assert_eq!(fields(&block), count, "{block:?}");
         }
         let mut blocks = Blocks::default();
-        for bytes in [vec![0xbe; FIELDS_COMMON], vec![0xbe; FIELDS_COMMON + 7], vec![0xbe; FIELDS_COMMON + 5]]
-        {
+        for bytes in [vec![0xbe; FIELDS_MAX], vec![0xbe; FIELDS_MAX + 7], vec![0xbe; FIELDS_MAX + 5]] {
             blocks.starts.push(blocks.bytes.len());
             blocks.bytes.extend(bytes);
         }
         // The last is not complete yet.
-        assert_eq!((blocks.settle(true), blocks.bytes.len()), (7, FIELDS_COMMON + 5));
+        assert_eq!((blocks.settle(true), blocks.bytes.len()), (7, FIELDS_MAX + 5));
         assert_eq!((blocks.settle(false), blocks.settle(false), blocks.bytes.len()), (5, 0, 0));
     }
 

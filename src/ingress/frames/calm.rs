@@ -1,9 +1,10 @@
 //! How much a client may make us do for nothing.
 //!
 //! Every frame that asks for work without being a part of a request costs one from a budget; what is useful, and time,
-//! pay back into it. A client that lives by requests never comes near its end; one that only sends PING or
-//! resets is there after [`BUDGET`] frames, one that sends SETTINGS sooner. What makes us reset streams for its errors has a smaller one, and only time pays
-//! back into that: whoever sends requests in between would else go on for ever. So has what it asks for and then gives up.
+//! pay back into it. A client that lives by requests never comes near its end; one that only sends PING or resets is there
+//! after [`BUDGET`] frames, one that sends SETTINGS sooner. What makes us reset streams for its errors has a smaller one, and
+//! only time pays back into that: whoever sends requests in between would else go on for ever. So has what it asks for and
+//! then gives up.
 
 use std::time::Instant;
 
