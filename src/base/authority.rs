@@ -54,6 +54,19 @@ pub fn read(text: &[u8]) -> Option<Authority<'_>> {
     (!host.is_empty() && host.len() <= HOST_BYTES_MAX).then_some(Authority { host, port, is_lowercase })
 }
 
+/// Whether two authorities name the same place: hosts in any case, and `default` for a port that is not written
+/// (RFC 9110 section 4.2.3). What is none agrees with nothing.
+pub fn agree(one: &[u8], other: &[u8], default: u16) -> bool {
+    // Nearly always.
+    if one == other {
+        return is_authority(one);
+    }
+    read(one).zip(read(other)).is_some_and(|(one, other)| {
+        one.host.eq_ignore_ascii_case(other.host)
+            && one.port.unwrap_or(default) == other.port.unwrap_or(default)
+    })
+}
+
 /// Whether `host` is a DNS name, an IPv4 address or an IPv6 address in brackets.
 pub fn is_host(host: &[u8]) -> bool {
     match host.strip_prefix(b"[") {
@@ -137,6 +150,29 @@ mod tests {
             assert!(!is_authority(bad.as_bytes()), "{bad}");
         }
         assert!(!is_host(&[b'a'; HOST_BYTES_MAX + 1]));
+    }
+
+    #[test]
+    fn the_same_place_however_it_is_written() {
+        for (one, other, expected) in [
+            ("a", "a", true),
+            ("a:8080", "a:8080", true),
+            ("Example.COM", "example.com", true),
+            ("a:80", "a", true),
+            ("A", "a:80", true),
+            ("[2001:DB8::1]:80", "[2001:db8::1]", true),
+            ("a:443", "a", false),
+            ("a:8080", "a", false),
+            ("a.", "a", false),
+            ("a", "b", false),
+            ("a:", "a", false),
+            ("a@b", "a@b", false),
+            ("", "", false),
+        ] {
+            assert_eq!(agree(one.as_bytes(), other.as_bytes(), 80), expected, "{one} {other}");
+            assert_eq!(agree(other.as_bytes(), one.as_bytes(), 80), expected, "{other} {one}");
+        }
+        assert!(agree(b"a:443", b"a", 443));
     }
 
     proptest! {

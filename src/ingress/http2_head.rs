@@ -3,10 +3,11 @@
 
 use http::header::{CONTENT_LENGTH, EXPECT, HOST};
 use http::request::Parts;
+use http::uri::Scheme;
 use http::{HeaderValue, Method};
 
 use super::head::{Rule, check_path, length};
-use crate::base::authority::is_authority;
+use crate::base::authority::{agree, is_authority};
 use crate::base::wire::octets::is_token;
 
 /// Fields past which a request is no longer only refused with 431, but counted against its connection: small fields that are
@@ -31,7 +32,7 @@ pub(super) fn check(head: &Parts, ends: bool) -> Result<(), Rule> {
     let host = match (hosts.next().map(HeaderValue::as_bytes), hosts.next(), authority) {
         (_, Some(_), _) => return Err(Rule::HostRepeated),
         (None, None, None) => return Err(Rule::HostMissing),
-        (Some(host), None, Some(authority)) if host != authority => {
+        (Some(host), None, Some(authority)) if !agree(host, authority, default_port(head)) => {
             return Err(Rule::HostDiffers);
         }
         (host, None, authority) => host.or(authority).unwrap_or_default(),
@@ -68,6 +69,11 @@ pub(super) fn check(head: &Parts, ends: bool) -> Result<(), Rule> {
     Ok(())
 }
 
+/// The port of an authority without one.
+fn default_port(head: &Parts) -> u16 {
+    if head.uri.scheme() == Some(&Scheme::HTTPS) { 443 } else { 80 }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,7 +107,10 @@ mod tests {
             ("http://a/x", &[("content-length", "3"), ("expect", "100-Continue")], Ok(())),
             ("/x", &[], Err(Rule::HostMissing)),
             ("http://a/x", &[("host", "b")], Err(Rule::HostDiffers)),
-            ("http://a/x", &[("host", "A")], Err(Rule::HostDiffers)),
+            ("http://a/x", &[("host", "A")], Ok(())),
+            ("http://a/x", &[("host", "a:80")], Ok(())),
+            ("http://a/x", &[("host", "a:443")], Err(Rule::HostDiffers)),
+            ("http://u@a/x", &[("host", "u@a")], Err(Rule::HostDiffers)),
             ("http://u@a/x", &[], Err(Rule::HostInvalid)),
             ("/x", &[("host", "a/b")], Err(Rule::HostInvalid)),
             ("/x", &[("host", "")], Err(Rule::HostInvalid)),

@@ -26,7 +26,8 @@ pub fn read(head: &Bytes, mut at: usize) -> Result<HeaderMap, &'static str> {
         }
         let colon = memchr::memchr(b':', line).ok_or("a header line without a colon")?;
         let (name, value) = line.split_at_checked(colon).unwrap_or_default();
-        let name = name.trim_ascii_end();
+        // Not what else passes for a space elsewhere, which would make a name of one that others do not know.
+        let name = trim(name);
         if !is_token(name) {
             return Err("a header name that is not a token, or a folded line");
         }

@@ -2,7 +2,7 @@
 
 use super::line::RequestLine;
 use super::{Framing, HEADER_LINES_MAX, Rule, Span};
-use crate::base::authority::is_authority;
+use crate::base::authority::{agree, is_authority};
 use crate::base::wire::octets::{TOKEN, is, is_token, trim};
 
 /// Options in all `Connection` fields together. The proxy's own parser refuses the tenth.
@@ -74,13 +74,15 @@ impl Fields {
 
     /// The host asked for (RFC 9112 section 3.2).
     ///
-    /// An absolute target and `Host` must agree byte for byte, where the RFC lets the target win: a server behind that
+    /// An absolute target and `Host` must name the same place, where the RFC lets the target win: a server behind that
     /// looks at the other one would see another host.
     pub(super) fn host(&self, buf: &[u8], request: &RequestLine) -> Result<Option<Span>, Rule> {
         match (self.host, request.authority) {
-            (Some(host), Some(authority)) if host.of(buf) != authority.of(buf) => Err(Rule::HostDiffers),
+            (Some(host), Some((authority, port))) if !agree(host.of(buf), authority.of(buf), port) => {
+                Err(Rule::HostDiffers)
+            }
             (None, _) if request.version_11 => Err(Rule::HostMissing),
-            (host, authority) => Ok(host.or(authority)),
+            (host, authority) => Ok(host.or(authority.map(|(authority, _)| authority))),
         }
     }
 

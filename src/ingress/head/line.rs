@@ -18,8 +18,8 @@ pub(super) struct RequestLine {
     pub(super) is_trace: bool,
     pub(super) method: Span,
     pub(super) target: Span,
-    /// The authority of an absolute target.
-    pub(super) authority: Option<Span>,
+    /// The authority of an absolute target, and the port that its scheme has where none is written.
+    pub(super) authority: Option<(Span, u16)>,
 }
 
 impl RequestLine {
@@ -61,13 +61,13 @@ impl RequestLine {
     }
 }
 
-/// Checks the form of `target`, which starts at `offset`; the place of its authority, if it has one.
-fn check_target(target: &[u8], offset: usize, method: &[u8]) -> Result<Option<Span>, Rule> {
+/// Checks the form of `target`, which starts at `offset`; the place of its authority, if it has one, and its scheme's port.
+fn check_target(target: &[u8], offset: usize, method: &[u8]) -> Result<Option<(Span, u16)>, Rule> {
     match target {
         [b'/', ..] => check_path_and_query(target).map(|()| None),
         b"*" if method == b"OPTIONS" => Ok(None),
         _ => {
-            let scheme_len = absolute_scheme(target).ok_or(Rule::TargetForm)?;
+            let (scheme_len, port) = absolute_scheme(target).ok_or(Rule::TargetForm)?;
             let rest = target.get(scheme_len..).unwrap_or_default();
             let len = rest.iter().position(|byte| matches!(byte, b'/' | b'?' | b'#')).unwrap_or(rest.len());
             let (authority, path_and_query) = rest.split_at_checked(len).unwrap_or_default();
@@ -76,18 +76,18 @@ fn check_target(target: &[u8], offset: usize, method: &[u8]) -> Result<Option<Sp
             }
             check_path_and_query(path_and_query)?;
             let start = offset + scheme_len;
-            Ok(Some(Span { start, end: start + len }))
+            Ok(Some((Span { start, end: start + len }, port)))
         }
     }
 }
 
-/// Length of `http://` or `https://` at the start of `target`.
-fn absolute_scheme(target: &[u8]) -> Option<usize> {
+/// Length of `http://` or `https://` at the start of `target`, and the port it stands for.
+fn absolute_scheme(target: &[u8]) -> Option<(usize, u16)> {
     let starts = |scheme: &[u8]| target.get(..scheme.len()).is_some_and(|at| at.eq_ignore_ascii_case(scheme));
     if starts(b"http://") {
-        Some(7)
+        Some((7, 80))
     } else if starts(b"https://") {
-        Some(8)
+        Some((8, 443))
     } else {
         None
     }
