@@ -50,6 +50,9 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// Malformed streams after which the whole connection is ended.
 const MALFORMED_MAX: usize = 32;
+/// Requests that are begun in one turn, after which it is others': a client that sends all that it may at once would keep a
+/// thread, and the servers behind it, for milliseconds.
+const BEGUN_MAX: usize = 16;
 /// How long a draining connection may stay open for its last streams to be opened, before the grace period decides.
 const GOAWAY_WAIT: Duration = Duration::from_secs(5);
 /// How long a client that said goodbye may have nothing open before the connection is closed, and not say it again: whoever
@@ -96,7 +99,7 @@ where
         }
     });
     let (mut goaway_sent, mut leaving) = (false, false);
-    let mut malformed = 0;
+    let (mut malformed, mut begun) = (0, 0);
     // Why we ended the connection, if it was us.
     let mut ours = None;
     loop {
@@ -111,9 +114,9 @@ where
             }
             signal.begin();
             loop {
-                // All requests that came are taken before the first of them is looked at, and all that streams have to
-                // say now is said before any of it is written.
-                if signal.take() {
+                // The requests of a turn are taken before the first of them is looked at, and all that streams have to say
+                // now is said before any of it is written.
+                if begun < BEGUN_MAX && signal.take() {
                     if let Poll::Ready(event) = events.poll_next(&mut Context::from_waker(&library)) {
                         signal.set();
                         return Poll::Ready(Turn::Event(event));
@@ -123,14 +126,23 @@ where
                     }
                 }
                 while let Poll::Ready(Some(())) = served.poll_next_unpin(cx) {}
+                if begun >= BEGUN_MAX {
+                    return Poll::Ready(Turn::Others);
+                }
                 if signal.end(cx) {
                     break;
                 }
             }
+            begun = 0;
             idle.poll(&streams, idle_timeout, cx).map(|()| Turn::Idle)
         });
         let event = match turn.await {
             Turn::Event(event) => event,
+            Turn::Others => {
+                begun = 0;
+                tokio::task::yield_now().await;
+                continue;
+            }
             Turn::Idle if goaway_sent => return,
             Turn::Idle if leaving => {
                 events.h2.abrupt_shutdown(h2::Reason::NO_ERROR);
@@ -151,6 +163,7 @@ where
         idle.restart();
         match event {
             Event::Request(request, answer) => {
+                begun += 1;
                 let (head, body) = request.into_parts();
                 if let Err(rule) = http2_head::check(&head, body.is_end_stream()) {
                     answer_malformed(edge, &connection, &head, answer, rule);
@@ -228,6 +241,8 @@ enum Turn {
     /// There was no stream for as long as that may be.
     Idle,
     Event(Event),
+    /// It has begun as many requests as it may at once.
+    Others,
 }
 
 /// Serves a stream in the task of its connection, unless it is Pingora's: then in one of its own.
@@ -330,6 +345,8 @@ fn options(limits: &Limits) -> Builder {
         .max_concurrent_streams(STREAMS_MAX)
         // What is under way on streams that were answered early is passed over on so many; on others it is an error.
         .max_concurrent_reset_streams(STREAMS_SERVED_MAX)
+        // Requests that are given up before their turn came: they are counted, as those are that are given up later.
+        .max_pending_accept_reset_streams(STREAMS_MAX as usize)
         .initial_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(STREAM_WINDOW as usize);

@@ -137,10 +137,15 @@ impl Http2Side {
     /// over.
     pub fn poll_end(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         self.awaited = None;
-        let reset = match self.wire.poll_reset(cx) {
-            Poll::Pending => return self.poll_time(cx),
-            Poll::Ready(reset) => reset,
-        };
+        match self.poll_given_up(cx) {
+            Poll::Pending => self.poll_time(cx),
+            given_up => given_up,
+        }
+    }
+
+    /// Waits for the client to give the request up, however long that takes.
+    pub fn poll_given_up(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let reset = ready!(self.wire.poll_reset(cx));
         while !self.is_read {
             // Whose doing it was shows here, behind what came before.
             match self.wire.body.poll_data(cx) {

@@ -85,6 +85,48 @@ async fn settings_that_are_never_acknowledged_hold_nothing_up() {
     assert_eq!(app.requests(), 100);
 }
 
+/// Requests that are given up before their turn comes cost their servers nothing, and are in the log like others.
+#[tokio::test]
+async fn requests_that_are_given_up_at_once_reach_no_server() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").start().await;
+    let mut raw = gw.raw().await;
+    let given_up = (0..100).flat_map(|at| [headers(2 * at + 1, GET), reset(2 * at + 1, CANCEL)].concat());
+    raw.send([PREFACE, &settings(&[])].concat().into_iter().chain(given_up).collect::<Vec<u8>>()).await;
+    gw.metric_is("edgeward_http_requests_total", &["code=\"499\""], 100.0).await;
+    // All came together, or nearly.
+    assert!(app.connections() < 20, "{}", app.connections());
+    raw.send(headers(201, GET)).await;
+    loop {
+        let (kind, flags, stream, _) = raw.frame().await.expect("an answer");
+        assert_ne!(kind, GOAWAY);
+        if stream == 201 && flags & END_STREAM != 0 {
+            break;
+        }
+    }
+}
+
+/// A client that opens all that it may is served in turns, and all of it.
+#[tokio::test]
+async fn many_requests_at_once_are_answered_like_few() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").start().await;
+    let mut raw = gw.raw().await;
+    raw.send([PREFACE, &settings(&[])].concat()).await;
+    for round in 0..5 {
+        raw.send(window_update(0, 1 << 20)).await;
+        let streams = (0..128).map(|at| 2 * (128 * round + at) + 1);
+        raw.send(streams.flat_map(|stream| headers(stream, GET)).collect::<Vec<u8>>()).await;
+        let mut answered = 0;
+        while answered < 128 {
+            let (kind, flags, stream, _) = raw.frame().await.expect("an answer");
+            assert!(kind != GOAWAY && kind != RST_STREAM, "{kind} on {stream}");
+            answered += usize::from(flags & END_STREAM != 0 && matches!(kind, HEADERS | DATA));
+        }
+    }
+    assert_eq!(app.requests(), 5 * 128);
+}
+
 /// A client that has many uploads refused at once is no flood for what of them was under way by then.
 #[tokio::test]
 async fn uploads_that_are_refused_together_end_no_connection() {

@@ -117,6 +117,13 @@ impl Side for Http2 {
         self.stream.poll_end(cx)
     }
 
+    fn given_up(&mut self, cx: &mut Cx<'_>) -> Option<io::Error> {
+        match self.stream.poll_given_up(cx) {
+            Poll::Ready(error) => Some(error),
+            Poll::Pending => None,
+        }
+    }
+
     async fn write_head(&mut self, head: ResponseHeader, manner: Manner) -> Result<()> {
         to_client(self.stream.send_head(Response::from_parts(Parts::from(head), ()), manner.ends))
     }

@@ -27,6 +27,7 @@ mod wire;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -49,7 +50,7 @@ use http1::Http1;
 use http2::Http2;
 #[cfg(any(test, feature = "fuzzing"))]
 pub use judged::{as_forwarded, as_passed_on};
-use relay::Relay;
+use relay::{Relay, from_client};
 use request::Request;
 use side::Side;
 
@@ -259,6 +260,10 @@ async fn attempt<S: Side>(
         true => (stream_idle, attempt.write_timeout()),
         false => (timeouts.read, timeouts.write),
     };
+    // Streams that are opened and reset at once must not become as many connections to servers (CVE-2023-44487).
+    if let Some(error) = std::future::poll_fn(|cx| Poll::Ready(client.side.given_up(cx))).await {
+        return Err(Failed::Talking { error: from_client(error), reused: false });
+    }
     // Where one was closed meanwhile, others may be.
     let kept = if call.stale_replaced { None } else { attempt.kept_link(certainly) };
     let reused = kept.is_some();

@@ -83,6 +83,11 @@ pub(super) trait Side: Send {
     /// The first is noticed at the latest when its message was read whole.
     fn poll_end(&mut self, cx: &mut Cx<'_>) -> Poll<io::Error>;
 
+    /// Whether it has given the request up, as far as that is known without asking its system.
+    fn given_up(&mut self, _cx: &mut Cx<'_>) -> Option<io::Error> {
+        None
+    }
+
     /// Writes the head of the final answer. What is written may wait for the first bytes of the body.
     fn write_head(&mut self, head: ResponseHeader, manner: Manner)
     -> impl Future<Output = Result<()>> + Send;
