@@ -162,10 +162,14 @@ where
         };
         idle.restart();
         match event {
-            Event::Request(request, answer) => {
+            Event::Request { request, answer, has_fragment } => {
                 begun += 1;
                 let (head, body) = request.into_parts();
-                if let Err(rule) = http2_head::check(&head, body.is_end_stream()) {
+                let checked = match has_fragment {
+                    true => Err(Rule::QueryByte),
+                    false => http2_head::check(&head, body.is_end_stream()),
+                };
+                if let Err(rule) = checked {
                     answer_malformed(edge, &connection, &head, answer, rule);
                     malformed += 1;
                 } else {
@@ -178,7 +182,7 @@ where
                         let rule = "the connection was ended: too many requests at once";
                         events.give_up(&mut ours, Reason::Overloaded, rule);
                     }
-                    let wire = Wire::new(body, answer, exchange.clone());
+                    let wire = Wire::new(body, http2_head::length_of(&head), answer, exchange.clone());
                     let silence = limits.body_timeout;
                     if edge.direct.is_none() {
                         let session = Http2Stream::new(head, wire, digest.clone(), exchange.clone(), silence);

@@ -34,8 +34,8 @@ type Sleep = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 /// What happened.
 #[expect(clippy::large_enum_variant, reason = "moved once; a box would be an allocation a request")]
 pub(super) enum Event {
-    /// A request came.
-    Request(Request<RecvStream>, SendResponse<Bytes>),
+    /// A request came, from whose path a fragment may have been taken off.
+    Request { request: Request<RecvStream>, answer: SendResponse<Bytes>, has_fragment: bool },
     /// The library refused a request: why, and what the log says of it.
     Refused(Reason, &'static str),
     /// The client only keeps us busy, mostly with frames of this kind. Told once.
@@ -86,8 +86,8 @@ impl Events {
     pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         match self.h2.poll_accept(cx) {
             Poll::Ready(Some(Ok((request, answer)))) => {
-                self.frames.handed_over(answer.stream_id().as_u32());
-                return Poll::Ready(Event::Request(request, answer));
+                let has_fragment = self.frames.handed_over(answer.stream_id().as_u32());
+                return Poll::Ready(Event::Request { request, answer, has_fragment });
             }
             Poll::Ready(None | Some(Err(_))) => {
                 let ended = self.frames.glance().ended;

@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::uri::Scheme;
 use http::{HeaderValue, Method};
 
-use super::head::{Rule, check_path, length};
+use super::head::{METHOD_BYTES_MAX, Rule, check_path, length};
 use crate::base::authority::{agree, is_authority};
 use crate::base::wire::octets::is_token;
 
@@ -22,6 +22,12 @@ pub(super) fn check(head: &Parts, ends: bool) -> Result<(), Rule> {
     // Pingora refuses it without asking anybody.
     if head.method == Method::CONNECT {
         return Err(Rule::Connect);
+    }
+    if head.method.as_str().len() > METHOD_BYTES_MAX {
+        return Err(Rule::MethodLength);
+    }
+    if head.uri.authority().is_some() && !head.uri.scheme_str().is_some_and(is_scheme) {
+        return Err(Rule::TargetForm);
     }
     if head.headers.len() > FIELDS_MAX {
         return Err(Rule::FieldLines);
@@ -67,6 +73,17 @@ pub(super) fn check(head: &Parts, ends: bool) -> Result<(), Rule> {
         return Err(Rule::Expectation);
     }
     Ok(())
+}
+
+/// What a head that passed says of the length of its body.
+pub(super) fn length_of(head: &Parts) -> Option<u64> {
+    length(head.headers.get(CONTENT_LENGTH)?.as_bytes())
+}
+
+/// Whether `text` is a scheme (RFC 3986 section 3.1).
+fn is_scheme(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.'))
 }
 
 /// The port of an authority without one.

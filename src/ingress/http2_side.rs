@@ -100,7 +100,7 @@ impl Http2Side {
         if self.is_read {
             return Poll::Ready(Ok(None));
         }
-        let piece = match self.wire.body.poll_data(cx) {
+        let piece = match self.wire.poll_data(cx) {
             Poll::Ready(Some(Ok(piece))) => piece,
             Poll::Ready(None) => {
                 self.awaited = None;

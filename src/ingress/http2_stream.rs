@@ -112,7 +112,7 @@ impl Http2Stream {
     }
 
     async fn read(&mut self) -> Result<Option<Bytes>> {
-        let piece = match self.wire.body.data().await {
+        let piece = match std::future::poll_fn(|cx| self.wire.poll_data(cx)).await {
             Some(Ok(piece)) => piece,
             None => return Ok(None),
             Some(Err(error)) => {

@@ -2,7 +2,7 @@
 //! and that one which is not whole is never taken for it.
 
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use h2::server::SendResponse;
@@ -18,6 +18,10 @@ use crate::base::panics;
 /// Both directions of a stream.
 pub(super) struct Wire {
     pub(super) body: RecvStream,
+    /// Bytes of the body that are to come, where its head says how many.
+    left: Option<u64>,
+    /// The last of them, until it is known that nothing follows.
+    held: Option<Bytes>,
     answer: SendResponse<Bytes>,
     /// Where the answer's body goes, once its head was sent.
     pub(super) answer_body: Option<SendStream<Bytes>>,
@@ -27,8 +31,36 @@ pub(super) struct Wire {
 }
 
 impl Wire {
-    pub(super) fn new(body: RecvStream, answer: SendResponse<Bytes>, exchange: Arc<Exchange>) -> Self {
-        Self { body, answer, answer_body: None, ended: false, exchange }
+    /// `length` is what the request's head says of its body.
+    pub(super) fn new(
+        body: RecvStream,
+        length: Option<u64>,
+        answer: SendResponse<Bytes>,
+        exchange: Arc<Exchange>,
+    ) -> Self {
+        Self { body, left: length, held: None, answer, answer_body: None, ended: false, exchange }
+    }
+
+    /// The next piece of the request's body; `None` behind its end. The last piece of a body with a length comes with its end:
+    /// what is longer than it says is malformed and must not reach anybody as if it were whole (RFC 9113 section 8.1.1).
+    pub(super) fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, h2::Error>>> {
+        loop {
+            let piece = match ready!(self.body.poll_data(cx)) {
+                Some(Ok(piece)) => piece,
+                None => return Poll::Ready(self.held.take().map(Ok)),
+                failed => return Poll::Ready(failed),
+            };
+            if let Some(left) = self.left.as_mut() {
+                // The library lets no more pass.
+                *left = left.saturating_sub(piece.len() as u64);
+                if *left == 0 && !self.body.is_end_stream() {
+                    self.held.get_or_insert(piece);
+                    continue;
+                }
+            }
+            // Nothing but an empty piece comes behind the last.
+            return Poll::Ready(Some(Ok(self.held.take().unwrap_or(piece))));
+        }
     }
 
     /// Sends the head of the answer, once; with `end` it is all of it.

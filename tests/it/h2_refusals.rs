@@ -115,6 +115,12 @@ async fn what_two_servers_could_read_in_two_ways() {
         (good_with(&[("host", "b")]), 400, "request.bad_host", "Host is not the host of the target"),
         (b"\x82\x86\x84".to_vec(), 400, "request.bad_host", "no Host"),
         (
+            b"\x82\x06\x00\x84\x41\x01a".to_vec(),
+            400,
+            "request.malformed",
+            "the target is no path and no http URL",
+        ),
+        (
             good_with(&[("expect", "x")]),
             417,
             "request.expectation_failed",
@@ -135,9 +141,9 @@ async fn what_two_servers_could_read_in_two_ways() {
     assert_eq!(app.requests(), 0);
     // CONNECT has neither path nor scheme, and is refused like everywhere.
     let connect_block = [field(":method", "CONNECT"), b"\x41\x01a".to_vec()].concat();
-    raw.send(headers(7, &connect_block)).await;
-    end_of(&mut raw, 7).await;
-    assert_eq!(lines(&gw, 4).await.pop().unwrap()["status"], 501);
+    raw.send(headers(9, &connect_block)).await;
+    end_of(&mut raw, 9).await;
+    assert_eq!(lines(&gw, 5).await.pop().unwrap()["status"], 501);
 }
 
 /// The library answers 431 by itself.
@@ -192,6 +198,70 @@ async fn a_body_of_another_length() {
     end_of(&mut raw, 1).await;
     let logged = lines(&gw, 1).await.pop().unwrap();
     assert_eq!(logged["reason"], "request.malformed", "{logged}");
+}
+
+/// Nothing is whole before it is known that nothing follows: a body that is longer than was said reaches no server as one of
+/// that length, however its pieces come.
+#[tokio::test]
+async fn a_body_that_goes_on_behind_its_end_is_forwarded_to_nobody() {
+    let (app, gw) = gateway_with("").await;
+    let mut raw = connect(&gw).await;
+    let post = |length: &str| [&b"\x83\x86\x84\x41\x01a"[..], &field("content-length", length)].concat();
+    for (stream, length) in [(1, "0"), (3, "5"), (5, "6")] {
+        raw.send(frame(1, END_HEADERS, stream, &post(length))).await;
+        raw.send(frame(0, 0, stream, b"hello")).await;
+        raw.send(frame(0, END_STREAM, stream, b"GET /hidden")).await;
+        assert_eq!(end_of(&mut raw, stream).await, [(3, vec![0, 0, 0, 1])], "{length}");
+    }
+    let logged = lines(&gw, 3).await;
+    assert!(logged.iter().all(|line| line["reason"] == "request.malformed"), "{logged:#?}");
+    // Those of the right length come through, also where their end comes by itself, or behind trailers.
+    let trailers = frame(1, END_HEADERS | END_STREAM, 11, &field("x", "y"));
+    let ends =
+        [(7, "0", frame(0, END_STREAM, 7, b"")), (9, "5", frame(0, END_STREAM, 9, b"")), (11, "5", trailers)];
+    for (stream, length, end) in ends {
+        raw.send(frame(1, END_HEADERS, stream, &post(length))).await;
+        if length == "5" {
+            raw.send(frame(0, 0, stream, b"he")).await;
+            raw.send(frame(0, 0, stream, b"llo")).await;
+        }
+        raw.send(end).await;
+        assert_eq!(end_of(&mut raw, stream).await[0].0, 1, "{stream}");
+    }
+    let bodies: Vec<_> = app.seen().into_iter().map(|seen| seen.body).collect();
+    assert_eq!(bodies, [&b""[..], b"hello", b"hello"]);
+}
+
+/// What the library takes off a path in silence, and what it drops of trailers, is seen in whatever form it comes.
+#[tokio::test]
+async fn what_the_library_does_not_tell() {
+    let (app, gw) = gateway_with("").await;
+    let with_path = |path: &[u8]| [b"\x82\x86\x41\x01a", path].concat();
+    // As it is, kept in the table, from there, compressed, with the name spelled out.
+    let fragments: [&[u8]; 5] =
+        [b"\x04\x04/a#b", b"\x44\x04/a#b", b"\xbf", b"\x04\x84\x60\x7f\xf5\x1f", b"\x00\x05:path\x04/a#b"];
+    let mut raw = connect(&gw).await;
+    for (at, path) in fragments.iter().enumerate() {
+        let stream = u32::try_from(at * 2 + 1).unwrap();
+        raw.send(headers(stream, &with_path(path))).await;
+        let frames = end_of(&mut raw, stream).await;
+        let body: serde_json::Value = serde_json::from_slice(&frames[1].1).unwrap();
+        assert_eq!(body["code"], "request.malformed", "{path:?}");
+    }
+    assert_eq!(app.requests(), 0);
+    raw.send(headers(21, GOOD)).await;
+    assert_eq!(end_of(&mut raw, 21).await[0].0, 1);
+    for trailers in
+        [&b"\x84"[..], b"\x04\x02/x", b"\x00\x05:path\x02/x", b"\x00\x84\xb9\x58\xd3\x3f\x02/x", b"\xbe"]
+    {
+        let mut raw = connect(&gw).await;
+        // The authority goes into the table.
+        raw.send(frame(1, END_HEADERS, 1, b"\x83\x86\x84\x41\x01a")).await;
+        raw.send(frame(0, 0, 1, b"hello")).await;
+        raw.send(frame(1, END_HEADERS | END_STREAM, 1, trailers)).await;
+        assert_eq!(goaway(&mut raw).await, 1, "{trailers:?}");
+    }
+    assert_eq!(app.requests(), 1, "none of them was whole");
 }
 
 /// An error that ends the connection is counted there, and leaves a line for the request that was being sent.

@@ -2,9 +2,10 @@
 //!
 //! The library gives PROTOCOL_ERROR for every block that it does not take. One that cannot be decoded has an error of its
 //! own (RFC 9113 section 4.3); one that can, and has a name or a value that HTTP/2 does not know, has not. So the blocks of
-//! the last read are kept, and looked at once the library has given up. Of long ones the fields are counted before.
+//! the last read are kept, and looked at once the library has given up. Of long ones the fields are counted before. And
+//! what the library drops without a word is looked for in each as soon as it is complete: [`Oddities`].
 
-use super::reader::{Frame, Kind, PADDED, WITH_PRIORITY};
+use super::reader::{END_HEADERS, Frame, Kind, PADDED, WITH_PRIORITY};
 use crate::base::wire::octets::is_token;
 use crate::ingress::http2_head::FIELDS_MAX;
 
@@ -29,6 +30,27 @@ pub(super) struct Blocks {
     part: usize,
     /// There were more than are kept.
     is_cut: bool,
+    /// The last frame's part is the end of its block.
+    is_last: bool,
+    names: Names,
+}
+
+/// What malformed requests have and the library does not tell (RFC 9113 sections 8.1 and 8.3).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Oddities {
+    /// It has pseudo-headers, which trailers may not have.
+    pub(super) names_pseudo: bool,
+    /// Its path has a fragment.
+    pub(super) has_fragment: bool,
+}
+
+/// What the fields of the dynamic table are, the last that came in the lowest bit. Those that had to leave it are the oldest,
+/// so nobody has to know which.
+#[derive(Debug, Clone, Copy, Default)]
+struct Names {
+    pseudo: u128,
+    path: u128,
+    fragment: u128,
 }
 
 impl Blocks {
@@ -69,6 +91,7 @@ impl Blocks {
             self.starts.push(self.bytes.len());
         }
         let flag = |flag, bytes| if is_first && frame.flags & flag != 0 { bytes } else { 0 };
+        self.is_last = frame.flags & END_HEADERS != 0;
         self.before = flag(PADDED, 1) + flag(WITH_PRIORITY, 5);
         // A frame is no longer than a `u32`.
         let padding = flag(PADDED, 1) * (frame.padding.saturating_sub(1) as usize);
@@ -89,6 +112,29 @@ impl Blocks {
         }
     }
 
+    /// Looks at the last block, if its end is what was taken last.
+    pub(super) fn completed(&mut self) -> Option<Oddities> {
+        if !std::mem::take(&mut self.is_last) {
+            return None;
+        }
+        if self.before + self.part > 0 {
+            self.is_last = true;
+            return None;
+        }
+        if self.is_cut {
+            // What it left in the table is not known.
+            self.names = Names::default();
+            return None;
+        }
+        let start = self.starts.last()?;
+        let mut rest = self.bytes.get(*start..)?;
+        let mut odd = Oddities::default();
+        while let Some(found) = raw(&mut rest) {
+            self.names.look_at(found, &mut odd);
+        }
+        Some(odd)
+    }
+
     /// Whether one of them cannot be decoded, when it is known that there is something wrong with one.
     pub(super) fn cannot_be_decoded(&self) -> bool {
         if self.is_cut {
@@ -105,6 +151,51 @@ impl Blocks {
         // Then it is the one thing that is not looked at: a field that is not, or no longer, in the dynamic table.
         refers_to_table
     }
+}
+
+impl Names {
+    fn look_at(&mut self, field: Raw<'_>, odd: &mut Oddities) {
+        match field {
+            Raw::TableSize(_) => {}
+            Raw::Indexed(index) => {
+                odd.names_pseudo |= self.is_pseudo(index);
+                odd.has_fragment |= in_table(self.fragment, index);
+            }
+            Raw::Literal { name, value, is_kept } => {
+                let (is_pseudo, is_path) = match name {
+                    RawName::Indexed(index) => (self.is_pseudo(index), self.is_path(index)),
+                    RawName::Literal(name) => {
+                        let is_pseudo = name.is_pseudo();
+                        (is_pseudo, is_pseudo && name.read().as_deref() == Some(b":path"))
+                    }
+                };
+                let has_fragment = is_path && value.has_fragment();
+                if is_kept {
+                    self.pseudo = self.pseudo << 1 | u128::from(is_pseudo);
+                    self.path = self.path << 1 | u128::from(is_path);
+                    self.fragment = self.fragment << 1 | u128::from(has_fragment);
+                }
+                odd.names_pseudo |= is_pseudo;
+                odd.has_fragment |= has_fragment;
+            }
+        }
+    }
+
+    fn is_pseudo(&self, index: usize) -> bool {
+        (1..=LAST_PSEUDO).contains(&index) || in_table(self.pseudo, index)
+    }
+
+    fn is_path(&self, index: usize) -> bool {
+        PATHS.contains(&index) || in_table(self.path, index)
+    }
+}
+
+/// The bit of the dynamic table's field with this index.
+fn in_table(bits: u128, index: usize) -> bool {
+    index
+        .checked_sub(STATIC + 1)
+        .and_then(|at| u32::try_from(at).ok())
+        .is_some_and(|at| bits.checked_shr(at).is_some_and(|bits| bits & 1 == 1))
 }
 
 /// What a block looks like without the dynamic table.
@@ -146,29 +237,87 @@ fn look_at(block: &[u8]) -> Looks {
 fn fields(block: &[u8]) -> usize {
     let mut rest = block;
     let mut count = 0;
-    while pass_field(&mut rest).is_some() {
+    while raw(&mut rest).is_some() {
         count += 1;
     }
     count
 }
 
-fn pass_field(rest: &mut &[u8]) -> Option<()> {
-    let first = byte(rest)?;
-    let (bits, is_literal) = match first {
-        0x80.. => (7, false),
-        0x40..0x80 => (6, true),
-        0x20..0x40 => (5, false),
-        ..0x20 => (4, true),
-    };
-    let is_named_here = integer(first, bits, rest)? == 0;
-    if is_literal {
-        for _ in 0..1 + u8::from(is_named_here) {
-            let first = byte(rest)?;
-            let bytes = integer(first, 7, rest)?;
-            *rest = rest.get(bytes..)?;
+/// A representation of a field as it came (RFC 7541 section 6).
+enum Raw<'a> {
+    TableSize(usize),
+    Indexed(usize),
+    Literal {
+        name: RawName<'a>,
+        value: RawText<'a>,
+        /// It goes into the dynamic table.
+        is_kept: bool,
+    },
+}
+
+enum RawName<'a> {
+    Indexed(usize),
+    Literal(RawText<'a>),
+}
+
+/// A text as it came (section 5.2).
+#[derive(Clone, Copy)]
+struct RawText<'a> {
+    bytes: &'a [u8],
+    is_compressed: bool,
+}
+
+impl RawText<'_> {
+    fn read(self) -> Option<Vec<u8>> {
+        if self.is_compressed { decompressed(self.bytes) } else { Some(self.bytes.to_vec()) }
+    }
+
+    /// Whether it begins with a colon, whose code is 1011100.
+    fn is_pseudo(self) -> bool {
+        match self.bytes.first() {
+            Some(first) if self.is_compressed => first >> 1 == 0b101_1100,
+            first => first == Some(&b':'),
         }
     }
-    Some(())
+
+    fn has_fragment(self) -> bool {
+        if !self.is_compressed {
+            return self.bytes.contains(&b'#');
+        }
+        // Its code begins with nine ones, which hardly anything else has.
+        let has_nine_ones = self.bytes.array_windows().any(|pair| {
+            let pair = u16::from_be_bytes(*pair);
+            let two = pair & pair << 1;
+            let four = two & two << 2;
+            (four & four << 4) & pair << 8 != 0
+        });
+        has_nine_ones && decompressed(self.bytes).is_some_and(|text| text.contains(&b'#'))
+    }
+}
+
+/// Takes a representation of a field; `None` if it is none.
+fn raw<'a>(rest: &mut &'a [u8]) -> Option<Raw<'a>> {
+    let first = byte(rest)?;
+    let (bits, is_kept) = match first {
+        0x80.. => return Some(Raw::Indexed(integer(first, 7, rest)?)),
+        0x40..0x80 => (6, true),
+        0x20..0x40 => return Some(Raw::TableSize(integer(first, 5, rest)?)),
+        // Not kept in the table, for now or ever.
+        ..0x20 => (4, false),
+    };
+    let name = match integer(first, bits, rest)? {
+        0 => RawName::Literal(raw_text(rest)?),
+        index => RawName::Indexed(index),
+    };
+    Some(Raw::Literal { name, value: raw_text(rest)?, is_kept })
+}
+
+fn raw_text<'a>(rest: &mut &'a [u8]) -> Option<RawText<'a>> {
+    let first = byte(rest)?;
+    let length = integer(first, 7, rest)?;
+    let (bytes, after) = rest.split_at_checked(length)?;
+    *rest = after;
+    Some(RawText { bytes, is_compressed: first & 0x80 != 0 })
 }
 
 enum Field {
@@ -182,25 +331,23 @@ enum Name {
     Literal(Vec<u8>),
 }
 
-/// Takes a representation of a field (RFC 7541 section 6); `None` if it is none.
+/// Takes a field; `None` if it cannot be decoded.
 fn field(rest: &mut &[u8]) -> Option<Field> {
-    let first = byte(rest)?;
-    let bits = match first {
-        0x80.. => return Some(Field::Indexed(index(first, 7, rest)?)),
-        0x40..0x80 => 6,
-        0x20..0x40 => return Some(Field::TableSize(integer(first, 5, rest)?)),
-        // Not kept in the table, for now or ever.
-        ..0x20 => 4,
-    };
-    let is_literal = first & ((1 << bits) - 1) == 0;
-    let name =
-        if is_literal { Name::Literal(string(rest)?) } else { Name::Indexed(index(first, bits, rest)?) };
-    Some(Field::Literal { name, value: string(rest)? })
+    Some(match raw(rest)? {
+        Raw::TableSize(size) => Field::TableSize(size),
+        Raw::Indexed(index) => Field::Indexed(of_some_table(index)?),
+        Raw::Literal { name: RawName::Indexed(index), value, .. } => {
+            Field::Literal { name: Name::Indexed(of_some_table(index)?), value: value.read()? }
+        }
+        Raw::Literal { name: RawName::Literal(name), value, .. } => {
+            Field::Literal { name: Name::Literal(name.read()?), value: value.read()? }
+        }
+    })
 }
 
 /// An index that some table could have.
-fn index(first: u8, bits: u8, rest: &mut &[u8]) -> Option<usize> {
-    integer(first, bits, rest).filter(|index| (1..=STATIC + DYNAMIC_MAX).contains(index))
+fn of_some_table(index: usize) -> Option<usize> {
+    (1..=STATIC + DYNAMIC_MAX).contains(&index).then_some(index)
 }
 
 /// An integer (section 5.1) whose `first` byte has `bits` bits for it.
@@ -219,14 +366,6 @@ fn integer(first: u8, bits: u8, rest: &mut &[u8]) -> Option<usize> {
         }
     }
     None
-}
-
-/// A text (section 5.2).
-fn string(rest: &mut &[u8]) -> Option<Vec<u8>> {
-    let first = byte(rest)?;
-    let (text, after) = rest.split_at_checked(integer(first, 7, rest)?)?;
-    *rest = after;
-    if first & 0x80 == 0 { Some(text.to_vec()) } else { decompressed(text) }
 }
 
 fn byte(rest: &mut &[u8]) -> Option<u8> {
@@ -358,6 +497,7 @@ const PSEUDO: [&[u8]; 6] = [b":authority", b":method", b":path", b":scheme", b":
 /// The last of them in the static table (RFC 7541 appendix A), and the methods in it.
 const LAST_PSEUDO: usize = 14;
 const METHODS: [usize; 2] = [2, 3];
+const PATHS: [usize; 2] = [4, 5];
 
 #[cfg(test)]
 mod tests {
@@ -387,6 +527,97 @@ mod tests {
         // The last is not complete yet.
         assert_eq!((blocks.settle(true), blocks.bytes.len()), (7, FIELDS_MAX + 5));
         assert_eq!((blocks.settle(false), blocks.settle(false), blocks.bytes.len()), (5, 0, 0));
+    }
+
+    /// What each of these blocks, one after the other on a connection, is found to have.
+    #[test]
+    fn what_the_library_does_not_tell_is_found_in_any_form() {
+        let (none, pseudo, fragment) = (
+            Oddities::default(),
+            Oddities { names_pseudo: true, has_fragment: false },
+            Oddities { names_pseudo: true, has_fragment: true },
+        );
+        let mut blocks = Blocks::default();
+        for (block, expected) in [
+            (&b"\x40\x01x\x01y"[..], none),
+            (b"\x87", pseudo),
+            (b"\x8e", pseudo),
+            (b"\x8f\xbe", none),
+            // Kept: the authority, then a path, each under its name in a table.
+            (b"\x41\x01a", pseudo),
+            (b"\xbe", pseudo),
+            (b"\xbf", none),
+            (b"\x40\x05:path\x02/#", fragment),
+            (b"\xbe", fragment),
+            (b"\xbf", pseudo),
+            // Under the name of that path, compressed, and not kept; then one that is right.
+            (b"\x0f\x2f\x84\x60\x7f\xf5\x1f", fragment),
+            (b"\x0f\x2f\x02/x", pseudo),
+            (b"\x0f\x30\x02/#", pseudo),
+            // What is in no path may have one.
+            (b"\x40\x01x\x02/#", none),
+            (b"\x01\x02a#", pseudo),
+            (b"\x3f\xe1\x1f\xc0", pseudo),
+            (b"\x00\x84\xb9\x58\xd3\x3f\x02/#", fragment),
+            (b"", none),
+        ] {
+            blocks.begin(&Frame {
+                kind: Kind::Headers,
+                flags: END_HEADERS,
+                stream: 1,
+                length: block.len() as u32,
+                code: None,
+                last_stream: None,
+                increment: None,
+                padding: 0,
+                bad_setting: None,
+                resizes: false,
+            });
+            if !block.is_empty() {
+                assert_eq!(blocks.completed(), None);
+            }
+            let (first, second) = block.split_at(block.len() / 2);
+            blocks.take(first);
+            blocks.take(second);
+            assert_eq!(blocks.completed(), Some(expected), "{block:?}");
+            assert_eq!(blocks.completed(), None);
+            blocks.settle(false);
+        }
+    }
+
+    /// The filter that spares decompressing hardly ever anything lets every fragment pass.
+    #[test]
+    fn fragments_are_found_wherever_they_stand() {
+        for before in 0..40 {
+            for text in ["0", "/", "X", "!"] {
+                let path = format!("{}#{}", text.repeat(before), text);
+                let bytes = compressed(path.as_bytes());
+                assert_eq!(decompressed(&bytes).as_deref(), Some(path.as_bytes()));
+                assert!(RawText { bytes: &bytes, is_compressed: true }.has_fragment(), "{path}");
+                let without = compressed(path.replace('#', ">").as_bytes());
+                assert!(!RawText { bytes: &without, is_compressed: true }.has_fragment(), "{path}");
+            }
+        }
+    }
+
+    /// The opposite of [`decompressed`].
+    fn compressed(text: &[u8]) -> Vec<u8> {
+        let mut bits = Vec::new();
+        for byte in text {
+            let (mut code, mut length) = (0_u32, 0);
+            for (bits, symbols) in CODES {
+                code <<= bits - length;
+                length = bits;
+                if let Some(at) = symbols.iter().position(|symbol| symbol == byte) {
+                    code += at as u32;
+                    break;
+                }
+                code += symbols.len() as u32;
+            }
+            bits.extend((0..length).rev().map(|bit| code >> bit & 1 == 1));
+        }
+        bits.resize(bits.len().next_multiple_of(8), true);
+        bits.chunks(8).map(|byte| byte.iter().fold(0, |sum, bit| sum << 1 | u8::from(*bit))).collect()
     }
 
     /// Every code is there, and each once: together they leave no room for another (Kraft), but for the end of texts.

@@ -17,7 +17,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use self::block::Blocks;
+use self::block::{Blocks, Oddities};
 use self::calm::Calm;
 pub use self::reader::{END_HEADERS, END_STREAM, Frame, FrameReader, Kind, Piece};
 use self::rules::{PROTOCOL_ERROR, Place, Rules};
@@ -60,6 +60,10 @@ pub struct Watch {
     last_accepted: u32,
     /// The stream whose header block is being received.
     block: Option<u32>,
+    /// Whether the last header block opened its stream; it is trailers otherwise.
+    block_opens: bool,
+    /// Opened, undecided, and with a fragment in their paths; in the order of their numbers.
+    fragments: VecDeque<u32>,
     /// Opened, and neither handed over nor ended yet; in the order of their numbers.
     undecided: VecDeque<u32>,
     /// Opened, and their bodies are under way; in the order of their numbers. Of no more than [`UNDECIDED_MAX`].
@@ -157,9 +161,10 @@ impl FrameWatch {
         bytes.last() == Some(&GENERAL) && self.watch.lock().is_vague(bytes)
     }
 
-    /// The library handed `stream` over: whatever becomes of it is no longer its doing.
-    pub fn handed_over(&self, stream: u32) {
-        self.watch.lock().handed_over(stream);
+    /// The library handed `stream` over: whatever becomes of it is no longer its doing. Whether there was a fragment in its
+    /// path, which the library has taken off.
+    pub fn handed_over(&self, stream: u32) -> bool {
+        self.watch.lock().handed_over(stream)
     }
 
     /// What there is to do.
@@ -200,6 +205,8 @@ impl Watch {
             last_opened: 0,
             last_accepted: u32::MAX,
             block: None,
+            block_opens: false,
+            fragments: VecDeque::new(),
             undecided: VecDeque::new(),
             bodies: VecDeque::new(),
             answers: VecDeque::new(),
@@ -216,17 +223,21 @@ impl Watch {
         let excess = self.blocks.settle(self.block.is_some() || reader.is_in_block());
         self.flooded |= !self.calm.decoded(excess, &now);
         reader.feed(bytes, |piece, end| {
-            let (frame, payload) = match piece {
-                Piece::Frame(frame, payload) => (frame, payload),
-                Piece::OfBlock(payload) => return self.blocks.take(payload),
-                Piece::Goodbye => return seen.hidden.push(end - 1),
-            };
-            if matches!(frame.kind, Kind::Headers | Kind::Continuation) {
-                self.blocks.begin(&frame);
-                self.blocks.take(payload);
-            }
             let was_broken = self.broken.is_some();
-            self.see_received(&frame, &now);
+            match piece {
+                Piece::Frame(frame, payload) => {
+                    if matches!(frame.kind, Kind::Headers | Kind::Continuation) {
+                        self.blocks.begin(&frame);
+                        self.blocks.take(payload);
+                    }
+                    self.see_received(&frame, &now);
+                }
+                Piece::OfBlock(payload) => self.blocks.take(payload),
+                Piece::Goodbye => return seen.hidden.push(end - 1),
+            }
+            if let Some(odd) = self.blocks.completed() {
+                self.see_block(odd);
+            }
             if self.broken.is_some() && !was_broken {
                 // Without its last byte that is no frame yet.
                 seen.passed = end - 1;
@@ -249,6 +260,9 @@ impl Watch {
 
     /// As [`FrameWatch::is_vague`].
     pub fn is_vague(&self, bytes: &[u8]) -> bool {
+        if self.broken.is_some() {
+            return false;
+        }
         let mut last = None;
         self.outbound.clone().feed(bytes, |piece, end| {
             if let Piece::Frame(frame, _) = piece {
@@ -259,11 +273,13 @@ impl Watch {
     }
 
     /// As [`FrameWatch::handed_over`].
-    pub fn handed_over(&mut self, stream: u32) {
+    pub fn handed_over(&mut self, stream: u32) -> bool {
+        let has_fragment = take(&mut self.fragments, stream);
         // It may have been ended since it was read: then whoever got it finds that out, and tells.
         if !self.decide(stream) && !self.ended.is_empty() {
             self.ended.retain(|ended| ended.stream != stream);
         }
+        has_fragment
     }
 
     /// As [`FrameWatch::glance`].
@@ -301,6 +317,9 @@ impl Watch {
             && frame.stream % 2 == 1
             && frame.stream > self.last_opened
             && self.block.is_none();
+        if frame.kind == Kind::Headers {
+            self.block_opens = opens;
+        }
         if opens {
             self.rules.opened(frame.stream, self.last_opened);
             self.last_opened = frame.stream;
@@ -333,6 +352,17 @@ impl Watch {
         self.flooded |= !self.calm.received(frame, is_of_body, now);
     }
 
+    /// A block is complete: of the last stream that was opened, or of trailers.
+    fn see_block(&mut self, odd: Oddities) {
+        if !self.block_opens {
+            if odd.names_pseudo && self.broken.is_none() && !self.flooded {
+                self.broken = Some(PROTOCOL_ERROR);
+            }
+        } else if odd.has_fragment && self.undecided.back() == Some(&self.last_opened) {
+            self.fragments.push_back(self.last_opened);
+        }
+    }
+
     fn see_sent(&mut self, frame: &Frame, now: impl Fn() -> Instant) {
         let ends = matches!(frame.kind, Kind::Data | Kind::Headers) && frame.flags & END_STREAM != 0;
         if ends && take(&mut self.answers, frame.stream) {
@@ -362,6 +392,7 @@ impl Watch {
 
     fn see_ended(&mut self, stream: u32, by: EndedBy) {
         if self.decide(stream) {
+            take(&mut self.fragments, stream);
             self.ended.push_back(Ended { stream, by });
         }
     }

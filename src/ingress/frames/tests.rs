@@ -17,6 +17,13 @@ fn headers(stream: u32) -> Vec<u8> {
     frame(1, END_HEADERS | END_STREAM, stream, b"\x82")
 }
 
+/// A field that trailers may have.
+const TRAILER: &[u8] = b"\0\x01x\x01y";
+
+fn trailers(stream: u32) -> Vec<u8> {
+    frame(1, END_HEADERS | END_STREAM, stream, TRAILER)
+}
+
 fn reset(stream: u32, code: u32) -> Vec<u8> {
     frame(3, 0, stream, &code.to_be_bytes())
 }
@@ -69,7 +76,7 @@ fn what_is_handed_over_late_is_not_told_twice() {
 #[test]
 fn trailers_open_nothing() {
     let mut watch = watch();
-    watch.received(&[frame(1, END_HEADERS, 1, b"\x82"), headers(1)].concat(), clock::now);
+    watch.received(&[frame(1, END_HEADERS, 1, b"\x82"), trailers(1)].concat(), clock::now);
     assert_eq!(watch.undecided(), 1);
 }
 
@@ -167,7 +174,8 @@ fn broken_rules_have_their_own_errors() {
         ("HEADERS of a stream passed over", after(&headers(5), headers(3)), protocol),
         ("HEADERS behind the end", after(&get, headers(1)), closed),
         ("HEADERS behind the end, later", after(&after(&get, headers(3)), headers(1)), closed),
-        ("trailers", after(&post, headers(1)), None),
+        ("trailers", after(&post, trailers(1)), None),
+        ("trailers with a pseudo-header", after(&post, headers(1)), Some(PROTOCOL_ERROR)),
         ("HEADERS of padding", padded(1, b"\x01\0"), None),
         ("HEADERS of more padding", padded(1, b"\x02\0"), protocol),
         ("HEADERS without their priority", frame(1, END_HEADERS | 0x20, 1, b"\0\0\0\0"), size),
@@ -233,7 +241,7 @@ fn frames_that_cross_a_reset_are_no_errors() {
     for stream in (1..2001).step_by(2) {
         watch.received(&opened(stream), clock::now);
         watch.sent(&reset(stream, 5), clock::now);
-        let trailers = [frame(1, END_STREAM, stream, b"\x82"), frame(9, END_HEADERS, stream, b"")].concat();
+        let trailers = [frame(1, END_STREAM, stream, TRAILER), frame(9, END_HEADERS, stream, b"")].concat();
         watch.received(&[frame(0, 0, stream, b"x"), trailers].concat(), clock::now);
     }
     // Long ago: of the first of them nothing is remembered.

@@ -5,7 +5,7 @@ use crate::base::authority::is_authority;
 use crate::base::wire::octets::{PATH, QUERY, VISIBLE, all, is, is_token};
 
 /// Longest method looked at. The longest registered one has 17 letters (`UPDATEREDIRECTREF`).
-const METHOD_BYTES_MAX: usize = 32;
+pub const METHOD_BYTES_MAX: usize = 32;
 
 /// Longest target: the `http` crate, on which everything behind stands, counts its bytes in 16 bits.
 const TARGET_BYTES_MAX: usize = 65_534;

@@ -11,6 +11,7 @@ mod rule;
 pub use self::rule::Rule;
 use crate::base::wire::octets::{VISIBLE, all};
 use fields::Fields;
+pub use line::METHOD_BYTES_MAX;
 use line::RequestLine;
 
 /// Header lines in one head. Browsers send about twenty; each costs the proxy an entry in its map.

@@ -40,7 +40,7 @@ use super::{Gateway, aggregate, connect, decide_in_time, edit, envelope, fail, f
 use crate::base::problem::Problem;
 use crate::base::reason::Reason;
 use crate::ingress::connection::Exchange;
-use crate::ingress::head::Head;
+use crate::ingress::head::{Framing as RequestFraming, Head};
 use crate::ingress::{Direct, EdgeStream, Http2Side, Served};
 use crate::upstream::LastAnswer;
 use crate::upstream::answer::{Answer, Framing};
@@ -260,6 +260,11 @@ async fn attempt<S: Side>(
         true => (stream_idle, attempt.write_timeout()),
         false => (timeouts.read, timeouts.write),
     };
+    // A request whose head is all of it may have more behind it, which makes it none (RFC 9113 section 8.1.1).
+    if client.request.body == RequestFraming::Length(0) && !client.side.is_message_done() {
+        let end = std::future::poll_fn(|cx| client.side.poll_data(cx)).await;
+        end.map_err(|error| Failed::Talking { error: from_client(error), reused: false })?;
+    }
     // Streams that are opened and reset at once must not become as many connections to servers (CVE-2023-44487).
     if let Some(error) = std::future::poll_fn(|cx| Poll::Ready(client.side.given_up(cx))).await {
         return Err(Failed::Talking { error: from_client(error), reused: false });
