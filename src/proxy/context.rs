@@ -425,6 +425,15 @@ impl Context {
         }
     }
 
+    /// The server did not take up the client's handshake: its answer is one like others.
+    pub(super) fn stays_http(&self) {
+        let attempt = self.call.as_ref().and_then(|call| call.attempt.as_ref());
+        if let Some((exchange, attempt)) = self.exchange.as_ref().zip(attempt) {
+            exchange.demand(self.snapshot.limits.min_body_rate);
+            exchange.watch_server(Some(attempt.timeouts().read));
+        }
+    }
+
     /// Until the server asks for the body, it is not the client that is waited for.
     pub(super) fn hold_pace(&mut self) {
         if let Some(exchange) = self.exchange.as_ref().filter(|_| self.head.marks.expect) {

@@ -269,6 +269,9 @@ pub fn response(head: &mut ResponseHeader, version: Version, request_id: &[u8]) 
         remove(headers, &unwanted);
     }
     if upgraded {
+        // No body follows (RFC 9110 section 8.6).
+        headers.remove(header::CONTENT_LENGTH);
+        headers.remove(header::TRANSFER_ENCODING);
         headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
     } else if let Some(offer) = offer {

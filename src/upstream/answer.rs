@@ -127,6 +127,29 @@ pub fn check(head: &ResponseHeader, method: &Method) -> Result<(), &'static str>
     framing(head.version, head.status, method, &head.headers).map(drop)
 }
 
+/// Judges an answer to a WebSocket handshake: what follows a 101 is a WebSocket, or nobody knows what it is (RFC 6455 section
+/// 4.2.2).
+///
+/// # Errors
+/// What is wrong with it.
+pub fn check_switch(head: &ResponseHeader) -> Result<(), &'static str> {
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        return Ok(());
+    }
+    let mut upgrades = head.headers.get_all(header::UPGRADE).iter();
+    let is_websocket = upgrades.next().is_some_and(|to| to.as_bytes().eq_ignore_ascii_case(b"websocket"))
+        && upgrades.next().is_none();
+    let says_so = head.headers.get_all(header::CONNECTION).iter().any(|options| {
+        let mut options = options.as_bytes().split(|byte| *byte == b',').map(trim);
+        options.any(|option| option.eq_ignore_ascii_case(b"upgrade"))
+    });
+    if is_websocket && says_so && head.version == Version::HTTP_11 {
+        Ok(())
+    } else {
+        Err("101 to something else than a WebSocket")
+    }
+}
+
 fn framing(
     version: Version,
     status: StatusCode,

@@ -179,6 +179,59 @@ async fn a_switch_that_nobody_asked_for_is_502() {
     h2.get("/").await.expect_problem(502, "upstream.bad_response");
 }
 
+/// Whatever follows a 101 that is no WebSocket's, nobody knows what it is.
+#[tokio::test]
+async fn a_switch_to_something_else_is_502() {
+    for fields in [
+        "",
+        "Upgrade: websocket\r\n",
+        "Connection: Upgrade\r\n",
+        "Connection: Upgrade\r\nUpgrade: h2c\r\n",
+        "Connection: close\r\nUpgrade: websocket\r\n",
+        "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n",
+    ] {
+        let app =
+            RawUpstream::answering(format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\nhello")).await;
+        let gw = in_front_of(&app, "retry = { attempts = 1 }").start().await;
+        let mut raw = gw.raw().await;
+        raw.send(HANDSHAKE).await;
+        raw.response().await.expect_problem(502, "upstream.bad_response");
+    }
+    // One that is passed on has no body to come.
+    let app = RawUpstream::answering(
+        [b"HTTP/1.1 101 Switching Protocols\r\nContent-Length: 5\r\n", &SWITCHED[34..]].concat(),
+    )
+    .await;
+    let gw = in_front_of(&app, "").start().await;
+    let mut raw = gw.raw().await;
+    raw.send(HANDSHAKE).await;
+    let answer = raw.response().await.expect_status(101);
+    assert!(answer.header("content-length").is_none(), "{answer:?}");
+}
+
+/// A client that says `Upgrade` has no more time of a server's that does not take it up than others.
+#[tokio::test]
+async fn a_refused_upgrade_has_the_bounds_of_any_answer() {
+    let app = RawUpstream::script(|mut peer| async move {
+        peer.head().await;
+        peer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\nhello").await;
+        peer.rest().await;
+    })
+    .await;
+    let gw = in_front_of(
+        &app,
+        "timeouts = { read = \"1s\" }\nretry = { attempts = 1 }\n[limits]\nbody_timeout = \"500ms\"",
+    )
+    .start()
+    .await;
+    let mut raw = gw.raw().await;
+    raw.send(HANDSHAKE).await;
+    let said = within("the end", raw.rest()).await;
+    assert!(said.ends_with(b"hello"), "{}", String::from_utf8_lossy(&said));
+    let line = gw.logged("/").await;
+    assert!(line.contains("\" 200 "), "{line}");
+}
+
 /// An offer of HTTP/2 on a cleartext connection may be ignored, and curl makes it with `--http2`.
 #[tokio::test]
 async fn other_upgrades() {

@@ -71,7 +71,8 @@ pub(in crate::proxy) fn check(session: &Session, response: &ResponseHeader) -> R
     if response.version == Version::HTTP_2 {
         return Ok(());
     }
-    answer::check(response, &session.req_header().method).map_err(|what| {
+    let checked = answer::check(response, &session.req_header().method);
+    checked.and_then(|()| answer::check_switch(response)).map_err(|what| {
         let mut error = Error::explain(ErrorType::InvalidHTTPHeader, what);
         error.as_up();
         error
@@ -103,6 +104,10 @@ pub(in crate::proxy) fn edit(
     }
     if begins(response, ctx) {
         session.set_read_timeout(Some(ctx.snapshot.limits.stream_idle));
+    }
+    if ctx.is_upgrade() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+        session.set_read_timeout(Some(ctx.snapshot.limits.body_timeout));
+        ctx.stays_http();
     }
     if ctx.head.version == Version::HTTP_10 {
         // It knows no chunks: what has no length ends with the connection.
