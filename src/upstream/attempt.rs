@@ -11,6 +11,7 @@ use http::HeaderValue;
 use pingora::upstreams::peer::HttpPeer;
 
 use super::breaker::Verdict;
+use super::generation::Generation;
 use super::introduction::Introduction;
 use super::peer::{self, Timeouts};
 use super::retry::Failure;
@@ -147,6 +148,7 @@ pub struct Attempt {
     ticket: Option<Ticket>,
     timeouts: Timeouts,
     connect_cut: bool,
+    generation: Generation,
     record: AttemptRecord,
 }
 
@@ -164,7 +166,8 @@ impl Attempt {
             status: None,
             outcome: Outcome::Abandoned,
         };
-        Self { server, ticket: Some(ticket), timeouts, connect_cut: timeouts.connect < own.connect, record }
+        let (connect_cut, generation) = (timeouts.connect < own.connect, server.state.generations.now());
+        Self { server, ticket: Some(ticket), timeouts, connect_cut, generation, record }
     }
 
     /// The server.
@@ -176,6 +179,9 @@ impl Attempt {
     /// silent, such as tunnels.
     pub fn peer(&self) -> Box<HttpPeer> {
         let mut peer = Box::new(self.server.peer.clone());
+        if self.server.is_http2() {
+            peer.group_key = self.generation.of(peer.group_key);
+        }
         self.timeouts.apply(&mut peer);
         peer
     }
@@ -226,6 +232,13 @@ impl Attempt {
         }
         let took = self.since_start(now);
         self.record.outcome = outcome;
+        if self.server.is_http2() {
+            match outcome {
+                Outcome::Answered(_) => self.server.state.generations.answered(&mut self.generation),
+                Outcome::Timeout { .. } => self.server.state.generations.silent(self.generation),
+                _ => {}
+            }
+        }
         match outcome {
             Outcome::Answered(status) => {
                 self.record.status = Some(status);

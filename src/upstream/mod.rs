@@ -18,6 +18,7 @@ pub mod config;
 pub mod discovery;
 pub mod ejection;
 pub mod fallback;
+mod generation;
 pub mod health;
 pub mod introduction;
 pub mod link;

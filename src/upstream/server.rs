@@ -18,6 +18,7 @@ use super::address::Address;
 use super::breaker::{Breaker, BreakerSettings, BreakerState, Gate, Permit, Trip, Verdict};
 use super::check::Probe;
 use super::ejection::Ejection;
+use super::generation::Generations;
 use super::health::{Health, Thresholds};
 use super::link::Links;
 use super::peer::Timeouts;
@@ -68,6 +69,8 @@ pub struct ServerState {
     control: Mutex<Control>,
     /// Idle connections to it.
     pub(super) links: Links,
+    /// Which of those over HTTP/2 are shared.
+    pub(super) generations: Generations,
 }
 
 #[derive(Debug)]
@@ -109,6 +112,7 @@ impl ServerState {
             flags: AtomicU8::new(0),
             control: Mutex::new(control),
             links: Links::default(),
+            generations: Generations::default(),
         }
     }
 
@@ -189,6 +193,11 @@ impl Server {
     /// Where it is connected to.
     pub(super) fn socket(&self) -> &SocketAddr {
         &self.peer._address
+    }
+
+    /// Whether requests may share a connection to it.
+    pub(super) fn is_http2(&self) -> bool {
+        self.peer.options.max_h2_streams > 1
     }
 
     /// Tells this server from all others of the process.
