@@ -60,6 +60,34 @@ pub fn spread(pause: Duration) -> Duration {
     pause.mul_f64(0.75 + fastrand::f64() / 2.0)
 }
 
+/// The pauses between attempts at something that others may have lost, too: each about twice as long as the one before,
+/// from a first to a longest one, and [`spread`].
+#[derive(Debug, Clone)]
+pub struct Backoff {
+    first: Duration,
+    longest: Duration,
+    next: Duration,
+}
+
+impl Backoff {
+    /// Those from about `first` to about `longest`.
+    pub const fn new(first: Duration, longest: Duration) -> Self {
+        Self { first, longest, next: first }
+    }
+
+    /// The next one.
+    pub fn pause(&mut self) -> Duration {
+        let pause = self.next;
+        self.next = pause.saturating_mul(2).min(self.longest);
+        spread(pause)
+    }
+
+    /// Begins again with the first: something was achieved.
+    pub fn reset(&mut self) {
+        self.next = self.first;
+    }
+}
+
 /// Runs `work`, which blocks, on a thread where that keeps nobody waiting.
 pub fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> JoinHandle<T> {
     tokio::task::spawn_blocking(work)
@@ -166,11 +194,70 @@ mod tests {
     }
 
     #[test]
+    fn a_backoff_doubles_to_a_bound_is_spread_and_begins_again() {
+        let nominal = [50, 100, 200, 400, 800, 1000, 1000, 1000];
+        let mut met = std::collections::HashSet::new();
+        for _ in 0..100 {
+            let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+            for middle in nominal.map(Duration::from_millis) {
+                let pause = backoff.pause();
+                assert!(
+                    pause >= middle.mul_f64(0.75) && pause <= middle.mul_f64(1.25),
+                    "{middle:?}: {pause:?}"
+                );
+                met.insert(pause);
+            }
+            backoff.reset();
+            assert!(backoff.pause() <= Duration::from_micros(62_500));
+        }
+        assert!(met.len() > 700, "no two instances pause alike: {}", met.len());
+    }
+
+    #[test]
     fn pauses_grow_to_a_bound_are_spread_and_forget() {
         let mut pauses = Pauses::default();
         let middle: Vec<_> = (0..9).map(|_| pauses.next(Duration::ZERO, 0.5).as_millis()).collect();
         assert_eq!(middle, [500, 1000, 2000, 4000, 8000, 16000, 32000, 32000, 32000]);
         assert_eq!(pauses.next(LASTING, 0.0).as_millis(), 250);
         assert_eq!(pauses.next(Duration::ZERO, 0.999).as_millis(), 1499);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// Sees how several that lose a server together come back for it: each keeps, as `keep` does, a connection to an
+    /// address where all are closed at once. (Not by how much at most: a machine may be busy.)
+    pub(crate) async fn come_back_one_by_one(mut keep: impl FnMut(std::net::SocketAddr)) {
+        const SOME: usize = 16;
+        let mut listeners = Vec::new();
+        for _ in 0..SOME {
+            listeners.push(TcpListener::bind("127.0.0.1:0").await.unwrap());
+        }
+        for listener in &listeners {
+            keep(listener.local_addr().unwrap());
+        }
+        let pauses = listeners.iter().map(|listener| async {
+            let mut times = Vec::new();
+            while times.len() < 6 {
+                drop(listener.accept().await.unwrap());
+                times.push(clock::now());
+            }
+            let pauses = times.windows(2).map(|pair| pair[1].saturating_duration_since(pair[0]).as_millis());
+            pauses.collect::<Vec<_>>()
+        });
+        let all: Vec<Vec<u128>> = futures_util::future::join_all(pauses).await;
+        for (at, middle) in [(2, 200), (3, 400), (4, 800)] {
+            let met: Vec<_> = all.iter().map(|pauses| pauses[at]).collect();
+            let (least, most) = (met.iter().min().unwrap(), met.iter().max().unwrap());
+            assert!(most - least > middle / 10, "they come in step: {met:?}");
+            assert!(*most > middle, "they come too soon: {met:?}");
+        }
+        // Who only comes late comes in step on a machine that is not busy.
+        let early = |pauses: &Vec<u128>| pauses[2] < 190 || pauses[3] < 380 || pauses[4] < 760;
+        assert!(all.iter().any(early), "{all:?}");
     }
 }

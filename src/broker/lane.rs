@@ -207,7 +207,7 @@ impl Driver {
                 return self.end();
             }
             if self.kind == Kind::Ask && clock::now().saturating_duration_since(began) < LASTING {
-                tokio::time::sleep(PAUSE.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+                tokio::time::sleep(task::spread(PAUSE)).await;
             }
         }
     }

@@ -18,6 +18,7 @@ use tokio::sync::{Notify, watch};
 
 use super::config::ClusterSettings;
 use super::url::RedisUrl;
+use crate::base::task::Backoff;
 use crate::base::{clock, fault, units};
 use crate::telemetry::metrics::ClusterMetrics;
 
@@ -54,9 +55,12 @@ pub enum Failure {
     /// It does not know the script yet.
     #[error("Redis does not know the script")]
     NoScript,
-    /// It answered what cannot be.
+    /// It has what cannot be.
     #[error("nonsense in Redis: {0}")]
     Nonsense(String),
+    /// It answered something else than what was asked.
+    #[error("no answer to what was asked: {0}")]
+    OutOfStep(&'static str),
 }
 
 impl Failure {
@@ -68,7 +72,7 @@ impl Failure {
             Self::Slow => "slow",
             Self::Broken(_) => "broken",
             Self::Refused(_) | Self::NoScript => "refused",
-            Self::Nonsense(_) => "nonsense",
+            Self::Nonsense(_) | Self::OutOfStep(_) => "nonsense",
         }
     }
 }
@@ -222,9 +226,18 @@ impl Redis {
         self.lost.notify_one();
     }
 
+    /// What came as an answer is none to what was asked. Calls and answers over one connection are matched by their order
+    /// alone, and whoever lost one answer would give each call that of another: the connection is given up.
+    pub(super) fn distrust(&self) {
+        if self.link.swap(None).is_some() {
+            self.down("an answer to something else".to_owned());
+            self.lost.notify_one();
+        }
+    }
+
     /// Keeps a connection, for as long as the process lives.
     pub(super) async fn keep(self: Arc<Self>) {
-        let mut pause = PAUSE_MIN;
+        let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX);
         loop {
             match self.connect().await {
                 Ok(connection) => {
@@ -232,7 +245,7 @@ impl Redis {
                     self.publish(connection);
                     self.attend().await;
                     if clock::now().saturating_duration_since(since) >= HEARTBEAT {
-                        pause = PAUSE_MIN;
+                        pauses.reset();
                         continue;
                     }
                     // It connects, and then fails: no better than one that does not.
@@ -240,8 +253,7 @@ impl Redis {
                 Err(error) => self.down(error),
             }
             // Instances that lost it together do not come back in step.
-            tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            tokio::time::sleep(pauses.pause()).await;
         }
     }
 
@@ -324,10 +336,12 @@ impl Redis {
         while self.link.load().is_some() {
             tokio::select! {
                 () = self.lost.notified() => {}
-                () = tokio::time::sleep(HEARTBEAT) => {
-                    // What came of it was noted.
-                    drop(self.ask(&ping, self.timeout).await);
-                }
+                () = tokio::time::sleep(HEARTBEAT) => match self.ask(&ping, self.timeout).await {
+                    Ok(Value::SimpleString(pong)) if pong == "PONG" => {}
+                    Ok(_) => self.distrust(),
+                    // That was noted.
+                    Err(_) => {}
+                },
             }
         }
     }

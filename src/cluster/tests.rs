@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
+use super::connection::Redis;
 use super::counters::{Ask, BucketLaw, Law, SharedKey};
 use super::testing::{Gate, Server, cluster, eventually, run, settings, started};
 use super::{Cluster, Failure};
-use crate::base::clock;
+use crate::base::{clock, task};
+use crate::telemetry::metrics::ClusterMetrics;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -254,4 +256,13 @@ fn a_broken_connection_is_made_again() {
         eventually("it is back", || cluster.counters().is_up()).await;
         assert_eq!(ask(&cluster).await, Ok(true));
     });
+}
+
+#[test]
+fn instances_that_lose_redis_together_do_not_come_back_in_step() {
+    run(task::testing::come_back_one_by_one(|address| {
+        let settings = settings(&format!("redis://{address}"));
+        let redis = Redis::new(&settings, Arc::new(ClusterMetrics::default()));
+        drop(task::spawn("redis", Arc::new(redis).keep()));
+    }));
 }

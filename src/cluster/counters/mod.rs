@@ -333,6 +333,9 @@ impl Counters {
         let answer = self.take.run(&self.redis, rest, left).await?;
         read(&answer, wanted).inspect_err(|failure| {
             self.redis.metrics().failed(failure.word());
+            if matches!(failure, Failure::OutOfStep(_)) {
+                self.redis.distrust();
+            }
         })
     }
 
@@ -382,16 +385,17 @@ impl SharedLimit {
     }
 }
 
-/// Reads the script's answer. Anything else than numbers in their places is nonsense.
+/// Reads the script's answer, which has numbers in their places, or is none.
 fn read(answer: &Value, wanted: &[Wanted<'_>]) -> Result<(bool, SmallVec<[Told; 2]>), Failure> {
-    let nonsense = |what: &str| Failure::Nonsense(what.to_owned());
-    let Value::Array(values) = answer else { return Err(nonsense("the script answered with no list")) };
+    let Value::Array(values) = answer else {
+        return Err(Failure::OutOfStep("the script answered with no list"));
+    };
     let mut numbers = values.iter().map(|value| match value {
         Value::Int(number) => u64::try_from(*number).ok(),
         _ => None,
     });
     let mut next =
-        || numbers.next().flatten().ok_or_else(|| nonsense("the script's answer is no list of numbers"));
+        || numbers.next().flatten().ok_or(Failure::OutOfStep("the script's answer is no list of numbers"));
     let status = next()?;
     let at = next()?;
     if status > 1 {
@@ -410,12 +414,12 @@ fn read(answer: &Value, wanted: &[Wanted<'_>]) -> Result<(bool, SmallVec<[Told; 
         let receipt = Receipt { at, delay, leased: false };
         let standing = Standing { rooms, admitted, delay: nanos(delay), receipt };
         if cost < wanted.least || cost > wanted.most.max(wanted.least) {
-            return Err(nonsense("the script counted what nobody asked for"));
+            return Err(Failure::OutOfStep("the script counted what nobody asked for"));
         }
         all.push(Told { standing, cost });
     }
     if status == 1 && !all.iter().all(|told| told.standing.admitted) {
-        return Err(nonsense("the script contradicts itself"));
+        return Err(Failure::OutOfStep("the script contradicts itself"));
     }
     Ok((status == 1, all))
 }

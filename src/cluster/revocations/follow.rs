@@ -10,6 +10,7 @@ use redis::{AsyncConnectionConfig, Cmd, Value};
 
 use super::{Channel, Heard, KEPT_AFTER_END, Revocation};
 use crate::base::clock;
+use crate::base::task::Backoff;
 
 /// How long Redis keeps a question for new entries open. After it, it is seen whether the stream is still the same.
 const BLOCK: Duration = Duration::from_millis(1000);
@@ -45,7 +46,7 @@ impl Channel {
     /// Hears the others, for as long as the process lives.
     pub(in crate::cluster) async fn hear(self: Arc<Self>, heard: Heard) {
         let mut place = None;
-        let mut pause = PAUSE_MIN;
+        let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX);
         loop {
             let before = place;
             let ended = self.follow(&heard, &mut place).await;
@@ -53,8 +54,10 @@ impl Channel {
             if let Err(problem) = ended {
                 tracing::debug!(redis = %self.redis.url(), %problem, "revocations are not followed");
             }
-            pause = if place == before { (pause * 2).min(PAUSE_MAX) } else { PAUSE_MIN };
-            tokio::time::sleep(pause.mul_f64(0.75 + fastrand::f64() / 2.0)).await;
+            if place != before {
+                pauses.reset();
+            }
+            tokio::time::sleep(pauses.pause()).await;
         }
     }
 
