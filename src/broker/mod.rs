@@ -14,11 +14,14 @@ pub mod bus;
 pub mod config;
 mod exchange;
 mod failure;
+mod frames;
 mod id;
 mod lane;
 mod message;
 mod pending;
 mod socket;
+#[cfg(test)]
+mod tests;
 mod url;
 
 use std::collections::HashMap;
@@ -41,7 +44,7 @@ pub use self::message::{Headers, Message, NAME_BYTES_MAX, Name, News, Place, Rep
 use self::socket::{Connected, Pulled};
 pub use self::url::BrokerUrl;
 use crate::base::registry::Registry;
-use crate::base::task::{self, Pauses};
+use crate::base::task::{self, Backoff, Pauses};
 use crate::base::{clock, fault, panics, units};
 use crate::telemetry::metrics::{BrokerMetrics, Metrics};
 
@@ -288,7 +291,7 @@ impl State {
 
     /// Connects, again and again.
     async fn stay_connected(&self) {
-        let mut pause = PAUSE_MIN;
+        let mut pauses = Backoff::new(PAUSE_MIN, PAUSE_MAX);
         loop {
             match self.connect().await {
                 Ok(link) => {
@@ -299,14 +302,13 @@ impl State {
                     link.plug.pull();
                     self.down(error);
                     if clock::now().saturating_duration_since(since) >= LASTING {
-                        pause = PAUSE_MIN;
+                        pauses.reset();
                     }
                 }
                 Err(error) => self.down(error),
             }
             // Instances that lost it together do not come back in step.
-            tokio::time::sleep(pause.mul_f64(0.5 + fastrand::f64())).await;
-            pause = (pause * 2).min(PAUSE_MAX);
+            tokio::time::sleep(pauses.pause()).await;
         }
     }
 

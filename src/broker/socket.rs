@@ -13,7 +13,6 @@ use std::time::{Duration, Instant};
 
 use async_rs::traits::Reactor;
 use async_rs::{Runtime, Tokio, util::RuntimeParts};
-use futures_util::Stream;
 use lapin::tcp::AsyncTcpStream;
 use lapin::{Connection, ConnectionProperties};
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -24,6 +23,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::config::BrokerSettings;
+use super::frames::Frames;
 use crate::base::units;
 
 /// A connection, and the end of its socket.
@@ -88,10 +88,10 @@ impl Target {
             let tcp = TcpStream::connect((&*self.host, self.port)).await?;
             tcp.set_nodelay(true)?;
             self.plug.put_on(&tcp)?;
-            let Some(tls) = &self.tls else { return Ok(Socket::Plain(tcp)) };
+            let Some(tls) = &self.tls else { return Ok(Socket::new(Stream::Plain(tcp))) };
             let name = ServerName::try_from(self.host.clone()).map_err(io::Error::other)?;
             let stream = TlsConnector::from(tls.clone()).connect(name, tcp).await?;
-            Ok(Socket::Tls(Box::new(stream)))
+            Ok(Socket::new(Stream::Tls(Box::new(stream))))
         };
         // The thread that waits for it ends with it.
         tokio::time::timeout(self.limit, opening)
@@ -165,41 +165,56 @@ impl Drop for Pulled {
 
 /// What the library reads and writes.
 #[derive(Debug)]
-pub(super) enum Socket {
+pub(super) struct Socket {
+    stream: Stream,
+    frames: Frames,
+}
+
+#[derive(Debug)]
+enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+impl Socket {
+    fn new(stream: Stream) -> Self {
+        Self { stream, frames: Frames::default() }
+    }
+}
+
 impl futures_io::AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut bytes = ReadBuf::new(bytes);
-        let read = match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, &mut bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, &mut bytes),
-        };
-        read.map_ok(|()| bytes.filled().len())
+        let (this, mut bytes) = (self.get_mut(), ReadBuf::new(bytes));
+        std::task::ready!(match &mut this.stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_read(cx, &mut bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_read(cx, &mut bytes),
+        })?;
+        this.frames
+            .read(bytes.filled())
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        Poll::Ready(Ok(bytes.filled().len()))
     }
 }
 
 impl futures_io::AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Stream::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().stream {
+            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -224,7 +239,7 @@ impl Reactor for Sockets {
         self.0.sleep(duration)
     }
 
-    fn interval(&self, duration: Duration) -> impl Stream<Item = Instant> + Send + 'static {
+    fn interval(&self, duration: Duration) -> impl futures_util::Stream<Item = Instant> + Send + 'static {
         self.0.interval(duration)
     }
 
@@ -233,6 +248,6 @@ impl Reactor for Sockets {
         &self,
         address: SocketAddr,
     ) -> impl Future<Output = io::Result<Self::TcpStream>> + Send + 'static {
-        async move { TcpStream::connect(address).await.map(Socket::Plain) }
+        async move { TcpStream::connect(address).await.map(|tcp| Socket::new(Stream::Plain(tcp))) }
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 
+use super::frames::PAYLOAD_BYTES_MAX;
 use crate::base::authority;
 use crate::base::decode::{Decoder, Node, Shape, Value, quote};
 use crate::base::secret::Secret;
@@ -100,7 +101,11 @@ impl BrokerUrl {
                 port: self.port,
             },
             vhost: self.vhost.clone(),
-            query: AMQPQueryString { heartbeat: Some(HEARTBEAT), ..AMQPQueryString::default() },
+            query: AMQPQueryString {
+                heartbeat: Some(HEARTBEAT),
+                frame_max: Some(PAYLOAD_BYTES_MAX),
+                ..AMQPQueryString::default()
+            },
         }
     }
 
