@@ -43,7 +43,7 @@ pub use url::StoreUrl;
 pub use usage::{BATCH_MAX, OwnerKind, UsageDelta, UsagePage, UsageRow};
 pub use users::{Issued, User, UserChange};
 
-use crate::base::{clock, task};
+use crate::base::{clock, panics, task};
 use connect::{Oldest, Pools};
 
 /// Longest a call may take, and a connection to be made.
@@ -237,12 +237,19 @@ impl Store {
             return Err(StoreError::Unavailable("too many calls wait for it already".to_owned()));
         };
         // Once, and at most for as long as another process changes the schema.
-        let done = match self.ready().await {
-            Ok(_) => tokio::time::timeout(CALL_TIMEOUT, work).await.unwrap_or_else(|_| {
-                Err(StoreError::Unavailable(format!("no answer within {} s", CALL_TIMEOUT.as_secs())))
-            }),
-            Err(error) => Err(error),
+        let asked = async {
+            match self.ready().await {
+                Ok(_) => tokio::time::timeout(CALL_TIMEOUT, work).await.unwrap_or_else(|_| {
+                    Err(StoreError::Unavailable(format!("no answer within {} s", CALL_TIMEOUT.as_secs())))
+                }),
+                Err(error) => Err(error),
+            }
         };
+        // What a server says can be too much for the driver: one that makes it panic is one that is of no use.
+        let done = panics::contained(asked).await.unwrap_or_else(|said| {
+            tracing::error!(store = %self.0.url, "the database's driver panicked: {said}");
+            Err(StoreError::Unavailable("the database's driver panicked".to_owned()))
+        });
         self.remember(done.as_ref().err());
         done
     }

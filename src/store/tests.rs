@@ -628,3 +628,29 @@ async fn changes_are_followed_when_requests_have_all_places() {
         () = following => {}
     }
 }
+
+/// A server that says what no PostgreSQL says: a message that is shorter than its own length makes the driver panic.
+#[tokio::test]
+async fn what_makes_the_driver_panic_is_a_store_that_is_down() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(task::spawn("server", async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut said = [0; 1024];
+            // No TLS here; and then nonsense.
+            for answer in [&b"N"[..], b"Z\0\0\0\x01I"] {
+                if client.read(&mut said).await.is_ok() {
+                    drop(client.write_all(answer).await);
+                }
+            }
+        }
+    }));
+    let url = format!("postgres://edge@{address}/edge");
+    let store = Store::new(StoreUrl::parse(&url, |_| unreachable!("it is no file")).unwrap());
+    for _ in 0..3 {
+        let failure = store.user("alice").await.unwrap_err();
+        assert!(matches!(failure, StoreError::Unavailable(_)), "{failure:?}");
+    }
+    assert!(matches!(store.health(), Health::Down { .. }));
+}
