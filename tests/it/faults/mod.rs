@@ -5,6 +5,7 @@ mod brokers;
 mod explained;
 mod health;
 mod logs;
+mod matrix;
 mod providers;
 mod redis;
 mod stores;

@@ -49,7 +49,7 @@ pub struct Way {
     pub slices: usize,
     /// So many a second at most; 0: any number.
     pub rate: u64,
-    /// What happens once so many have passed on a connection.
+    /// What happens once so many have passed on a connection since it began, or since this was told.
     pub end: Option<(u64, End)>,
     /// What they are turned into.
     pub garbage: Option<Garbage>,
@@ -138,6 +138,8 @@ struct Shared {
     faults: watch::Sender<Faults>,
     /// Counts the cuts.
     cut: watch::Sender<u64>,
+    /// Counts how often what was open was forgotten.
+    forgotten: watch::Sender<u64>,
     connections: AtomicUsize,
     open: AtomicUsize,
     up: AtomicU64,
@@ -152,6 +154,7 @@ impl Chaos {
         let shared = Arc::new(Shared {
             faults: watch::Sender::new(Faults::default()),
             cut: watch::Sender::new(0),
+            forgotten: watch::Sender::new(0),
             connections: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
             up: AtomicU64::new(0),
@@ -191,6 +194,12 @@ impl Chaos {
     /// Resets all connections there are.
     pub fn cut(&self) {
         self.shared.cut.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// Passes nothing any more on the connections there are, for good, and tells nobody, as a router does that has lost
+    /// its table. New ones are as ever.
+    pub fn forget(&self) {
+        self.shared.forgotten.send_modify(|times| *times += 1);
     }
 
     /// Does this from now on, also to clients that are connected: they have to connect anew.
@@ -239,7 +248,7 @@ impl Drop for Open {
 async fn connection(client: TcpStream, server: SocketAddr, shared: Arc<Shared>) {
     shared.open.fetch_add(1, SeqCst);
     let _open = Open(shared.clone());
-    let mut cut = shared.cut.subscribe();
+    let (mut cut, mut forgotten) = (shared.cut.subscribe(), shared.forgotten.subscribe());
     let accept = shared.faults.borrow().accept;
     match accept {
         Accept::Refused => return reset(&client),
@@ -274,6 +283,10 @@ async fn connection(client: TcpStream, server: SocketAddr, shared: Arc<Shared>) 
         tokio::select! {
             how = both => how,
             _ = cut.changed() => Ended::Reset,
+            _ = forgotten.changed() => {
+                let _ = cut.changed().await;
+                Ended::Reset
+            }
         }
     };
     if ended == Ended::Reset {
@@ -302,6 +315,7 @@ struct Pump {
     to: OwnedWriteHalf,
     way: fn(&Faults) -> &Way,
     faults: watch::Receiver<Faults>,
+    /// How many have passed since the faults of now.
     passed: u64,
 }
 
@@ -311,13 +325,16 @@ impl Pump {
     }
 
     fn way(&mut self) -> Way {
+        if self.faults.has_changed().unwrap_or_default() {
+            self.passed = 0;
+        }
         (self.way)(&self.faults.borrow_and_update()).clone()
     }
 
     /// Waits so long, or until something else is to be done.
     async fn wait(&mut self, late: Duration) {
-        if !late.is_zero() {
-            let _ = tokio::time::timeout(late, self.faults.changed()).await;
+        if !late.is_zero() && tokio::time::timeout(late, self.faults.changed()).await.is_ok() {
+            self.passed = 0;
         }
     }
 
@@ -361,6 +378,7 @@ impl Pump {
                 if left == 0 && end == End::Silence {
                     // The sender is gone only with the proxy.
                     self.faults.changed().await.ok()?;
+                    self.passed = 0;
                     continue;
                 }
                 if left == 0 {
@@ -506,6 +524,34 @@ mod tests {
         assert!(more.is_err(), "{more:?}");
         chaos.cut();
         assert!(!rest(&mut ignored).await.1, "both are reset");
+        assert!(!rest(&mut client).await.1);
+    }
+
+    /// Counts are of what passes from the word on, also where a connection is older.
+    #[tokio::test]
+    async fn an_end_is_counted_from_when_it_was_told() {
+        let (_server, chaos, mut client) = before_echo(Faults::default()).await;
+        client.write_all(b"hello").await.unwrap();
+        assert_eq!(reads(&mut client, 5).await, b"hello");
+        chaos.set(Faults::down(Way::end(7, End::HalfClose)));
+        client.write_all(b"once more").await.unwrap();
+        assert_eq!(rest(&mut client).await, (b"once mo".to_vec(), true));
+    }
+
+    #[tokio::test]
+    async fn what_is_forgotten_stays_silent_and_new_ones_do_not() {
+        let (_server, chaos, mut client) = before_echo(Faults::default()).await;
+        client.write_all(b"hello").await.unwrap();
+        assert_eq!(reads(&mut client, 5).await, b"hello");
+        chaos.forget();
+        client.write_all(b"more").await.unwrap();
+        let mut other = TcpStream::connect(chaos.address()).await.unwrap();
+        other.write_all(b"me too").await.unwrap();
+        assert_eq!(reads(&mut other, 6).await, b"me too");
+        chaos.heal();
+        let more = tokio::time::timeout(Duration::from_millis(50), client.read_u8()).await;
+        assert!(more.is_err(), "{more:?}");
+        chaos.cut();
         assert!(!rest(&mut client).await.1);
     }
 
