@@ -1,5 +1,7 @@
 //! Bad input: every malformed request gets its 4xx, is logged and counted, and leaves the process in a known state.
 
+use edgeward::ingress::head::{HEADER_LINES_MAX, Rule};
+
 use crate::support::*;
 
 async fn strict() -> (Upstream, Gateway) {
@@ -11,25 +13,56 @@ async fn strict() -> (Upstream, Gateway) {
     (app, gw)
 }
 
-/// Sends each, and asserts its status and code, that the connection is closed, and that nothing reached the service.
-async fn refused(cases: &[(&str, u16, &str)]) {
+/// A request that is right, behind one that is not.
+const BEHIND: &str = "GET /behind HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// What becomes of the connection on which a request was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// The gateway says that it closes it, and does, although the client has not: where a next request would begin is not
+    /// known (RFC 9112 section 9.6).
+    Closed,
+    /// It stays, since it is known where the request ended; the next one is answered.
+    Kept,
+}
+
+/// Sends each with a good request behind it. Asserts its status and code, what becomes of the connection, and what reached
+/// the service: nothing, or the good ones alone.
+async fn refused_and(after: After, cases: &[(&str, u16, &str)]) {
     let (app, gw) = strict().await;
     for (bytes, status, code) in cases {
         let mut raw = gw.raw().await;
-        raw.try_send(bytes).await;
+        raw.try_send(format!("{bytes}{BEHIND}")).await;
         let answer = raw.response_or_close().await.unwrap_or_else(|| panic!("no answer to {bytes:?}"));
         assert_eq!(answer.status, *status, "{bytes:?}: {}", answer.text());
         assert_eq!(answer.json()["code"], *code, "{bytes:?}");
-        // Either closed, or in order: then nothing more comes of it.
-        raw.finish_sending().await;
-        raw.closed().await;
+        let closes = answer.header("connection") == Some("close");
+        assert_eq!(closes, after == After::Closed, "{bytes:?}: {:?}", answer.headers);
+        match after {
+            // By itself: nothing here has said that nothing more will come.
+            After::Closed => raw.closed().await,
+            After::Kept => {
+                assert_eq!(raw.response().await.expect_status(200).json()["target"], "/behind", "{bytes:?}");
+                assert_eq!(raw.still_open("/later").await.expect_status(200).json()["target"], "/later");
+            }
+        }
     }
     let seen: Vec<_> = app.seen().iter().map(|seen| format!("{} {}", seen.method, seen.uri)).collect();
-    assert!(seen.is_empty(), "these reached the service: {seen:?}");
-    eventually("each to be logged", async || (gw.access_log().len() >= cases.len()).then_some(())).await;
-    assert_eq!(gw.access_log().len(), cases.len(), "{:#?}", gw.access_log());
+    let expected: Vec<&str> = match after {
+        After::Closed => Vec::new(),
+        After::Kept => ["GET /behind", "GET /later"].repeat(cases.len()),
+    };
+    assert_eq!(seen, expected, "what reached the service");
+    let logged = cases.len() + expected.len();
+    eventually("each to be logged", async || (gw.access_log().len() >= logged).then_some(())).await;
+    assert_eq!(gw.access_log().len(), logged, "{:#?}", gw.access_log());
     gw.get("/fine").await.expect_status(200);
     gw.stop().await;
+}
+
+/// Those that end the connection.
+async fn refused(cases: &[(&str, u16, &str)]) {
+    refused_and(After::Closed, cases).await;
 }
 
 /// Requests whose end two parsers could see in different places (RFC 9112 section 6.3).
@@ -105,13 +138,121 @@ async fn hosts_that_are_missing_repeated_or_nonsense() {
 #[tokio::test]
 async fn paths_that_mean_nothing() {
     let path = "request.bad_path";
-    refused(&[
-        ("GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400, path),
-        ("GET /% HTTP/1.1\r\nHost: x\r\n\r\n", 400, path),
-        ("GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n", 400, path),
-        ("GET /../x HTTP/1.1\r\nHost: x\r\n\r\n", 400, path),
-    ])
+    refused_and(
+        After::Kept,
+        &[
+            ("GET /%zz HTTP/1.1\r\nHost: x\r\n\r\n", 400, path),
+            ("GET /% HTTP/1.1\r\nHost: x\r\n\r\n", 400, path),
+            ("GET /%00 HTTP/1.1\r\nHost: x\r\n\r\n", 400, path),
+            ("GET /../x HTTP/1.1\r\nHost: x\r\n\r\n", 400, path),
+        ],
+    )
     .await;
+}
+
+/// A head, without the empty line at its end, that breaks each rule of the scanner.
+fn heads() -> Vec<(Rule, String)> {
+    let with = |lines: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{lines}");
+    let line = |line: &str| format!("{line}\r\nHost: a\r\n");
+    vec![
+        (Rule::BareLf, with("X: a\nY: b\r\n")),
+        (Rule::BareCr, with("X: a\rb\r\n")),
+        (Rule::Nul, with("X: a\0b\r\n")),
+        (Rule::ControlByte, with("X: a\u{7f}b\r\n")),
+        (Rule::Version, line("GET / HTTP/3.0")),
+        (Rule::RequestLineWords, line("GET HTTP/1.1")),
+        (Rule::MethodToken, line("G(T / HTTP/1.1")),
+        (Rule::Connect, line("CONNECT a:1 HTTP/1.1")),
+        (Rule::MethodLength, line(&format!("{} / HTTP/1.1", "M".repeat(33)))),
+        (Rule::TargetBytes, line("GET /\u{e9} HTTP/1.1")),
+        (Rule::TargetLength, line(&format!("GET /{} HTTP/1.1", "x".repeat(65_534)))),
+        (Rule::TargetForm, line("GET a HTTP/1.1")),
+        (Rule::TargetAuthority, line("GET http://u@a/ HTTP/1.1")),
+        (Rule::PathByte, line("GET /a\\b HTTP/1.1")),
+        (Rule::QueryByte, line("GET /?a#b HTTP/1.1")),
+        (Rule::LineLength, line(&format!("GET /{} HTTP/1.1", "x".repeat(90_000)))),
+        (Rule::HeadLength, with(&format!("X: {}\r\n", "x".repeat(90_000)))),
+        (Rule::FieldLines, with(&"X: y\r\n".repeat(HEADER_LINES_MAX))),
+        (Rule::Folded, with("X: a\r\n b\r\n")),
+        (Rule::NoColon, with("X\r\n")),
+        (Rule::FieldName, with("X : a\r\n")),
+        (Rule::HostMissing, "GET / HTTP/1.1\r\nX: y\r\n".to_owned()),
+        (Rule::HostRepeated, with("Host: a\r\n")),
+        (Rule::HostInvalid, "GET / HTTP/1.1\r\nHost: a b\r\n".to_owned()),
+        (Rule::HostDiffers, line("GET http://b/ HTTP/1.1")),
+        (Rule::Expectation, with("Expect: x\r\n")),
+        (Rule::LengthRepeated, with("Content-Length: 0\r\nContent-Length: 0\r\n")),
+        (Rule::LengthInvalid, with("Content-Length: +0\r\n")),
+        (Rule::LengthAndChunked, with("Content-Length: 0\r\nTransfer-Encoding: chunked\r\n")),
+        (Rule::CodingRepeated, with("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n")),
+        (Rule::Coding, with("Transfer-Encoding: gzip\r\n")),
+        (Rule::CodingIn10, "GET / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n".to_owned()),
+        (Rule::TraceBody, "TRACE / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n".to_owned()),
+        (Rule::ConnectionOptions, with("Connection: a,b,c,d,e,f,g,h,i,j\r\n")),
+        (Rule::ConnectionToken, with("Connection: a b\r\n")),
+        (Rule::ConnectionProtected, with("Connection: host\r\n")),
+    ]
+}
+
+/// Whatever rule a head breaks, on a new connection and behind a good request: it is refused by that rule, the gateway
+/// ends the connection by itself, and what comes behind is nobody's request.
+#[tokio::test]
+async fn each_rule_of_the_scanner_ends_the_connection() {
+    let app = upstream().start().await;
+    let limits = "[log.access]\nformat = \"json\"\n[limits]\nheader_bytes = \"80KiB\"\nheader_timeout = \"60s\"\nidle_timeout = \"60s\"\n";
+    let gw = in_front_of(&app, "").and(limits).start().await;
+    let heads = heads();
+    let shown: Vec<&str> = heads.iter().map(|(rule, _)| rule.text()).collect();
+    // What HTTP/1 trims is a fault in HTTP/2 alone.
+    let all = Rule::ALL.iter().filter(|rule| **rule != Rule::FieldSpace);
+    assert_eq!(shown, all.map(|rule| rule.text()).collect::<Vec<_>>(), "every rule has a head");
+    for (rule, head) in &heads {
+        for is_first in [true, false] {
+            let show = format!("{} (first: {is_first})", rule.text());
+            let mut raw = gw.raw().await;
+            if !is_first {
+                raw.get("/good").await.expect_status(200);
+            }
+            raw.try_send(format!("{head}\r\n{BEHIND}{BEHIND}")).await;
+            let answer = raw.response_or_close().await.unwrap_or_else(|| panic!("no answer: {show}"));
+            assert_eq!(answer.status, rule.reason().status(), "{show}: {}", answer.text());
+            assert_eq!(answer.json()["code"], rule.reason().code(), "{show}");
+            assert_eq!(answer.header("connection"), Some("close"), "{show}");
+            // By itself: nothing here has said that nothing more will come.
+            raw.closed().await;
+        }
+    }
+    assert_eq!(app.requests(), heads.len(), "only the good ones reached the service");
+    assert!(app.seen_at("/behind").is_empty());
+    // As a whole value: the text of one rule may be in that of another.
+    let told = |rule: &Rule| {
+        let part = format!("\"{}\"", rule.text());
+        gw.access_log().iter().filter(|line| line.contains(&part)).count()
+    };
+    for (rule, _) in &heads {
+        eventually("the log to say which rule it was", async || (told(rule) == 2).then_some(())).await;
+    }
+    gw.stop().await;
+}
+
+/// A head that never ends is answered when its time is over, and its connection is closed, although the client still could
+/// go on.
+#[tokio::test]
+async fn a_head_that_never_ends_ends_the_connection() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").and("[limits]\nheader_timeout = \"300ms\"\n").start().await;
+    for begun in
+        ["G", "GET / HTTP/1.1", "GET / HTTP/1.1\r\nHost: x\r\n", "\r\nGET / HTTP/1.1\r\nHost: x\r\nX: "]
+    {
+        let mut raw = gw.raw().await;
+        raw.send(begun).await;
+        let answer = raw.response().await.expect_problem(408, "request.header_timeout");
+        assert_eq!(answer.header("connection"), Some("close"), "{begun:?}");
+        raw.try_send(format!("\r\n\r\n{BEHIND}")).await;
+        raw.closed().await;
+    }
+    assert_eq!(app.requests(), 0);
+    gw.stop().await;
 }
 
 #[tokio::test]
@@ -156,6 +297,7 @@ async fn broken_chunks_end_the_connection() {
         .await;
         if let Some(answer) = raw.response_or_close().await {
             assert_eq!(answer.status, 400, "{body:?}: {}", answer.text());
+            assert_eq!(answer.header("connection"), Some("close"), "{body:?}");
         }
         raw.rest().await;
         eventually("the service's connections to end", async || (app.open_connections() == 0).then_some(()))
@@ -170,18 +312,35 @@ async fn broken_chunks_end_the_connection() {
 async fn an_unread_body_is_not_the_next_request() {
     let (app, gw) = strict().await;
     let gw2 = in_front_of(&app, "").and("body_bytes = \"10B\"\n").start().await;
-    for gw in [&gw, &gw2] {
-        let mut raw = gw.raw().await;
-        let inner = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
-        let outer =
-            format!("POST /outer HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{inner}", inner.len());
-        raw.send(&outer).await;
-        raw.response().await;
-        raw.try_send("GET /next HTTP/1.1\r\nHost: x\r\n\r\n").await;
-        if let Some(answer) = raw.response_or_close().await {
-            answer.expect_status(200);
-        }
-    }
+    let inner = "GET /smuggled HTTP/1.1\r\nHost: x\r\n\r\n";
+    let outer = |more: usize| {
+        format!("POST /outer HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{inner}", inner.len() + more)
+    };
+    let next = "GET /next HTTP/1.1\r\nHost: x\r\n\r\n";
+    // All of it is there: the next one begins behind it.
+    let mut raw = gw.raw().await;
+    raw.send(format!("{}{next}", outer(0))).await;
+    raw.response().await.expect_status(200);
+    assert_eq!(raw.response().await.expect_status(200).json()["target"], "/next");
+    // Too large, and all there: where it ends is known, and what comes behind is the next one.
+    let mut raw = gw2.raw().await;
+    raw.send(format!("{}{next}", outer(0))).await;
+    raw.response().await.expect_problem(413, "request.body_too_large");
+    assert_eq!(raw.response().await.expect_status(200).json()["target"], "/next");
+    raw.still_open("/later").await.expect_status(200);
+    // Too large, and the rest does not come: the gateway ends the connection by itself.
+    let mut raw = gw2.raw().await;
+    raw.send(outer(1000)).await;
+    raw.response().await.expect_problem(413, "request.body_too_large");
+    raw.closed().await;
+    // What the rest would be longer than it is said to be is no request either.
+    let mut raw = gw2.raw().await;
+    raw.send(format!("POST /outer HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{inner}"))
+        .await;
+    let answer = raw.response().await;
+    assert!(matches!(answer.status, 400 | 413), "{}", answer.text());
+    raw.closed().await;
+    assert_eq!(app.seen_at("/next").len(), 2);
     assert!(app.seen_at("/smuggled").is_empty());
 }
 

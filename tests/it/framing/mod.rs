@@ -65,7 +65,7 @@ impl Bench {
              [[routes]]\nname = \"direct\"\npath = \"/d/*\"\nupstream = \"clear\"\n\
              [[routes]]\nname = \"pingora\"\npath = \"/t/*\"\nupstream = \"secure\"\n\
              [[routes]]\nname = \"leg\"\npath = \"/a/{{id}}/{{k}}\"\n[routes.aggregate]\n{leg}path = \"/a/{{path.id}}/{{path.k}}\"\n\
-             {limits}header_bytes = \"32KiB\"\n[log.access]\noutput = \"off\"\n"
+             {limits}header_bytes = \"32KiB\"\nheader_timeout = \"60s\"\n[log.access]\noutput = \"off\"\n"
         ))
         .with("clear", &clear)
         .with("secure", &secure)
@@ -115,12 +115,34 @@ struct Got {
     bytes: Vec<u8>,
     /// The gateway ended the connection, before the client did.
     ended: bool,
+    /// After a refusal that left the connection open: the client asked again, and this is what it got for its mark.
+    asked_again: Option<Result<(), String>>,
 }
 
 impl Got {
     fn answers(&self, methods: &[&str]) -> Result<strict::Messages, String> {
         strict::answers(&self.bytes, methods, self.ended)
     }
+
+    /// The last answer, if it is one by which the gateway refuses a request for what it is made of: another status is an
+    /// answer to a request that was understood.
+    fn refusal(&self, methods: &[&str]) -> Option<Message> {
+        let last = self.answers(methods).ok()?.whole.pop()?;
+        REFUSALS.contains(&last.status).then_some(last)
+    }
+}
+
+/// Statuses of requests that were not understood, or not read to their end.
+const REFUSALS: [u16; 9] = [400, 408, 411, 413, 414, 417, 431, 501, 505];
+/// The refusals by which it is known where the request ended: all of it was read by the rules, and only what it says is of
+/// no use. Any other has to end the connection (RFC 9112 sections 6.3 and 9.6).
+const UNDERSTOOD: &[&str] = &["request.bad_path"];
+
+/// Whether a refusal leaves no doubt of where its request ended.
+fn is_understood(refusal: &Message) -> bool {
+    let body: Option<serde_json::Value> = serde_json::from_slice(&refusal.body).ok();
+    let code = body.as_ref().and_then(|body| body["code"].as_str());
+    code.is_some_and(|code| UNDERSTOOD.contains(&code)) && refusal.text("connection") != "close"
 }
 
 /// The methods of `payload`'s requests, with as many as one can hold.
@@ -140,10 +162,8 @@ impl Talk {
     async fn read(&mut self, wanted: usize, patience: Duration) {
         let mut buffer = vec![0; 16 * 1024];
         loop {
-            let answers = self.got.answers(&self.methods);
             // What is no answer is waited for like one.
-            let finals =
-                answers.map_or(0, |found| found.whole.iter().filter(|answer| answer.status >= 200).count());
+            let finals = self.finals().map_or(0, |finals| finals.len());
             if self.got.ended || finals >= wanted {
                 return;
             }
@@ -153,6 +173,34 @@ impl Talk {
                 Err(_) => return,
             }
         }
+    }
+}
+
+impl Talk {
+    /// Asks for something else on a connection that was left open.
+    async fn ask_again(&mut self, payload: &Payload) {
+        let mark = payload.again.clone();
+        let text = format!("GET {mark} HTTP/1.1\r\nHost: x\r\n\r\n");
+        let (before, length) = (self.finals().map_or(0, |finals| finals.len()), self.got.bytes.len());
+        let _sent = within("send", self.socket.write_all(text.as_bytes())).await;
+        let _sent = self.socket.flush().await;
+        self.read(before + 1, PATIENCE).await;
+        let answer = self.finals().map(|finals| finals.into_iter().nth(before));
+        let is_mine = |answer: &Message| {
+            answer.status == 200 && String::from_utf8_lossy(&answer.body).contains(mark.as_str())
+        };
+        self.got.asked_again = Some(match answer {
+            Ok(Some(answer)) if is_mine(&answer) => Ok(()),
+            other => Err(format!("{other:?}")),
+        });
+        // It is none of the payload's answers.
+        self.got.bytes.truncate(length);
+    }
+
+    /// The answers so far that are not interim ones.
+    fn finals(&self) -> Result<Vec<Message>, String> {
+        let found = self.got.answers(&self.methods)?;
+        Ok(found.whole.into_iter().filter(|answer| answer.status >= 200).collect())
     }
 }
 
@@ -183,6 +231,16 @@ async fn send(bench: &Bench, payload: &Payload, safe: bool) -> Got {
         Some(wanted) => talk.read(wanted, PATIENCE).await,
         None => talk.read(usize::MAX, QUIET).await,
     }
+    if !payload.ends
+        && let Some(refusal) = talk.got.refusal(&talk.methods)
+    {
+        if is_understood(&refusal) {
+            talk.ask_again(payload).await;
+        } else {
+            // The gateway has to end it, although nobody here has said that nothing more will come.
+            talk.read(usize::MAX, PATIENCE).await;
+        }
+    }
     if !talk.got.ended {
         let _left = talk.socket.shutdown().await;
         // What still comes must fit as well. That it ends then says nothing.
@@ -199,6 +257,9 @@ struct Tally {
     forwarded: usize,
     refused: usize,
     neither: usize,
+    /// Of the refused: the gateway ended the connection, or it stayed and the next request was answered.
+    ended: usize,
+    kept: usize,
     valid: usize,
     valid_refused: Vec<String>,
     faults: Vec<String>,
@@ -281,12 +342,31 @@ fn judge(payload: &Payload, got: &Got, seen: &HashMap<String, Vec<Message>>, tal
             tally.faults.push(format!("{} got another one's answer: {text}", show()));
         }
     }
-    let is_last_refused = finals.last().is_some_and(|answer| answer.status == 400 || answer.status == 501);
-    if is_last_refused && payload.valid.is_none() && !payload.ends && forwarded.is_empty() {
-        let last = finals.last().unwrap();
-        if last.text("connection") == "close" && !got.ended {
-            tally.faults.push(format!("{} was refused, and the connection not closed", show()));
+    if let Some(refusal) =
+        got.refusal(&methods(payload)).filter(|_| !payload.ends && got.asked_again.is_none())
+    {
+        tally.ended += usize::from(got.ended);
+        if !got.ended {
+            tally.faults.push(format!(
+                "{} was refused ({}), and the connection not closed",
+                show(),
+                refusal.status
+            ));
         }
+        if refusal.text("connection") != "close" {
+            tally.faults.push(format!("{} was refused, and nothing said that the connection closes", show()));
+        }
+        // Each that was forwarded has an answer of its own before that: nothing behind the refused one was. Legs are asked
+        // before the body that their request came with is read.
+        let before = finals.len() - usize::from(payload.way != Way::Leg);
+        if forwarded.len() > before {
+            tally.faults.push(format!("what is behind the refused one of {} was forwarded", show()));
+        }
+    }
+    match &got.asked_again {
+        Some(Ok(())) => tally.kept += 1,
+        Some(Err(what)) => tally.faults.push(format!("{} was refused, and then: {what}", show())),
+        None => {}
     }
     match &payload.valid {
         Some(body) => {
@@ -309,11 +389,13 @@ fn judge(payload: &Payload, got: &Got, seen: &HashMap<String, Vec<Message>>, tal
 
 fn report(what: &str, tally: &Tally) {
     eprintln!(
-        "{what}: {} sent, {} forwarded clean, {} refused, {} neither, {} valid of which {} were refused, {} faults",
+        "{what}: {} sent, {} forwarded clean, {} refused, {} neither, {} ended, {} kept, {} valid of which {} were refused, {} faults",
         tally.sent,
         tally.forwarded,
         tally.refused,
         tally.neither,
+        tally.ended,
+        tally.kept,
         tally.valid,
         tally.valid_refused.len(),
         tally.faults.len(),

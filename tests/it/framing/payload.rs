@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 pub struct Payload {
     /// What it tries, for messages.
     pub name: String,
+    pub way: Way,
     pub bytes: Vec<u8>,
     /// Its requests, in their order: those that may be forwarded, by their paths.
     pub marks: Vec<String>,
@@ -20,6 +21,8 @@ pub struct Payload {
     pub waits: bool,
     /// The client ends its side behind it.
     pub ends: bool,
+    /// The path of what is asked for behind it, if the connection is to be of further use.
+    pub again: String,
     /// So many answers are waited for, with patience.
     pub wants: Option<usize>,
 }
@@ -74,6 +77,7 @@ impl Corpus {
         let (bytes, marks) = self.fill(id, text.as_ref());
         self.payloads.push(Payload {
             name: name.into(),
+            way: self.way,
             bytes,
             marks,
             valid: None,
@@ -81,6 +85,7 @@ impl Corpus {
             cuts: Vec::new(),
             waits: false,
             ends: false,
+            again: mark(self.way, id, 'A'),
             wants: None,
         });
         self.payloads.last_mut().unwrap()
