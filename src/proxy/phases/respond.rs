@@ -66,11 +66,9 @@ pub(in crate::proxy) fn upstream_answered(
     Ok(())
 }
 
-/// Refuses an answer of HTTP/1 that Pingora takes although it can be read in two ways, or cannot be passed on as it is.
+/// Refuses an answer that Pingora takes although it can be read in two ways, or cannot be passed on as it is. The library
+/// of HTTP/2 refuses most of that by itself, but not a length that is said twice.
 pub(in crate::proxy) fn check(session: &Session, response: &ResponseHeader) -> Result<()> {
-    if response.version == Version::HTTP_2 {
-        return Ok(());
-    }
     let checked = answer::check(response, &session.req_header().method);
     checked.and_then(|()| answer::check_switch(response)).map_err(|what| {
         let mut error = Error::explain(ErrorType::InvalidHTTPHeader, what);
