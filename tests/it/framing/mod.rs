@@ -5,6 +5,7 @@
 //! gateway sends, and `strict` judges them.
 
 mod answers;
+mod answers_http2;
 mod corpus;
 mod http2;
 mod payload;
@@ -34,11 +35,12 @@ fn reply(request: &Message) -> Reply {
     Reply::ok(&format!("{{\"t\":\"{target}\"}}"))
 }
 
-/// A gateway with all three ways, and what stands behind them.
+/// A gateway with all ways, and what stands behind them.
 struct Bench {
     gw: Gateway,
     clear: Recorder,
     secure: Recorder,
+    two: Http2Recorder,
     tls: Arc<rustls::ClientConfig>,
 }
 
@@ -56,26 +58,46 @@ impl Bench {
         let authority = Authority::new();
         let clear = Recorder::start(None, script.clone()).await;
         let tls = authority.server(&["app.internal"]).server_config(&[], None);
-        let secure = Recorder::start(Some(tls), script).await;
+        let secure = Recorder::start(Some(tls), script.clone()).await;
+        // What it answers over HTTP/2 says what the others do.
+        let two = Http2Recorder::start(move |request, stream| {
+            let text = String::from_utf8_lossy(&script(request).bytes).into_owned();
+            http2_ok(stream, &request.method, text.split_once("\r\n\r\n").map_or("", |(_, body)| body))
+        });
+        Self::with(authority, clear, secure, two.await, limits, silence).await
+    }
+
+    async fn with(
+        authority: Authority,
+        clear: Recorder,
+        secure: Recorder,
+        two: Http2Recorder,
+        limits: &str,
+        silence: &str,
+    ) -> Self {
         let leg = "[[routes.aggregate.legs]]\nname = \"l\"\nupstream = \"clear\"\ngroup = \"l\"\n";
         let gw = gateway(&format!(
             "[upstreams.clear]\nservers = [\"{{clear}}\"]\nretry = {{ attempts = 1 }}\ntimeouts = {{ read = \"{silence}\" }}\n\
              [upstreams.secure]\nservers = [\"{{secure}}\"]\nretry = {{ attempts = 1 }}\ntimeouts = {{ read = \"{silence}\" }}\n\
              tls = {{ sni = \"app.internal\", ca = \"ca.pem\" }}\n\
+             [upstreams.two]\nservers = [\"{{two}}\"]\nhttp2 = true\nretry = {{ attempts = 1 }}\n\
+             timeouts = {{ read = \"{silence}\" }}\n\
              [[routes]]\nname = \"direct\"\npath = \"/d/*\"\nupstream = \"clear\"\n\
              [[routes]]\nname = \"pingora\"\npath = \"/t/*\"\nupstream = \"secure\"\n\
+             [[routes]]\nname = \"http2\"\npath = \"/h/*\"\nupstream = \"two\"\n\
              [[routes]]\nname = \"leg\"\npath = \"/a/{{id}}/{{k}}\"\n[routes.aggregate]\n{leg}path = \"/a/{{path.id}}/{{path.k}}\"\n\
              {limits}header_bytes = \"32KiB\"\nheader_timeout = \"60s\"\n[log.access]\noutput = \"off\"\n"
         ))
         .with("clear", &clear)
         .with("secure", &secure)
+        .with("two", &two)
         .file("ca.pem", &authority.pem)
         .identity("site", &authority.server(&["localhost"]))
         .listener("main", "127.0.0.1:0")
         .tls_listener("safe", &["site"])
         .start()
         .await;
-        Self { gw, clear, secure, tls: authority.client_config(&[b"http/1.1"], None) }
+        Self { gw, clear, secure, two, tls: authority.client_config(&[b"http/1.1"], None) }
     }
 
     /// A connection to the gateway.
@@ -93,7 +115,7 @@ impl Bench {
 
     /// Everything that was recorded, once nothing is under way.
     async fn recorded(&self) -> Vec<Recorded> {
-        let all = || [self.clear.connections(), self.secure.connections()].concat();
+        let all = || [self.clear.connections(), self.secure.connections(), self.two.connections()].concat();
         // Connections that are kept are idle; those that are not have ended.
         eventually("the recorders to be at rest", async || {
             let is_at_rest = |recorded: &Recorded| {
@@ -289,7 +311,7 @@ fn seen(recorded: &[Recorded], faults: &mut Vec<String>) -> HashMap<String, Vec<
             }
         };
         let cut = found.cut.as_ref().filter(|message| message.is_head_whole);
-        for message in found.whole.iter().chain(cut) {
+        for message in found.whole.iter().chain(cut).chain(connection.broken()) {
             let mark = mark_of(&message.target);
             if mark.ends_with("/E")
                 || message.fields.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-evil"))
@@ -421,41 +443,47 @@ async fn innocent(bench: &Bench, way: Way, id: usize) {
     assert!(answer.text().contains(&mark), "{mark}: {}", answer.text());
 }
 
-/// Whatever comes in, what goes out is right, over each way through the gateway.
+/// Sends the whole corpus on one way, and judges what comes of it.
+async fn send_all(way: Way, safe: bool) {
+    let bench = Bench::start(reply).await;
+    let payloads = corpus::all(way, 10_000).payloads;
+    assert!(payloads.len() > 1_500);
+    let tally = run(&bench, &payloads, safe).await;
+    expect_clean(&format!("{way:?}"), &tally);
+    assert!(tally.forwarded > 150 && tally.refused > 1_300, "{tally:?}");
+    assert!(tally.ended > 1_300 && tally.kept > 8, "{tally:?}");
+    innocent(&bench, way, 99_999).await;
+    bench.gw.stop().await;
+}
+
+/// Whatever comes in, what goes out is right: by the gateway's own forwarder.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_comes_in_what_goes_out_is_right() {
-    let bench = Bench::start(reply).await;
-    for (at, way) in Way::ALL.into_iter().enumerate() {
-        let mut payloads = corpus::all(way, 10_000 * (at + 1)).payloads;
-        if way != Way::Direct {
-            // What differs by the way is what is behind the head's scanner, which is the same.
-            let mut number = 0;
-            payloads.retain(|_| {
-                number += 1;
-                number % 4 == at % 4
-            });
-        }
-        let tally = run(&bench, &payloads, false).await;
-        expect_clean(&format!("{way:?}"), &tally);
-        assert!(tally.forwarded > 20 && tally.refused > 200, "{tally:?}");
-        innocent(&bench, way, 99_999).await;
-    }
-    bench.gw.stop().await;
+    send_all(Way::Direct, false).await;
+}
+
+/// The same where Pingora forwards.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_comes_in_what_pingora_sends_is_right() {
+    send_all(Way::Pingora, false).await;
+}
+
+/// The same for what legs are asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_comes_in_what_legs_are_asked_is_right() {
+    send_all(Way::Leg, false).await;
+}
+
+/// The same for servers of HTTP/2, where what is sent is judged by its frames and fields.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whatever_comes_in_what_goes_out_over_http2_is_right() {
+    send_all(Way::Http2, false).await;
 }
 
 /// The same over TLS, where heads come in records.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_comes_in_over_tls() {
-    let bench = Bench::start(reply).await;
-    let mut payloads = corpus::all(Way::Direct, 50_000).payloads;
-    let mut number = 0;
-    payloads.retain(|_| {
-        number += 1;
-        number % 9 == 0
-    });
-    let tally = run(&bench, &payloads, true).await;
-    expect_clean("over TLS", &tally);
-    bench.gw.stop().await;
+    send_all(Way::Direct, true).await;
 }
 
 /// What is right is not refused, however unusual.

@@ -36,16 +36,21 @@ pub enum Way {
     Pingora,
     /// The leg of an aggregate.
     Leg,
+    /// Pingora's, to a server of HTTP/2 in cleartext.
+    Http2,
 }
 
 impl Way {
-    pub const ALL: [Self; 3] = [Self::Direct, Self::Pingora, Self::Leg];
+    /// Those to servers of HTTP/1.1.
+    pub const HTTP1: [Self; 3] = [Self::Direct, Self::Pingora, Self::Leg];
+    pub const ALL: [Self; 4] = [Self::Direct, Self::Pingora, Self::Leg, Self::Http2];
 
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Direct => "/d",
             Self::Pingora => "/t",
             Self::Leg => "/a",
+            Self::Http2 => "/h",
         }
     }
 }

@@ -10,10 +10,12 @@ mod gateway;
 mod grpc;
 #[path = "../../../examples/h2_floods/bytes.rs"]
 pub mod h2;
+mod hpack;
 pub mod postgres;
 mod rabbitmq;
 mod raw;
 mod recorder;
+mod recorder_h2;
 mod redis;
 mod requests;
 #[path = "../../../src/invariants/strict.rs"]
@@ -37,6 +39,7 @@ pub use postgres::Postgres;
 pub use rabbitmq::RabbitMq;
 pub use raw::{DeadPort, RawUpstream, Unreachable};
 pub use recorder::{Recorded, Recorder, Reply};
+pub use recorder_h2::{Http2Recorder, http2_ok};
 pub use redis::Redis;
 pub use requests::{Client, Connection, RequestBuilder, Response, Streaming};
 pub use tls::{Authority, Identity, trusting};

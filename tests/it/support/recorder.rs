@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::Addressed;
+use super::recorder_h2::Streams;
 use super::strict::{self, Message};
 
 /// What the recorder answers.
@@ -49,6 +50,8 @@ pub struct Recorded {
     pub bytes: Vec<u8>,
     /// The gateway has closed it, or the recorder has.
     pub ended: bool,
+    /// What came over HTTP/2 is judged as it comes.
+    pub streams: Option<Streams>,
 }
 
 impl Recorded {
@@ -57,7 +60,15 @@ impl Recorded {
     /// # Errors
     /// If the bytes are anything else.
     pub fn requests(&self) -> Result<strict::Messages, String> {
-        strict::requests(&self.bytes)
+        match &self.streams {
+            Some(streams) => streams.judged(),
+            None => strict::requests(&self.bytes),
+        }
+    }
+
+    /// Requests over HTTP/2 that were reset before they were whole.
+    pub fn broken(&self) -> &[Message] {
+        self.streams.as_ref().map_or(&[], |streams| &streams.broken)
     }
 }
 
