@@ -18,7 +18,7 @@ pub(super) const FIELDS_MAX: usize = 500;
 ///
 /// # Errors
 /// The rule that it breaks.
-pub(super) fn check(head: &Parts, ends: bool) -> Result<(), Rule> {
+pub(crate) fn check(head: &Parts, ends: bool) -> Result<(), Rule> {
     // Pingora refuses it without asking anybody.
     if head.method == Method::CONNECT {
         return Err(Rule::Connect);

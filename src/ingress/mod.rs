@@ -40,5 +40,7 @@ mod turned_away;
 pub use accept::serve;
 pub use edge::{Direct, Edge, Rules, Served};
 pub use ends::ProxyAddresses;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use http2_head::check as check_http2_head;
 pub use http2_side::Http2Side;
 pub use stream::EdgeStream;

@@ -1,11 +1,17 @@
 //! Of HTTP/1.1 on the wire: heads, chunked bodies, and what is sent on of both directions.
 
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+
 use http::Method;
 
 use super::{pieces, strict};
+use crate::base::decode::Surroundings;
 use crate::base::wire::chunked::ChunkScanner;
+use crate::config::snapshot::Snapshot;
+use crate::config::{self, Runtime};
 use crate::ingress::head::{Framing, HEADER_LINES_MAX, Head, HeadScanner, Span, Status};
-use crate::proxy::{as_forwarded, as_passed_on};
+use crate::proxy::{as_forwarded, as_forwarded_by_pingora, as_passed_on};
 
 /// Longest head in [`head`].
 const HEAD_BYTES: usize = 2048;
@@ -122,21 +128,47 @@ fn end_of_chunks(bytes: &[u8]) -> Option<usize> {
     }
 }
 
-/// What is forwarded of a request is one strictly valid message, the one that a simple reader sees; and so is what is passed
-/// on of an answer. The first byte says which of them the rest is.
+/// A gateway in front of one server: everything is forwarded to it as it is, or with `rules` for its head.
+fn forwarding(rules: &str) -> Arc<Snapshot> {
+    let text = format!(
+        "[[listeners]]\nname = \"plain\"\naddress = \"127.0.0.1:0\"\n[log.access]\noutput = \"off\"\n\
+         [upstreams.one]\nservers = [\"127.0.0.1:1\"]\n\
+         [[routes]]\npath = \"/*\"\nupstream = \"one\"\nbody_bytes = \"4294967295GiB\"\n{rules}"
+    );
+    let nothing = Surroundings { env: &|_| None, read: &|_| Err(std::io::ErrorKind::NotFound.into()) };
+    let loaded = config::load_text(Path::new("/nowhere/edgeward.toml"), &text, nothing);
+    let compiled = loaded.compile(&Runtime::detached());
+    let told = config::render::text(&compiled.diagnostics, &compiled.sources, false);
+    Arc::new(compiled.snapshot.unwrap_or_else(|| panic!("{told}")))
+}
+
+/// The gateways that requests are forwarded by: one that settles a head once, and one whose rules look at what the client
+/// sent each time.
+pub(super) static PLAIN: LazyLock<Arc<Snapshot>> = LazyLock::new(|| forwarding(""));
+pub(super) static RULED: LazyLock<Arc<Snapshot>> = LazyLock::new(|| {
+    forwarding(
+        "request = { set = { X-Set = \"{header.x} {query.a}\" }, add = { X = \"z\" }, remove = [\"cookie\"] }\n",
+    )
+});
+
+/// What is forwarded of a request is one strictly valid message, the one that a simple reader sees, whoever writes it; and so
+/// is what is passed on of an answer. The first byte says which of them the rest is.
 pub fn framing(bytes: &[u8]) {
     let Some((direction, bytes)) = bytes.split_first() else { return };
-    match direction % 4 {
-        0 => passed_on(bytes, &Method::GET),
-        1 => passed_on(bytes, &Method::HEAD),
-        _ => sent_on(bytes),
+    match direction % 8 {
+        0 | 4 => passed_on(bytes, &Method::GET),
+        1 | 5 => passed_on(bytes, &Method::HEAD),
+        2 => sent_on(bytes, &PLAIN, false),
+        3 => sent_on(bytes, &RULED, false),
+        6 => sent_on(bytes, &PLAIN, true),
+        _ => sent_on(bytes, &RULED, true),
     }
 }
 
-fn sent_on(bytes: &[u8]) {
+fn sent_on(bytes: &[u8], snapshot: &Arc<Snapshot>, by_pingora: bool) {
     let (ends, bytes) = pieces(bytes);
     let Status::Complete(head) = HeadScanner::new(HEAD_BYTES).scan(bytes) else { return };
-    if !head.version_11 || head.upgrade {
+    if !by_pingora && (!head.version_11 || head.upgrade) {
         return;
     }
     let (text, rest) = bytes.split_at(head.len);
@@ -160,7 +192,12 @@ fn sent_on(bytes: &[u8]) {
             at = end;
         }
     }
-    let Some(out) = as_forwarded(&text.to_vec().into(), &head, &body) else { return };
+    let text = text.to_vec().into();
+    let out = match by_pingora {
+        true => as_forwarded_by_pingora(snapshot, &text, &head, &body),
+        false => as_forwarded(snapshot, &text, &head, &body),
+    };
+    let Some(out) = out else { return };
     let found = strict::requests(&out).unwrap_or_else(|what| panic!("{what}\n{}", out.escape_ascii()));
     if !done {
         assert!(found.whole.is_empty() && found.cut.is_some(), "half a body is half a message");
@@ -169,7 +206,9 @@ fn sent_on(bytes: &[u8]) {
     assert!(found.cut.is_none());
     let [message] = &found.whole[..] else { panic!("{} messages", found.whole.len()) };
     assert_eq!(message.method.as_bytes(), head.method.of(bytes));
-    assert_eq!(message.all("host"), [head.host.unwrap().of(bytes)]);
+    // Who came without one, as HTTP/1.0 may, has the server's own.
+    let host = head.host.map_or(b"127.0.0.1:1".as_slice(), |host| host.of(bytes));
+    assert_eq!(message.all("host"), [host]);
     assert_eq!(message.chunked, head.body == Framing::Chunked);
     let expected = if message.chunked { data_of_chunks(rest) } else { rest[..length].to_vec() };
     assert_eq!(message.body, expected);
@@ -198,4 +237,40 @@ fn passed_on(bytes: &[u8], method: &Method) {
     assert_eq!(finals.len(), usize::from(done));
     assert!(!done || found.cut.is_none());
     assert!(behind.len() <= bytes.len() && (done || behind.is_empty()));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A body whose requests are all refused would hold whatever the gateway did.
+    #[test]
+    fn good_ones_are_forwarded() {
+        let handshake = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                         Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n";
+        for (version, fields) in [
+            ("1.1", "Content-Length: 5\r\n"),
+            ("1.1", "Transfer-Encoding: chunked\r\n"),
+            ("1.1", handshake),
+            ("1.0", "Content-Length: 5\r\n"),
+        ] {
+            let text = format!("GET /a?b=[c] HTTP/{version}\r\nHost: a\r\nCookie: d=e\r\n{fields}\r\n");
+            let Status::Complete(head) = HeadScanner::new(HEAD_BYTES).scan(text.as_bytes()) else {
+                panic!("{text}")
+            };
+            let bytes = text.into_bytes().into();
+            for (snapshot, has_cookie) in [(&PLAIN, true), (&RULED, false)] {
+                // The other two are Pingora's.
+                let is_direct = head.version_11 && !head.upgrade;
+                let direct = is_direct.then(|| as_forwarded(snapshot, &bytes, &head, &[]).unwrap());
+                let by_pingora = as_forwarded_by_pingora(snapshot, &bytes, &head, &[]).unwrap();
+                for out in direct.iter().chain([&by_pingora]) {
+                    let out = String::from_utf8_lossy(out).to_lowercase();
+                    assert!(out.starts_with("get /a?b=%5bc%5d http/1.1\r\n"), "{out}");
+                    assert_eq!(out.contains("\r\ncookie: d=e\r\n"), has_cookie, "{out}");
+                    assert_eq!(out.contains("\r\nx: z\r\n"), !has_cookie, "{out}");
+                }
+            }
+        }
+    }
 }

@@ -19,6 +19,7 @@ pub mod mutate;
 mod mutations;
 mod peer;
 mod request;
+mod streams;
 pub mod strict;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ pub use peer::{broker, client_certificate, forwarded, proxy_header};
 pub use request::{
     access_log, cookies, expression, file_request, login_body, route, template, trace_context,
 };
+pub use streams::stream;
 pub use tokens::{key_set, token};
 pub use written::{configuration, nginx, rows, service_rows, shape};
 
@@ -54,6 +56,7 @@ pub const BODIES: &[Body] = &[
     Body { name: "head", check: head, words: words::HEAD },
     Body { name: "chunked", check: chunked, words: words::CHUNKS },
     Body { name: "framing", check: framing, words: words::MESSAGE },
+    Body { name: "stream", check: stream, words: words::STREAM },
     Body { name: "frames", check: frames, words: words::FRAMES },
     Body { name: "configuration", check: configuration, words: words::TOML },
     Body { name: "route", check: route, words: words::PATHS },

@@ -80,6 +80,11 @@ proptest! {
     }
 
     #[test]
+    fn of_requests_over_http2(bytes in made_of(STREAM)) {
+        stream(pieces(&bytes).1);
+    }
+
+    #[test]
     fn of_http2_frames(bytes in prop::collection::vec(any::<u8>(), 0..800)) {
         frames(&bytes);
     }

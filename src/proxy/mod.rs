@@ -40,7 +40,7 @@ use asked::Asked;
 pub use context::Context;
 use context::Decided;
 #[cfg(any(test, feature = "fuzzing"))]
-pub use direct::{as_forwarded, as_passed_on};
+pub use direct::{as_forwarded, as_forwarded_by_pingora, as_passed_on, stream_as_forwarded};
 use phases::{
     accept, aggregate, amqp, belong, connect, dispatch, envelope, fail, finish, forward, guard, login,
     respond, route,

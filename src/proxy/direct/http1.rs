@@ -50,11 +50,7 @@ impl<'s> Http1<'s> {
 
     /// What of `raw`, bytes of the body as they came, is data, if they are chunks.
     fn unchunk(&mut self, raw: &[u8]) -> Option<Vec<u8>> {
-        let scanner = self.scanner.as_mut()?;
-        let mut data = Vec::with_capacity(raw.len());
-        // The stream has looked at every byte with a scanner of its own.
-        let _followed = scanner.decode(raw, |piece| data.extend_from_slice(piece));
-        Some(data)
+        self.scanner.as_mut().map(|scanner| unchunk(scanner, raw))
     }
 
     async fn write_all(&mut self, bytes: &[u8]) -> Result<()> {
@@ -80,13 +76,8 @@ impl Side for Http1<'_> {
 
     fn poll_piece(&mut self, room: usize, out: &mut Vec<u8>, cx: &mut Cx<'_>) -> Poll<io::Result<usize>> {
         ready!(self.poll_read(&mut out.limit(room), cx))?;
-        let Some(data) = self.unchunk(out) else { return Poll::Ready(Ok(out.len())) };
-        out.clear();
-        write_chunk(&data, out);
-        if self.is_message_done() {
-            out.extend_from_slice(LAST_CHUNK);
-        }
-        Poll::Ready(Ok(data.len()))
+        let ends = self.is_message_done();
+        Poll::Ready(Ok(frame_anew(self.scanner.as_deref_mut(), out, ends)))
     }
 
     fn gives_pipes(&self, wanted: usize) -> bool {
@@ -190,6 +181,26 @@ impl Side for Http1<'_> {
         // It is over either way.
         let _closed = self.stream.shutdown().await;
     }
+}
+
+fn unchunk(scanner: &mut ChunkScanner, raw: &[u8]) -> Vec<u8> {
+    let mut data = Vec::with_capacity(raw.len());
+    // The stream has looked at every byte with a scanner of its own.
+    let _followed = scanner.decode(raw, |piece| data.extend_from_slice(piece));
+    data
+}
+
+/// Makes `piece`, bytes of a body as they came, what a server of HTTP/1 gets; it is the last if it `ends`. A body of chunks has
+/// a `scanner`. How many bytes it has without framing.
+pub(super) fn frame_anew(scanner: Option<&mut ChunkScanner>, piece: &mut Vec<u8>, ends: bool) -> usize {
+    let Some(scanner) = scanner else { return piece.len() };
+    let data = unchunk(scanner, piece);
+    piece.clear();
+    write_chunk(&data, piece);
+    if ends {
+        piece.extend_from_slice(LAST_CHUNK);
+    }
+    data.len()
 }
 
 fn closed_early() -> io::Error {

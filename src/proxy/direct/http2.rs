@@ -10,7 +10,7 @@ use pingora::http::ResponseHeader;
 use pingora::{Error, ErrorType, OrErr, Result};
 
 use super::side::{Manner, Side};
-use super::wire::{LAST_CHUNK, write_chunk};
+use super::wire::{LAST_CHUNK, write_piece};
 use crate::ingress::Http2Side;
 use crate::ingress::head::Framing;
 
@@ -52,11 +52,7 @@ impl Side for Http2 {
             match self.stream.poll_piece(cx) {
                 Poll::Ready(Ok(Some(piece))) => {
                     count += piece.len();
-                    if self.chunked {
-                        write_chunk(&piece, out);
-                    } else {
-                        out.extend_from_slice(&piece);
-                    }
+                    write_piece(&piece, self.chunked, out);
                 }
                 Poll::Ready(Ok(None)) => {}
                 // What came goes on first.

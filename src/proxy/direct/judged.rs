@@ -1,88 +1,133 @@
-//! What goes out for what comes in, without a connection on either side: for [`crate::invariants`], which judges it.
+//! What goes out for what comes in, without a connection on either side: for [`crate::invariants`], which judges it. What
+//! decides, edits and writes here is what does it for clients.
 
-use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, StatusCode, Version, header};
-use pingora::http::ResponseHeader;
+use http::request::Parts;
+use http::{HeaderMap, Method, StatusCode, Version};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::v1::client::http_req_header_to_wire;
 
+use super::http1::{asks_for_upgrade, frame_anew};
+use super::is_plain;
 use super::request::Request;
-use super::wire::{LAST_CHUNK, write_chunk};
-use crate::base::peer::PeerValues;
+use super::wire::{LAST_CHUNK, write_chunk, write_piece};
 use crate::base::wire::chunked::ChunkScanner;
 use crate::base::wire::fields::{write_field, write_fields};
+use crate::config::snapshot::Snapshot;
+use crate::ingress::connection::Exchange;
 use crate::ingress::head::{self, Head};
-use crate::policy::trusted::TrustedProxies;
-use crate::proxy::client::Client;
-use crate::proxy::edit;
+use crate::proxy::asked::Asked;
+use crate::proxy::context::Context;
+use crate::proxy::dispatch::Next;
 use crate::proxy::phases::forward;
-use crate::proxy::phases::route::View;
 use crate::proxy::received::Received;
+use crate::proxy::{decide, edit};
+use crate::telemetry::metrics::Metrics;
 use crate::upstream::answer::{Framing, Reader};
 
 const ID: &[u8] = b"0123456789abcdef0123456789abcdef";
 
-/// The request whose head `bytes` are, which were `scanned`, as a server in cleartext gets it. The pieces of its body are those
-/// that the scanner let pass, the last one says whether the body ends with it.
+/// What is decided of a request, if it is to be forwarded.
+fn decided(
+    asked: Asked<'_>,
+    headers: &HeaderMap,
+    exchange: Exchange,
+    snapshot: &Arc<Snapshot>,
+) -> Option<Box<Context>> {
+    let exchange = Some(Arc::new(exchange));
+    let mut ctx = Box::new(Context::new(exchange, snapshot.clone(), Metrics::new()));
+    let step = decide(asked, &Received::read(headers), &mut ctx);
+    matches!(step, Ok(Next::Forward)).then_some(ctx)
+}
+
+/// A body of HTTP/1 as it goes to a server, behind `out`. The pieces are those that the scanner let pass, the last one says
+/// whether the body ends with it.
+fn write_body(framing: head::Framing, body: &[(&[u8], bool)], out: &mut Vec<u8>) {
+    let mut scanner = (framing == head::Framing::Chunked).then(ChunkScanner::default);
+    for (piece, ends) in body {
+        let mut piece = piece.to_vec();
+        frame_anew(scanner.as_mut(), &mut piece, *ends);
+        out.extend_from_slice(&piece);
+    }
+}
+
+/// The request of HTTP/1.1 whose head `bytes` are, which were `scanned`, as the gateway's own forwarder sends it to a server in
+/// cleartext; for its `body` see [`as_forwarded_by_pingora`].
 ///
 /// `None` where it is refused behind the scanner, or not forwarded on this way.
-pub fn as_forwarded(bytes: &Bytes, scanned: &Head, body: &[(&[u8], bool)]) -> Option<Vec<u8>> {
-    let request = Request::read(bytes, scanned)?;
-    let received = Received::read(request.headers());
-    let marks = received.marks;
-    if marks.upgrade {
-        return None;
+pub fn as_forwarded(
+    snapshot: &Arc<Snapshot>,
+    bytes: &Bytes,
+    scanned: &Head,
+    body: &[(&[u8], bool)],
+) -> Option<Vec<u8>> {
+    let mut request = Request::read(bytes, scanned).filter(|request| !asks_for_upgrade(request.headers()))?;
+    let exchange = Exchange::alone(scanned.upgrade, false);
+    let mut ctx =
+        decided(request.asked(), request.headers(), exchange, snapshot).filter(|ctx| is_plain(ctx))?;
+    request.settle(&ctx);
+    let mut out = request.write(&mut ctx).ok()?;
+    write_body(request.body, body, &mut out);
+    Some(out)
+}
+
+/// The same for a request over HTTP/2, behind whose head there is nothing if it `ends`; `is_whole`: its stream ended behind
+/// the `body`.
+pub fn stream_as_forwarded(
+    snapshot: &Arc<Snapshot>,
+    mut head: Parts,
+    ends: bool,
+    body: &[Bytes],
+    is_whole: bool,
+) -> Option<Vec<u8>> {
+    let mut request = Request::take(&mut head, ends);
+    let exchange = Exchange::alone(false, ends);
+    let mut ctx =
+        decided(request.asked(), request.headers(), exchange, snapshot).filter(|ctx| is_plain(ctx))?;
+    request.settle(&ctx);
+    let mut out = request.write(&mut ctx).ok()?;
+    let chunked = request.body == head::Framing::Chunked;
+    body.iter().for_each(|piece| write_piece(piece, chunked, &mut out));
+    if chunked && is_whole {
+        out.extend_from_slice(LAST_CHUNK);
     }
-    let view = View::read(request.asked(), &received, 0).ok()?;
-    let target = forward::target(&view, None, None);
-    let peer = PeerValues::new(Ipv4Addr::LOCALHOST.into(), 80, false);
-    let client = Client::find(request.headers(), peer.ip, false, &TrustedProxies::default());
-    let identity = edit::Identity { names: &[], values: &[] };
-    let forwarding = edit::Forwarding {
-        peer: &peer,
-        client: &client,
-        version: Version::HTTP_11,
-        ends_with_head: false,
-        request_id: ID,
-        trace_valid: false,
-        marks,
-        identity,
-        credentials: edit::Credentials { authorization: false, header: None, cookie: None },
-        reads_answer: false,
-    };
-    let mut headers = request.headers().clone();
-    let asked = headers.get(header::HOST).cloned();
-    edit::request_fields(&mut headers, asked.as_ref(), &forwarding);
-    if marks.hop {
-        let way = edit::Way {
-            version: Version::HTTP_11,
-            upgrade: false,
-            host: None,
-            server: "localhost",
-            takes_trailers: false,
-            marks,
-            identity,
-        };
-        edit::attempt_fields(&mut headers, asked, false, &way);
+    Some(out)
+}
+
+/// A request of HTTP/1.0 or 1.1 as Pingora sends it to a server of HTTP/1.1, a handshake of WebSocket too: the hooks edit the
+/// head, Pingora writes it. Of the `body` each piece is what came, and whether it ends there; the framing is the forwarder's.
+///
+/// `None` where it is refused behind the scanner.
+pub fn as_forwarded_by_pingora(
+    snapshot: &Arc<Snapshot>,
+    bytes: &Bytes,
+    scanned: &Head,
+    body: &[(&[u8], bool)],
+) -> Option<Vec<u8>> {
+    let read = Request::read(bytes, scanned)?;
+    // As Pingora reads it.
+    let mut head = RequestHeader::build(scanned.method.of(bytes), scanned.target.of(bytes), None).ok()?;
+    head.set_version(if scanned.version_11 { Version::HTTP_11 } else { Version::HTTP_10 });
+    for (name, value) in read.headers() {
+        head.append_header(name.clone(), value.clone()).ok()?;
     }
-    let (method, sent) = (request.asked().method.as_str(), request.asked().target);
-    let mut out = [method.as_bytes(), target.as_deref().map_or(sent, str::as_bytes)].join(&b' ');
-    out.extend_from_slice(b" HTTP/1.1\r\n");
-    write_fields(&headers, &mut out);
-    out.extend_from_slice(b"\r\n");
-    let mut scanner = ChunkScanner::default();
-    for (piece, ends) in body {
-        if request.body != head::Framing::Chunked {
-            out.extend_from_slice(piece);
-            continue;
-        }
-        let mut data = Vec::new();
-        scanner.decode(piece, |piece| data.extend_from_slice(piece)).ok()?;
-        write_chunk(&data, &mut out);
-        if *ends {
-            out.extend_from_slice(LAST_CHUNK);
-        }
+    if !scanned.upgrade && asks_for_upgrade(&head.headers) {
+        edit::ignore_upgrade(&mut head);
     }
+    if !scanned.version_11 {
+        edit::ignore_expectation(&mut head);
+    }
+    let exchange = Exchange::alone(scanned.upgrade, false);
+    let mut ctx = decided(Asked::of(&head), &head.headers, exchange, snapshot)?;
+    forward::request(&mut head, &ctx).ok()?;
+    // Each attempt has a copy, which is of HTTP/1.1 whatever the client speaks.
+    let mut sent = head.clone();
+    sent.set_version(Version::HTTP_11);
+    forward::head_for(Asked::of(&head), &mut sent, &mut ctx).ok()?;
+    let mut out = http_req_header_to_wire(&sent)?.to_vec();
+    write_body(read.body, body, &mut out);
     Some(out)
 }
 

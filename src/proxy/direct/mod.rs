@@ -49,7 +49,7 @@ use client::Client;
 use http1::Http1;
 use http2::Http2;
 #[cfg(any(test, feature = "fuzzing"))]
-pub use judged::{as_forwarded, as_passed_on};
+pub use judged::{as_forwarded, as_forwarded_by_pingora, as_passed_on, stream_as_forwarded};
 use relay::{Relay, from_client};
 use request::Request;
 use side::Side;

@@ -134,6 +134,15 @@ pub(in crate::proxy) fn head(
     if ctx.exchange.is_none() {
         return Ok(());
     }
+    head_for(Asked::of(session.req_header()), request, ctx)
+}
+
+/// The same for what was `asked`.
+pub(in crate::proxy) fn head_for(
+    asked: Asked<'_>,
+    request: &mut RequestHeader,
+    ctx: &mut Context,
+) -> Result<()> {
     if has_rules(&ctx.route) {
         tell_where_from(request, ctx)?;
     }
@@ -146,7 +155,6 @@ pub(in crate::proxy) fn head(
         return Ok(());
     }
     let route = ctx.route.clone();
-    let asked = Asked::of(session.req_header());
     route.request.as_ref().map_or(Ok(()), |rules| edit_by_rules(asked, request, &rules.headers, ctx))
 }
 
