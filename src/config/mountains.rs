@@ -7,7 +7,9 @@ use std::path::Path;
 
 use crate::base::decode::Surroundings;
 use crate::base::diagnostic::Severity;
-use crate::config::{Runtime, load};
+use crate::config::numbers::NUMBERS;
+use crate::config::{Runtime, load, load_text};
+use crate::store::{ServiceRow, Services};
 
 const LISTENER: &str = "[[listeners]]\nname = \"main\"\naddress = \"127.0.0.1:0\"\n";
 
@@ -41,7 +43,12 @@ impl Mountain {
         let surroundings = Surroundings { env: &env, read: &super::read_named_file };
         let compiled = load(&directory.path().join("main.toml"), surroundings).compile(&Runtime::detached());
         let mut told = format!("== {}\n", self.name);
-        for item in compiled.diagnostics.iter().filter(|item| item.severity == Severity::Error).take(3) {
+        let mut errors: Vec<_> =
+            compiled.diagnostics.iter().filter(|item| item.severity == Severity::Error).collect();
+        // What is left of too many may have faults of its own, and stands before those that are left out.
+        errors.sort_by_key(|item| item.code != "too-many");
+        let shown = if errors.first().is_some_and(|item| item.code == "too-many") { 1 } else { 3 };
+        for item in errors.into_iter().take(shown) {
             let message = item.message.replace(&format!("{}/", directory.path().display()), "");
             told.push_str(&format!("{}: {}: {}\n", item.code, item.path, shortened(&message)));
             if let Some(hint) = &item.hint {
@@ -80,12 +87,20 @@ fn repeated(text: &str, times: usize, between: &str) -> String {
     vec![text; times].join(between)
 }
 
+/// So many tables below one, with names and nothing in them.
+fn named(table: &str, count: usize) -> String {
+    let names: String = (0..count).map(|number| format!("n{number} = {{}}\n")).collect();
+    format!("[{table}]\n{names}")
+}
+
 /// The development certificate, which is there for everybody.
 fn certificate() -> String {
     let key = rcgen::KeyPair::generate().unwrap();
     rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap().pem()
 }
 
+const LOGIN: &str = "[store]\nurl = \"sqlite:x.db\"\n[identity.providers.p]\nissuer = \"i\"\naudience = [\"a\"]\n\
+    algorithms = [\"HS256\"]\nsecret = \"0123456789abcdef0123456789abcdef\"\n[identity.login]\nprovider = \"p\"\n";
 const TLS: &str = "[[listeners]]\nname = \"tls\"\naddress = \"127.0.0.1:0\"\n";
 
 fn files_and_numbers() -> Vec<Mountain> {
@@ -114,6 +129,19 @@ fn files_and_numbers() -> Vec<Mountain> {
                 .map(|number| format!("[brokers.b{number}]\nurl = \"amqp://127.0.0.1\"\n"))
                 .collect::<String>(),
         ),
+        // Of what there is too much of, the first part is looked at: it is as little as can be.
+        of("routes", format!("routes = [{}]", "{},".repeat(100_001))),
+        of("listeners", "[[listeners]]\n".repeat(1024)),
+        of("upstreams", named("upstreams", 20_001)),
+        of("limits", named("rate_limits", 10_001)),
+        of("plans", named("plans", 10_001)),
+        of("consumers", named("consumers", 100_001)),
+        of("providers", named("identity.providers", 1025)),
+        of("what routes inherit", {
+            let headers: String = (0..2000).map(|number| format!("x-{number} = \"y\"\n")).collect();
+            format!("routes = [{}]\n[defaults.request.set]\n{headers}", "{},".repeat(5000))
+        }),
+        of("bytes of a head", "[limits]\nheader_bytes = \"1048577B\""),
         of("regexes of paths", {
             let route = |number| {
                 format!("[[routes]]\nname = \"r{number}\"\npath = \"~^/{number}$\"\nrespond = {{}}\n")
@@ -230,6 +258,13 @@ fn texts() -> Vec<Mountain> {
                 long(256)
             ),
         ),
+        of("a realm", format!("[identity]\nrealm = \"{}\"", long(129))),
+        of("a lifetime", format!("{LOGIN}lifetime = \"3661d\"")),
+        of("workers", format!("{LOGIN}passwords = {{ workers = 65 }}")),
+        of(
+            "the buffer of the log bus",
+            "[brokers.main]\nurl = \"amqp://127.0.0.1\"\n[log.bus]\nbroker = \"main\"\nexchange = \"log\"\nbuffer = \"4097MiB\"",
+        ),
         of("an origin", route(&format!("cors = {{ origins = [\"https://{}.example\"] }}", long(300)))),
         of(
             "the path of a socket",
@@ -260,6 +295,12 @@ fn named_files() -> Vec<Mountain> {
     vec![
         certificate("a certificate's file").file("site.pem", vec![b'x'; (1 << 20) + 1]).file("site-key.pem", ""),
         certificate("a chain").file("site.pem", pem.repeat(33)).file("site-key.pem", ""),
+        {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let names: Vec<String> = (0..10_001).map(|number| format!("n{number}.example")).collect();
+            let wide = rcgen::CertificateParams::new(names).unwrap().self_signed(&key).unwrap();
+            certificate("names of a certificate").file("site.pem", wide.pem()).file("site-key.pem", key.serialize_pem())
+        },
         authority("authorities of clients").file("ca.pem", pem.repeat(1025)).file("a.pem", ""),
         keys("a key set's file").file("keys.json", vec![b' '; (1 << 20) + 1]),
         keys("a key set nested too deeply").file("keys.json", format!("{{\"keys\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000))),
@@ -270,11 +311,43 @@ fn named_files() -> Vec<Mountain> {
     ]
 }
 
+/// What is said about rows of services, which stand in no file.
+fn rows() -> Vec<String> {
+    let endpoints = |count: usize| {
+        let one = "{\"type\":\"http-get\",\"url\":\"http://127.0.0.1:2/x\"}";
+        format!("[{}]", vec![one; count].join(","))
+    };
+    let row = |name: &str, count: usize| ServiceRow {
+        name: name.to_owned(),
+        path: "/s".to_owned(),
+        endpoints: endpoints(count),
+        enabled: true,
+        ..ServiceRow::default()
+    };
+    let text = format!("{LISTENER}[store]\nurl = \"sqlite:x.db\"\nservices = true\n");
+    let surroundings = || Surroundings { env: &|_| None, read: &super::read_named_file };
+    let loaded = load_text(Path::new("/nowhere/edgeward.toml"), &text, surroundings());
+    let told = |(title, row): (&str, ServiceRow)| {
+        let services = Services { number: 1, rows: vec![row], cut: false };
+        let report = loaded.compile_with(&services, surroundings(), &Runtime::detached()).services;
+        let lines = report.left_out.iter().flat_map(|left| &left.problems);
+        let lines: String = lines.map(|problem| format!("{}\n", shortened(&problem.line()))).collect();
+        format!("== {title}\n{lines}")
+    };
+    let cases =
+        [("endpoints of a service", row("s", 33)), ("the name of a service", row(&"x".repeat(129), 1))];
+    cases.map(told).into()
+}
+
+fn all() -> Vec<String> {
+    let mountains = files_and_numbers().into_iter().chain(texts()).chain(named_files());
+    mountains.map(|mountain| mountain.told()).chain(rows()).collect()
+}
+
 #[test]
 fn every_bound_is_told_in_these_words() {
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/limits.txt");
-    let mountains = files_and_numbers().into_iter().chain(texts()).chain(named_files());
-    let told: Vec<String> = mountains.map(|mountain| mountain.told()).collect();
+    let told = all();
     let taken: Vec<&String> = told.iter().filter(|told| told.lines().count() < 2).collect();
     assert!(taken.is_empty(), "nothing is said about {taken:?}");
     let told = told.join("\n");
@@ -283,4 +356,86 @@ fn every_bound_is_told_in_these_words() {
     }
     let expected = fs::read_to_string(&golden).unwrap_or_default();
     assert!(told == expected, "{told}");
+}
+
+/// Which case is one past each bound that stands in `src/config`, by file and name.
+const CASES: &[(&str, &str, &str)] = &[
+    ("numbers.rs", "ROUTES_MAX", "routes"),
+    ("numbers.rs", "REGEX_PATHS_MAX", "regexes of paths"),
+    ("numbers.rs", "REGEX_VALUES_MAX", "regexes of values"),
+    ("numbers.rs", "INHERITED_MAX", "what routes inherit"),
+    ("files.rs", "INCLUDED_FILES_MAX", "included files"),
+    ("files.rs", "ALL_BYTES_MAX", "all files"),
+    ("mod.rs", "NAMED_FILE_BYTES_MAX", "a list of networks"),
+    ("process.rs", "HEADER_BYTES_MAX", "bytes of a head"),
+    ("process.rs", "SOCKET_PATH_BYTES_MAX", "the path of a socket"),
+    ("identity.rs", "REALM_BYTES_MAX", "a realm"),
+    ("login.rs", "LIFETIME_MAX", "a lifetime"),
+    ("login.rs", "WORKERS_MAX", "workers"),
+    ("compile/bus.rs", "BUFFER_MAX", "the buffer of the log bus"),
+    ("compile/mod.rs", "NAME_BYTES_MAX", "the name of a route"),
+    ("services/mod.rs", "ENDPOINTS_MAX", "endpoints of a service"),
+    ("services/mod.rs", "NAME_BYTES_MAX", "the name of a service"),
+    ("tls/pair.rs", "FILE_BYTES_MAX", "a certificate's file"),
+    ("tls/pair.rs", "CHAIN_MAX", "a chain"),
+    ("tls/pair.rs", "NAMES_MAX", "names of a certificate"),
+    ("tls/client_auth.rs", "ROOTS_MAX", "authorities of clients"),
+];
+
+/// Those that nothing can be past, and why.
+const NO_BOUNDS: &[(&str, &str, &str)] = &[
+    ("diff.rs", "SHOWN_MAX", "how much of a difference is shown"),
+    ("render.rs", "EXCERPT_COLUMNS_MAX", "how much of a line is shown"),
+    ("schema.rs", "DEPTH_MAX", "of the schema, which is ours"),
+    ("compile/login.rs", "PROVIDERS_SHOWN_MAX", "how many are shown"),
+    ("services/mod.rs", "PASSES_MAX", "how often rows are compiled again"),
+    ("services/report.rs", "WARNED_MAX", "how many warnings are kept"),
+    ("tls/client_auth.rs", "HINT_BYTES_MAX", "beyond it no names are sent, which asks for any"),
+    ("tls/sessions.rs", "CACHED_MAX", "of sessions, which make room for others"),
+];
+
+/// Every `*_MAX` that is declared in `src/config`, by its file.
+fn declared() -> Vec<(String, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config");
+    let (mut folders, mut found) = (vec![root.clone()], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let file = path.strip_prefix(&root).unwrap().display().to_string();
+            let text = fs::read_to_string(&path).unwrap();
+            let names = text.lines().filter_map(|line| {
+                let (name, _) = line.split_once("const ")?.1.split_once(':')?;
+                name.ends_with("_MAX").then(|| (file.clone(), name.to_owned()))
+            });
+            found.extend(names);
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn every_bound_has_a_case() {
+    let tied = CASES.iter().chain(NO_BOUNDS).map(|(file, name, _)| ((*file).to_owned(), (*name).to_owned()));
+    let mut tied: Vec<_> = tied.collect();
+    tied.sort();
+    assert_eq!(declared(), tied, "each is one past somewhere here, or no bound");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/limits.txt");
+    let golden = fs::read_to_string(golden).unwrap();
+    for (file, name, case) in CASES {
+        assert!(golden.contains(&format!("== {case}\n")), "{file}: {name}: there is no case {case:?}");
+    }
+    // Numbers of tables and lists are told with what is counted.
+    for (path, most, what) in NUMBERS {
+        let line = format!(
+            "too-many: {}: there are {} {what}, at most {most} are allowed\n",
+            path.join("."),
+            most + 1
+        );
+        assert!(golden.contains(&line), "{line}");
+    }
 }

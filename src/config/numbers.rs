@@ -15,7 +15,7 @@ const REGEX_VALUES_MAX: usize = 1024;
 const INHERITED_MAX: usize = 10_000_000;
 
 /// How many there may be of each table or list, and what it is called. Beyond these nobody wrote it by hand.
-const NUMBERS: [(&[&str], usize, &str); 8] = [
+pub(super) const NUMBERS: [(&[&str], usize, &str); 8] = [
     (&["routes"], ROUTES_MAX, "routes"),
     (&["listeners"], 1024, "listeners"),
     (&["upstreams"], 20_000, "upstreams"),

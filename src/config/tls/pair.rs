@@ -185,6 +185,11 @@ pub(super) fn join(
     };
     let leaf = chain.first().ok_or_else(unusable)?;
     let facts = Facts::read(leaf).ok_or_else(unusable)?;
+    if facts.has_too_many_names {
+        let message = format!("{} has a certificate with more than {NAMES_MAX} names", cert.display());
+        return Err(Fault::new(Side::Cert, "tls-unusable-certificate", message)
+            .hint("several certificates can share a listener, and one may have a wildcard for a name"));
+    }
     let (not_before, not_after) = (facts.not_before, facts.not_after);
     let certified = CertifiedKey::new(chain, signing_key);
     match certified.keys_match() {
@@ -229,6 +234,7 @@ fn belongs_to_later(certified: &CertifiedKey) -> bool {
 /// What a certificate says about itself.
 struct Facts {
     names: Vec<String>,
+    has_too_many_names: bool,
     has_addresses: bool,
     not_before: i64,
     not_after: i64,
@@ -241,7 +247,9 @@ impl Facts {
         let alternatives = certificate.subject_alternative_name().ok().flatten();
         let mut names = Vec::new();
         let mut has_addresses = false;
-        for name in alternatives.iter().flat_map(|names| names.value.general_names.iter()).take(NAMES_MAX) {
+        let all = || alternatives.iter().flat_map(|names| names.value.general_names.iter());
+        let has_too_many_names = all().nth(NAMES_MAX).is_some();
+        for name in all().take(NAMES_MAX) {
             match name {
                 GeneralName::DNSName(name) => names.extend(host_name(name)),
                 GeneralName::IPAddress(_) => has_addresses = true,
@@ -258,6 +266,7 @@ impl Facts {
         let validity = certificate.validity();
         Some(Self {
             names,
+            has_too_many_names,
             has_addresses,
             not_before: validity.not_before.timestamp(),
             not_after: validity.not_after.timestamp(),
