@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use edgeward::base::decode::{Shape, Value as _, tables};
+use edgeward::base::decode::{Key, Presence, Shape, Value as _, doc_text, tables};
 use edgeward::config::ConfigRaw;
 use futures_util::future::LocalBoxFuture;
 use serde_json::json;
@@ -19,7 +19,7 @@ use crate::support::*;
 
 /// A switch: its line in the configuration ends with `# @tag`.
 struct Row {
-    /// Table and key, as they are declared.
+    /// Table and key, as they are declared; two of them where the second stands within the first.
     key: &'static str,
     tag: &'static str,
     /// What the line says in each position; the first is the one that the process starts with.
@@ -42,19 +42,23 @@ impl House {
         Self { gw, app, other, clients: None, turns: AtomicUsize::new(0) }
     }
 
-    /// Writes the line, and orders what puts it into force.
-    async fn turn(&self, tag: &str, line: &str, order: &str) {
-        let mark = format!(" # @{tag}");
-        let line = line.replace("{other}", &self.other.address().to_string());
+    /// Writes the lines, each by its tag, and orders what puts them into force.
+    async fn turn(&self, lines: &[(&str, &str)], order: &str) {
         self.gw.rewrite("edgeward.toml", |text| {
-            let turned = text.lines().map(|old| match old.ends_with(&mark) {
-                true => format!("{line}{mark}\n"),
-                false => format!("{old}\n"),
+            let turned = text.lines().map(|old| {
+                let new = lines.iter().find(|(tag, _)| old.ends_with(&format!(" # @{tag}")));
+                new.map_or_else(
+                    || format!("{old}\n"),
+                    |(tag, line)| {
+                        let line = line.replace("{other}", &self.other.address().to_string());
+                        format!("{line} # @{tag}\n")
+                    },
+                )
             });
             turned.collect()
         });
         let ran = self.gw.order(order).await;
-        assert_eq!(ran.status, 0, "{line}: {}{}", ran.stdout, ran.stderr);
+        assert_eq!(ran.status, 0, "{lines:?}: {}{}", ran.stdout, ran.stderr);
     }
 
     /// Something that no other request had.
@@ -69,8 +73,23 @@ impl House {
             // It is in the first position.
             (row.check)(self, 0).await;
             for at in (1..row.lines.len()).chain([0]) {
-                self.turn(row.tag, row.lines[at], order).await;
+                self.turn(&[(row.tag, row.lines[at])], order).await;
                 traffic.flows().await;
+                (row.check)(self, at).await;
+            }
+        }
+        traffic.end().await;
+    }
+
+    /// Turns all of them at once, there and back, while `asked` are asked: none of them has to do with another.
+    async fn turn_together(&self, rows: &[Row], asked: &[Asked]) {
+        let traffic = Traffic::start(&self.gw, asked);
+        for at in [0, 1, 0] {
+            let lines: Vec<_> = rows.iter().map(|row| (row.tag, row.lines[at])).collect();
+            self.turn(&lines, "reload").await;
+            traffic.flows().await;
+            for row in rows {
+                assert_eq!(row.lines.len(), 2, "{}", row.key);
                 (row.check)(self, at).await;
             }
         }
@@ -160,9 +179,12 @@ const KEY: &str = "mobile-0123456789abcdef";
 const CONFIG: &str = r#"
 [server]
 control_socket = "run/control.sock"
+trusted_proxies = ["127.0.0.1"]
 watch = false # @watch
 [limits]
 connections = 200
+connections_per_address = 0 # @per_address
+min_body_rate = "0" # @min_body_rate
 upstream_idle = 100
 body_timeout = "900ms"
 [[listeners]]
@@ -172,9 +194,14 @@ address = "127.0.0.1:0"
 name = "secure"
 address = "127.0.0.1:0"
 client_auth = { ca = "clients.pem", mode = "required" } # @client_auth
+ # @hsts
 [[listeners.certificates]]
 cert = "site.pem"
 key = "site-key.pem"
+[[listeners]]
+name = "redirecting"
+address = "127.0.0.1:0"
+redirect_https = 0 # @redirect_https
 [log]
 level = "info" # @level
 [log.access]
@@ -187,8 +214,8 @@ claims_encoding = "base64url" # @claims_encoding
 [identity.api_key]
 keep = false # @keep
 [identity.providers.local]
-issuer = "me"
-audience = ["shop"]
+issuer = "me" # @issuer
+audience = ["shop"] # @audience
 algorithms = ["HS256"]
 secret = { file = "secret" }
 [identity.providers.made]
@@ -217,6 +244,10 @@ skip_successful = false # @skip_successful
 key = "ip"
 limits = ["1000000/h"]
 headers = "draft" # @limit_headers
+[rate_limits.together]
+key = "ip"
+limits = ["1000000/h"]
+ # @concurrent
 [upstreams.app]
 servers = ["{app}"]
 [upstreams.protocol]
@@ -243,6 +274,81 @@ non_idempotent = false # @non_idempotent
 [upstreams.slow]
 servers = ["{app}"]
 timeouts = { read = "1s" }
+[upstreams.full]
+servers = ["{app}"]
+max_requests = 0 # @max_requests
+[upstreams.again]
+servers = ["{app}"]
+[upstreams.again.retry]
+on = ["503"]
+backoff = "1ms"
+budget = "100%"
+attempts = 1 # @attempts
+[upstreams.broken]
+servers = ["{lame}"]
+retry = { attempts = 1 }
+circuit_breaker = false # @circuit_breaker
+[upstreams.gone]
+servers = ["{dead}"]
+retry = { attempts = 1 }
+fallback = false # @fallback
+[upstreams.ill]
+servers = ["{ill}"]
+health_check = false # @health_check
+[upstreams.sealed]
+servers = ["{sealed}"]
+retry = { attempts = 1 }
+tls = false # @tls
+[[routes]]
+path = "/echo"
+upstream = "app"
+[[routes]]
+path = "/full/*"
+upstream = "full"
+[[routes]]
+path = "/together/*"
+upstream = "app"
+rate_limits = ["together"]
+[[routes]]
+path = "/again"
+upstream = "again"
+[[routes]]
+path = "/broken"
+upstream = "broken"
+[[routes]]
+path = "/gone"
+upstream = "gone"
+[[routes]]
+path = "/ill"
+upstream = "ill"
+[[routes]]
+path = "/sealed"
+upstream = "sealed"
+[[routes]]
+path = "/rewritten"
+upstream = "app"
+rewrite = false # @rewrite
+[[routes]]
+path = "/near"
+respond = { text = "ok" }
+ip = false # @ip
+[[routes]]
+path = "/read"
+respond = { text = "ok" }
+cors = false # @cors
+[[routes]]
+path = "/told/of"
+upstream = "app"
+request = false # @request
+[[routes]]
+path = "/queried"
+upstream = "app"
+[routes.request]
+query = false # @query
+[[routes]]
+path = "/framed"
+respond = { text = "ok" }
+response = false # @response
 [[routes]]
 path = "/plain"
 respond = { text = "ok" }
@@ -380,6 +486,13 @@ fn token() -> String {
     signed.into_iter().find(padded).unwrap()
 }
 
+/// A token that says something else in one place.
+fn other_bearer(name: &str) -> String {
+    let mut claims = json!({ "iss": "me", "aud": "shop", "sub": "alice", "exp": unix_now() + 3000 });
+    claims[name] = json!("other");
+    format!("Bearer {}", Signer::secret().sign(claims))
+}
+
 fn bearer() -> String {
     format!("Bearer {}", token())
 }
@@ -410,11 +523,12 @@ fn rows() -> Vec<Row> {
             },
         },
         Row {
-            key: "[listeners.client_auth] mode",
+            key: "[listeners] client_auth + [listeners.client_auth] mode",
             tag: "client_auth",
             lines: &[
                 "client_auth = { ca = \"clients.pem\", mode = \"required\" }",
                 "client_auth = { ca = \"clients.pem\", mode = \"optional\" }",
+                "",
             ],
             check: |house, at| {
                 Box::pin(async move {
@@ -425,7 +539,10 @@ fn rows() -> Vec<Row> {
                     };
                     let known = clients.client("alice");
                     secure(Some(&known)).get("/plain").await.expect_status(200);
-                    assert_eq!(secure(None).get("/plain").send().await.is_ok(), at == 1);
+                    assert_eq!(secure(None).get("/plain").send().await.is_ok(), at > 0);
+                    // Whoever is asked for none may be anybody.
+                    let unknown = authority.client("mallory");
+                    assert_eq!(secure(Some(&unknown)).get("/plain").send().await.is_ok(), at == 2);
                 })
             },
         },
@@ -545,6 +662,30 @@ fn rows() -> Vec<Row> {
                 Box::pin(async move {
                     let echo = house.gw.get_main("/keys").header("x-api-key", KEY).await.echo();
                     assert_eq!(echo.header("x-api-key").is_some(), at == 1);
+                })
+            },
+        },
+        Row {
+            key: "[identity.providers.*] issuer",
+            tag: "issuer",
+            lines: &["issuer = \"me\"", ""],
+            check: |house, at| {
+                Box::pin(async move {
+                    let answer =
+                        house.gw.get_main("/claims").header("authorization", &other_bearer("iss")).await;
+                    answer.expect_status([401, 200][at]);
+                })
+            },
+        },
+        Row {
+            key: "[identity.providers.*] audience",
+            tag: "audience",
+            lines: &["audience = [\"shop\"]", ""],
+            check: |house, at| {
+                Box::pin(async move {
+                    let answer =
+                        house.gw.get_main("/claims").header("authorization", &other_bearer("aud")).await;
+                    answer.expect_status([401, 200][at]);
                 })
             },
         },
@@ -846,6 +987,217 @@ fn rows() -> Vec<Row> {
     ]
 }
 
+/// Features without a switch of their own, off and on: what is not there or has a number that says so.
+fn rows_of_features() -> Vec<Row> {
+    vec![
+        Row {
+            key: "[limits] connections_per_address",
+            tag: "per_address",
+            lines: &["connections_per_address = 0", "connections_per_address = 1"],
+            check: |house, at| {
+                Box::pin(async move {
+                    // Of an address that nobody else here has; that of the traffic is a trusted proxy's.
+                    let mut first = house.stranger().await;
+                    assert!(first.gets("/plain").await);
+                    assert_eq!(house.stranger().await.gets("/plain").await, at == 0);
+                })
+            },
+        },
+        Row {
+            key: "[limits] min_body_rate",
+            tag: "min_body_rate",
+            lines: &["min_body_rate = \"0\"", "min_body_rate = \"10KiB/s\""],
+            check: |house, at| {
+                Box::pin(async move {
+                    let mut raw = RawClient::connect(house.gw.listener("main")).await;
+                    raw.send("POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: 3000\r\n\r\n").await;
+                    // Never silent for long: 2 KB/s, for longer than a body may owe.
+                    let mut ticks = tokio::time::interval(Duration::from_millis(50));
+                    for _ in 0..30 {
+                        ticks.tick().await;
+                        raw.try_send([b'x'; 100]).await;
+                    }
+                    raw.response_or_close().await.expect("an answer").expect_status([200, 408][at]);
+                })
+            },
+        },
+        Row {
+            key: "[listeners] redirect_https",
+            tag: "redirect_https",
+            lines: &["redirect_https = 0", "redirect_https = 8443"],
+            check: |house, at| {
+                Box::pin(async move {
+                    let answer = house.gw.client_of("redirecting").get("/plain").await;
+                    assert_eq!(answer.status, [200, 308][at]);
+                })
+            },
+        },
+        Row {
+            key: "[listeners] hsts",
+            tag: "hsts",
+            lines: &["", "hsts = \"1h\""],
+            check: |house, at| {
+                Box::pin(async move {
+                    let (authority, clients) = house.clients.as_ref().unwrap();
+                    let known = clients.client("alice");
+                    let secure = Client::new(house.gw.listener("secure"))
+                        .tls(&authority.client_config(&[], Some(&known)), "localhost");
+                    let answer = secure.get("/plain").await.expect_status(200);
+                    assert_eq!(answer.headers.contains_key("strict-transport-security"), at == 1);
+                })
+            },
+        },
+        Row {
+            key: "[upstreams.*] max_requests",
+            tag: "max_requests",
+            lines: &["max_requests = 0", "max_requests = 1"],
+            check: |house, at| {
+                Box::pin(async move {
+                    let beside = house.beside_one_held("/full").await;
+                    assert_eq!(beside, [200, 503][at]);
+                })
+            },
+        },
+        Row {
+            key: "[rate_limits.*] concurrent",
+            tag: "concurrent",
+            lines: &["", "concurrent = 1"],
+            check: |house, at| {
+                Box::pin(async move {
+                    let beside = house.beside_one_held("/together").await;
+                    assert_eq!(beside, [200, 429][at]);
+                })
+            },
+        },
+        Row {
+            key: "[upstreams.*.retry] attempts",
+            tag: "attempts",
+            lines: &["attempts = 1", "attempts = 2"],
+            check: |house, at| {
+                Box::pin(async move {
+                    house.gw.get_main("/again").await.expect_status([503, 200][at]);
+                })
+            },
+        },
+        Row {
+            key: "[upstreams.*] circuit_breaker",
+            tag: "circuit_breaker",
+            lines: &["circuit_breaker = false", "circuit_breaker = { failures = 2, open_for = \"1h\" }"],
+            check: |house, at| {
+                Box::pin(async move {
+                    let mut last = None;
+                    for _ in 0..4 {
+                        last = Some(house.gw.get_main("/broken").await.expect_status(503));
+                    }
+                    let is_open = last.unwrap().text().contains("upstream.circuit_open");
+                    assert_eq!(is_open, at == 1);
+                })
+            },
+        },
+        Row {
+            key: "[upstreams.*] fallback",
+            tag: "fallback",
+            lines: &["fallback = false", "fallback = { status = 200, text = \"spare\" }"],
+            check: |house, at| {
+                Box::pin(async move {
+                    assert_eq!(house.gw.get_main("/gone").await.status == 200, at == 1);
+                })
+            },
+        },
+        Row {
+            key: "[upstreams.*] health_check",
+            tag: "health_check",
+            lines: &[
+                "health_check = false",
+                "health_check = { path = \"/health\", interval = \"50ms\", unhealthy_after = 1 }",
+            ],
+            check: |house, at| {
+                Box::pin(async move {
+                    eventually("the check to count, or not", async || {
+                        (house.gw.get_main("/ill").await.status == [200, 503][at]).then_some(())
+                    })
+                    .await;
+                })
+            },
+        },
+        Row {
+            key: "[upstreams.*] tls",
+            tag: "tls",
+            lines: &["tls = false", "tls = { sni = \"app.internal\", ca = \"servers.pem\" }"],
+            check: |house, at| {
+                Box::pin(async move {
+                    assert_eq!(house.gw.get_main("/sealed").await.status == 200, at == 1);
+                })
+            },
+        },
+        Row {
+            key: "[routes] rewrite",
+            tag: "rewrite",
+            lines: &["rewrite = false", "rewrite = { path = \"/elsewhere\" }"],
+            check: |house, at| {
+                Box::pin(async move {
+                    let echo = house.gw.get_main("/rewritten").await.echo();
+                    assert_eq!(echo.target(), ["/rewritten", "/elsewhere"][at]);
+                })
+            },
+        },
+        Row {
+            key: "[routes] ip",
+            tag: "ip",
+            lines: &["ip = false", "ip = { deny = [\"127.0.0.1\"] }"],
+            check: |house, at| {
+                Box::pin(async move {
+                    house.gw.get_main("/near").await.expect_status([200, 403][at]);
+                })
+            },
+        },
+        Row {
+            key: "[routes] cors",
+            tag: "cors",
+            lines: &["cors = false", "cors = { origins = [\"https://app.example.com\"] }"],
+            check: |house, at| {
+                Box::pin(async move {
+                    let answer = house.gw.get_main("/read").header("origin", "https://app.example.com").await;
+                    assert_eq!(answer.headers.contains_key("access-control-allow-origin"), at == 1);
+                })
+            },
+        },
+        Row {
+            key: "[routes] request",
+            tag: "request",
+            lines: &["request = false", "request = { set = { X-Set = \"1\" } }"],
+            check: |house, at| {
+                Box::pin(async move {
+                    let echo = house.gw.get_main("/told/of").await.echo();
+                    assert_eq!(echo.header("x-set").is_some(), at == 1);
+                })
+            },
+        },
+        Row {
+            key: "[routes.request] query",
+            tag: "query",
+            lines: &["query = false", "query = { set = { lang = \"de\" } }"],
+            check: |house, at| {
+                Box::pin(async move {
+                    let echo = house.gw.get_main("/queried").await.echo();
+                    assert_eq!(echo.target(), ["/queried", "/queried?lang=de"][at]);
+                })
+            },
+        },
+        Row {
+            key: "[routes] response",
+            tag: "response",
+            lines: &["response = false", "response = { set = { X-Frame-Options = \"DENY\" } }"],
+            check: |house, at| {
+                Box::pin(async move {
+                    let answer = house.gw.get_main("/framed").await.expect_status(200);
+                    assert_eq!(answer.headers.contains_key("x-frame-options"), at == 1);
+                })
+            },
+        },
+    ]
+}
+
 impl House {
     /// Changes the file, so that the route `/touched` says what is returned as soon as that is in force.
     async fn touch(&self) -> String {
@@ -853,6 +1205,25 @@ impl House {
         self.gw
             .rewrite("edgeward.toml", |text| text.replace(&format!("\"{before}\""), &format!("\"{next}\"")));
         next
+    }
+
+    /// The status of a request below `path` while another one there does not end.
+    async fn beside_one_held(&self, path: &str) -> u16 {
+        let gate = Gate::new();
+        self.app.on(&format!("{path}/held"), gate.then(Answer::text("held")));
+        let held = tokio::spawn(self.gw.get_main(&format!("{path}/held")).into_future());
+        gate.arrived(1).await;
+        let beside = self.gw.get_main(&format!("{path}/x")).await.status;
+        gate.open();
+        within("the held one", held).await.unwrap().expect_status(200);
+        beside
+    }
+
+    /// A connection from an address of its own.
+    async fn stranger(&self) -> Stranger {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.3:0".parse().unwrap()).unwrap();
+        Stranger(within("connect", socket.connect(self.gw.listener("main"))).await.unwrap())
     }
 
     /// Whether somebody new meets `status` within five requests.
@@ -864,6 +1235,21 @@ impl House {
             }
         }
         false
+    }
+}
+
+struct Stranger(tokio::net::TcpStream);
+
+impl Stranger {
+    /// Whether this is answered with 200; otherwise the connection was closed.
+    async fn gets(&mut self, path: &str) -> bool {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let text = format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n");
+        let _sent = within("send", self.0.write_all(text.as_bytes())).await;
+        let mut head = [0; 12];
+        let read = within("an answer or the end", self.0.read_exact(&mut head)).await;
+        read.is_ok() && head == *b"HTTP/1.1 200"
     }
 }
 
@@ -881,13 +1267,17 @@ impl Gateway {
 async fn by_a_reload() {
     let failed = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
     // Each request fails at its first attempt.
-    let flaky = Answer::with(move |seen| {
-        let id = seen.header("x-request-id").unwrap().to_owned();
-        Fixed::new(if failed.lock().unwrap().insert(id) { 503 } else { 200 }, "".into())
-    });
+    let flaky = || {
+        let failed = failed.clone();
+        Answer::with(move |seen| {
+            let id = seen.header("x-request-id").unwrap().to_owned();
+            Fixed::new(if failed.lock().unwrap().insert(id) { 503 } else { 200 }, "".into())
+        })
+    };
     let app = upstream()
         .named("app")
-        .on("/flaky", flaky)
+        .on("/flaky", flaky())
+        .on("/again", flaky())
         .on("/stream", Answer::after(2000, Answer::text("late")))
         .on("/late", Answer::after(900, Answer::text("late")))
         .on("/good", Answer::json(json!({ "good": true })))
@@ -908,8 +1298,17 @@ async fn by_a_reload() {
     })
     .await;
     let (authority, clients) = (Authority::new(), Authority::new());
+    let lame = upstream().otherwise(Answer::status(503)).start().await;
+    let ill = upstream().on("/health", Answer::status(500)).start().await;
+    let sealed = upstream().tls(&authority.server(&["app.internal"])).start().await;
+    let dead = DeadPort::new();
     let gw = gateway(CONFIG)
         .with("app", &app)
+        .with("lame", &lame)
+        .with("ill", &ill)
+        .with("sealed", &sealed)
+        .with("dead", &dead)
+        .file("servers.pem", &authority.pem)
         .with("other", &other)
         .with("introduced", &introduced)
         .identity("site", &authority.server(&["localhost"]))
@@ -938,8 +1337,24 @@ async fn by_a_reload() {
         asked("/needs", &[200, 502]),
         asked("/method", &[200]),
     ];
+    let asks_of_features = [
+        asked("/plain", &[200]),
+        asked("/echo", &[200]),
+        asked("/full/y", &[200, 503]),
+        asked("/together/y", &[200, 429]),
+        asked("/again", &[200, 503]),
+        asked("/gone", &[200, 502, 503]),
+        asked("/ill", &[200, 503]),
+        asked("/rewritten", &[200]),
+        asked("/near", &[200, 403]),
+        asked("/read", &[200]).with("origin", "https://app.example.com"),
+        asked("/told/of", &[200]),
+        asked("/queried", &[200]),
+        asked("/framed", &[200]),
+    ];
     let house = House { clients: Some((authority, clients)), ..House::new(gw, app, other) };
     house.turn_all(&rows(), "reload", &asks).await;
+    house.turn_together(&rows_of_features(), &asks_of_features).await;
     house.gw.stop().await;
 }
 
@@ -1164,10 +1579,45 @@ async fn without_redis_and_store() {
 }
 
 /// Switches that are turned by no test here, and why.
-const ELSEWHERE: &[(&str, &str)] = &[(
-    "[identity.login.cors] credentials",
-    "the same table as that of routes, which is turned; login::limits_and_origins_are_those_of_logins has it",
-)];
+const ELSEWHERE: &[(&str, &str)] = &[
+    (
+        "[identity.login.cors] credentials",
+        "the same table as that of routes, which is turned; login::limits_and_origins_are_those_of_logins has it",
+    ),
+    ("[identity.login] cors", "as above"),
+    // Tables that are always there: absent, they have their defaults, and their keys are what is turned.
+    ("[log] access", "`output` turns it off"),
+    ("[identity] api_key", "only says where keys are looked for"),
+    ("[identity.login] passwords", "only says what they cost"),
+    ("[identity.login] failures", "only says how many"),
+    ("[upstreams.*] timeouts", "there always are some"),
+    ("[upstreams.*] retry", "`attempts = 1` turns it off"),
+    // What a route is: exactly one has to be there, and turning one on is another route.
+    ("[routes] redirect", "a target"),
+    ("[routes] respond", "a target"),
+    ("[routes] files", "a target"),
+    ("[routes] aggregate", "a target"),
+    ("[routes] amqp", "a target"),
+    ("[routes.aggregate.legs] amqp", "a target"),
+    ("[server] pid_file", "the name of a file: cli has it"),
+    ("[server] control_socket", "orders come over it: cli has what there is without one"),
+    // What is not there at first in tests with the server that it needs.
+    ("[log] bus", "log_bus::a_missing_exchange_and_a_reload turns it off and on"),
+    ("[identity] login", "its paths are routes, which come and go in reload; what they do is in login"),
+    // Bound to the process or to what is short in all of it: on or off for everybody in the traffic.
+    ("[limits] memory", "pressure turns it on and off, and counts who is refused"),
+    ("[] admin", "a listener of its own, which no request of the traffic passes"),
+    (
+        "[admin] token",
+        "services::without_a_token_the_api_only_tells has the API without one, all others there with it",
+    ),
+    ("[] store", "bound to the process, and most tests run without"),
+    ("[] cluster", "bound to the process, and most tests run without"),
+    // Bounds of plans, each with and without in plans.
+    ("[plans.*] rate", "plans"),
+    ("[plans.*] quota", "plans"),
+    ("[plans.*] max_unsaved", "plans::the_error_may_be_bounded"),
+];
 
 /// The positions of a switch, as they are written; none for what is no switch.
 fn positions(shape: &Shape) -> Vec<String> {
@@ -1179,9 +1629,105 @@ fn positions(shape: &Shape) -> Vec<String> {
     }
 }
 
+/// How a feature is switched off that has no switch of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Off {
+    /// It is not there, or `false` stands for it.
+    Absent,
+    /// This number.
+    Number(&'static str),
+}
+
+/// Whether a table stands here, or a word in place of one.
+fn is_table(shape: &Shape) -> bool {
+    match shape {
+        Shape::Table(_) => true,
+        Shape::OneOf(shapes) => {
+            let is_word = |one: &Shape| matches!(one, Shape::Word(_) | Shape::Only(_) | Shape::Boolean);
+            shapes.iter().any(is_table) && shapes.iter().all(|one| is_table(one) || is_word(one))
+        }
+        _ => false,
+    }
+}
+
+/// Whether a key of the table at `path` is such a feature, as far as its declaration says it.
+fn off(path: &str, key: &Key) -> Option<Off> {
+    let doc = doc_text(key.doc).to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| doc.contains(word));
+    match key.presence {
+        _ if says(&["0 = no limit", "0 = any number", "0 = none"]) => Some(Off::Number("0")),
+        _ if says(&["1 = nothing is tried again"]) => Some(Off::Number("1")),
+        // The tables of the whole are its chapters.
+        Presence::Optional if !path.is_empty() && is_table(&(key.shape)()) => Some(Off::Absent),
+        Presence::Optional
+            if says(&["absent = no", "absent: no", "absent = any number", "absent = cleartext"]) =>
+        {
+            Some(Off::Absent)
+        }
+        // A duration that is there or not, of which no word says that.
+        Presence::Optional if key.name == "hsts" => Some(Off::Absent),
+        _ => None,
+    }
+}
+
+impl Off {
+    /// Whether this line of `key` has the feature off.
+    fn is_in(self, key: &str, line: &str) -> bool {
+        let value = line.trim().strip_prefix(key).map(|rest| rest.trim_start_matches([' ', '=']));
+        match (self, value) {
+            (Self::Absent, value) => matches!(value, None | Some("false" | "\"none\"")),
+            (Self::Number(number), Some(value)) => value.trim_matches('"') == number,
+            (Self::Number(_), None) => false,
+        }
+    }
+}
+
+/// What is switched by being there, or by a number, is found in the declarations.
+#[test]
+fn features_without_a_switch_are_known() {
+    let mut found = BTreeSet::new();
+    for place in tables(&ConfigRaw::shape()) {
+        for key in place.keys.iter().filter(|key| off(&place.path, key).is_some()) {
+            found.insert(format!("[{}] {}", place.path, key.name));
+        }
+    }
+    for name in [
+        "[limits] connections_per_address",
+        "[limits] min_body_rate",
+        "[limits] memory",
+        "[listeners] client_auth",
+        "[listeners] redirect_https",
+        "[listeners] hsts",
+        "[log] bus",
+        "[] cluster",
+        "[] store",
+        "[] admin",
+        "[identity] login",
+        "[upstreams.*] tls",
+        "[upstreams.*] max_requests",
+        "[upstreams.*] health_check",
+        "[upstreams.*] circuit_breaker",
+        "[upstreams.*] fallback",
+        "[upstreams.*.retry] attempts",
+        "[rate_limits.*] concurrent",
+        "[plans.*] quota",
+        "[routes] cors",
+        "[routes] ip",
+        "[routes] auth",
+    ] {
+        assert!(found.contains(name), "{name} is not among {found:#?}");
+    }
+    assert!(
+        Off::Absent.is_in("tls", "tls = false")
+            && Off::Absent.is_in("tls", "")
+            && !Off::Absent.is_in("tls", "tls = {}")
+    );
+    assert!(Off::Number("0").is_in("x", "x = \"0\"") && !Off::Number("0").is_in("x", "x = 10"));
+}
+
 #[test]
 fn every_switch_is_tried() {
-    let rows = [rows(), rows_of_upgrades(), rows_of_messages(), rows_without_others()];
+    let rows = [rows(), rows_of_features(), rows_of_upgrades(), rows_of_messages(), rows_without_others()];
     let rows: Vec<&Row> = rows.iter().flatten().collect();
     let (mut untried, mut all) = (Vec::new(), BTreeSet::new());
     for place in tables(&ConfigRaw::shape()) {
@@ -1191,7 +1737,7 @@ fn every_switch_is_tried() {
         }
         for key in place.keys {
             let name = format!("[{}] {}", place.path, key.name);
-            let row = rows.iter().find(|row| row.key == name);
+            let row = rows.iter().find(|row| row.key.split(" + ").any(|key| key == name));
             let elsewhere = ELSEWHERE.iter().any(|(key, _)| *key == name);
             for position in positions(&(key.shape)()).iter().filter(|_| !elsewhere) {
                 let written = |row: &&&Row| row.lines.iter().any(|line| line.contains(position.as_str()));
@@ -1199,11 +1745,18 @@ fn every_switch_is_tried() {
                     untried.push(format!("{name} = {position}"));
                 }
             }
+            if let Some(off) = off(&place.path, key).filter(|_| !elsewhere) {
+                let is_off = |line: &&str| off.is_in(key.name, line);
+                let lines = row.map_or(&[][..], |row| row.lines);
+                if !lines.iter().any(|line| is_off(line)) || lines.iter().all(|line| is_off(line)) {
+                    untried.push(format!("{name}, on and off ({off:?})"));
+                }
+            }
             all.insert(name);
         }
     }
     assert!(untried.is_empty(), "no test turns {untried:#?}");
-    let named = rows.iter().map(|row| row.key).chain(ELSEWHERE.iter().map(|(key, _)| *key));
+    let named = rows.iter().flat_map(|row| row.key.split(" + ")).chain(ELSEWHERE.iter().map(|(key, _)| *key));
     let gone: Vec<_> = named.filter(|key| !all.contains(*key)).collect();
     assert!(gone.is_empty(), "there is no key {gone:#?}");
     assert!(rows.iter().all(|row| row.lines.len() > 1));

@@ -371,9 +371,9 @@ async fn serve(mut stream: TcpStream, all: &Mutex<Vec<Recorded>>, script: &Scrip
         all.push(Recorded { streams: Some(Streams::default()), ..Recorded::default() });
         all.len() - 1
     };
-    let mut reading = Reading::default();
     // Only who speaks HTTP/2 gets these. Room for any body of a test on the whole connection.
-    reading.due = [settings(&[(INITIAL_WINDOW, 1 << 20)]), window_update(0, 1 << 30)].concat();
+    let due = [settings(&[(INITIAL_WINDOW, 1 << 20)]), window_update(0, 1 << 30)].concat();
+    let mut reading = Reading { due, ..Reading::default() };
     let mut is_open = true;
     let mut buffer = vec![0; 64 * 1024];
     while is_open && let Ok(read @ 1..) = stream.read(&mut buffer).await {
