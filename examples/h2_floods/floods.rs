@@ -42,7 +42,7 @@ fn broken(name: &'static str, write: fn(u32) -> Vec<u8>) -> Flood {
 }
 
 /// A GET of what is larger than any window.
-fn get_large() -> Vec<u8> {
+pub fn get_large() -> Vec<u8> {
     [b"\x82\x86\x41\x09localhost".to_vec(), b"\x04".to_vec(), text(LARGE)].concat()
 }
 

@@ -28,7 +28,10 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 
-use bytes::{DATA, END_STREAM, GET, GOAWAY, HEADERS, PREFACE, RST_STREAM, headers, settings};
+use bytes::{
+    DATA, END_STREAM, GET, GOAWAY, HEADERS, INITIAL_WINDOW, PREFACE, RST_STREAM, headers, settings,
+    window_update,
+};
 use floods::{Flood, WRITES};
 
 /// Processor seconds and bytes that a flood may take.
@@ -58,11 +61,17 @@ fn main() {
     println!("beside an upload in 2,000 pieces: p50 {:.2} ms, p99 {:.2} ms", ms(beside.0), ms(beside.1));
     let asking = asked_beside(&gateway, || ask(gateway.address));
     println!(
-        "beside 2,000 requests, {AT_ONCE} at once: p50 {:.2} ms, p99 {:.2} ms\n",
+        "beside 2,000 requests, {AT_ONCE} at once: p50 {:.2} ms, p99 {:.2} ms",
         ms(asking.0),
         ms(asking.1)
     );
-    let most = FLOOR.max(2 * alone.1.max(beside.1).max(asking.1));
+    let loading = asked_beside(&gateway, || load(gateway.address));
+    println!(
+        "beside {AT_ONCE} large answers at once: p50 {:.2} ms, p99 {:.2} ms\n",
+        ms(loading.0),
+        ms(loading.1)
+    );
+    let most = FLOOR.max(2 * alone.1.max(beside.1).max(asking.1).max(loading.1));
     println!("| flood | ended with | writes | CPU | memory | innocent p50 | p99 |");
     println!("| --- | --- | --- | --- | --- | --- | --- |");
     let mut failed = Vec::new();
@@ -229,20 +238,44 @@ fn goaway(mut reading: impl Read, over: &AtomicBool) -> Option<u32> {
 
 /// As many requests as a flood has writes, from a client that waits for its answers.
 fn ask(address: SocketAddr) {
-    let mut socket = TcpStream::connect(address).unwrap();
-    socket.set_nodelay(true).unwrap();
-    socket.set_read_timeout(Some(LONG)).unwrap();
-    let mut reading = BufReader::new(socket.try_clone().unwrap());
-    socket.write_all(&[PREFACE, &settings(&[])].concat()).unwrap();
+    let mut client = Honest::connect(address);
     for first in (0..WRITES).step_by(AT_ONCE) {
-        let asked: Vec<u8> = (first..).take(AT_ONCE).flat_map(|at| headers(2 * at + 1, GET)).collect();
-        socket.write_all(&asked).unwrap();
+        client.ask(first, GET);
+    }
+}
+
+/// As many large answers as a client may have open, taken whole.
+fn load(address: SocketAddr) {
+    Honest::connect(address).ask(0, &floods::get_large());
+}
+
+/// A client that waits for its answers, and has room for them.
+struct Honest {
+    socket: TcpStream,
+    reading: BufReader<TcpStream>,
+}
+
+impl Honest {
+    fn connect(address: SocketAddr) -> Self {
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket.set_nodelay(true).unwrap();
+        socket.set_read_timeout(Some(LONG)).unwrap();
+        let reading = BufReader::new(socket.try_clone().unwrap());
+        let room = [settings(&[(INITIAL_WINDOW, 1 << 20)]), window_update(0, 1 << 30)].concat();
+        socket.write_all(&[PREFACE, &room].concat()).unwrap();
+        Self { socket, reading }
+    }
+
+    /// Asks for all of them at once, from that of this number on, and reads the answers.
+    fn ask(&mut self, first: u32, head: &[u8]) {
+        let asked: Vec<u8> = (first..).take(AT_ONCE).flat_map(|at| headers(2 * at + 1, head)).collect();
+        self.socket.write_all(&asked).unwrap();
         let mut answered = 0;
         while answered < AT_ONCE {
             let mut head = [0; 9];
-            reading.read_exact(&mut head).unwrap();
+            self.reading.read_exact(&mut head).unwrap();
             let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            reading.read_exact(&mut vec![0; length as usize]).unwrap();
+            self.reading.read_exact(&mut vec![0; length as usize]).unwrap();
             assert!(!matches!(head[3], GOAWAY | RST_STREAM), "a client that waits is no flood");
             answered += usize::from(matches!(head[3], DATA | HEADERS) && head[4] & END_STREAM != 0);
         }

@@ -48,8 +48,9 @@ const STREAMS_SERVED_MAX: usize = 2 * STREAMS_MAX as usize;
 /// Bytes a client may send ahead on one stream, and on all of a connection: what a connection can make us hold.
 const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
-/// Malformed streams after which the whole connection is ended.
-const MALFORMED_MAX: usize = 32;
+/// Malformed streams at once after which the whole connection is ended. Every second makes up for one: proxies bring the
+/// requests of many clients.
+const MALFORMED_MAX: u64 = 32;
 /// Requests that are begun in one turn, after which it is others': a client that sends all that it may at once would keep a
 /// thread, and the servers behind it, for milliseconds.
 const BEGUN_MAX: usize = 16;
@@ -99,7 +100,7 @@ where
         }
     });
     let (mut goaway_sent, mut leaving) = (false, false);
-    let (mut malformed, mut begun) = (0, 0);
+    let (mut malformed, mut begun) = (Malformed::default(), 0);
     // Why we ended the connection, if it was us.
     let mut ours = None;
     loop {
@@ -117,12 +118,14 @@ where
                 // The requests of a turn are taken before the first of them is looked at, and all that streams have to say
                 // now is said before any of it is written.
                 if begun < BEGUN_MAX && signal.take() {
-                    if let Poll::Ready(event) = events.poll_next(&mut Context::from_waker(&library)) {
-                        signal.set();
-                        return Poll::Ready(Turn::Event(event));
-                    }
+                    let event = events.poll_next(&mut Context::from_waker(&library));
+                    // What it held was written first.
                     if !connection.is_held_up() {
                         outlet.refill();
+                    }
+                    if let Poll::Ready(event) = event {
+                        signal.set();
+                        return Poll::Ready(Turn::Event(event));
                     }
                 }
                 while let Poll::Ready(Some(())) = served.poll_next_unpin(cx) {}
@@ -171,7 +174,7 @@ where
                 };
                 if let Err(rule) = checked {
                     answer_malformed(edge, &connection, &head, answer, rule);
-                    malformed += 1;
+                    malformed.count();
                 } else {
                     let mut exchange = Exchange::new(connection.clone(), clock::now(), 0, false);
                     exchange.ends_with_head = body.is_end_stream();
@@ -197,7 +200,9 @@ where
             }
             Event::Refused(reason, rule) => {
                 refuse::unseen(edge, &connection, reason, rule);
-                malformed += usize::from(reason != Reason::Overloaded);
+                if reason != Reason::Overloaded {
+                    malformed.count();
+                }
             }
             Event::Flooded(kind) => {
                 tracing::debug!(client = %connection.peer.ip(), frames = kind, "HTTP/2 flood");
@@ -230,7 +235,7 @@ where
                 return;
             }
         }
-        if malformed >= MALFORMED_MAX {
+        if malformed.is_too_much() {
             let rule = "the connection was ended: too many malformed requests";
             events.give_up(&mut ours, Reason::RequestMalformed, rule);
         }
@@ -355,6 +360,26 @@ fn options(limits: &Limits) -> Builder {
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buffer_size(STREAM_WINDOW as usize);
     options
+}
+
+/// Malformed streams of late.
+#[derive(Default)]
+struct Malformed {
+    count: u64,
+    /// When the last of them came.
+    last: Option<Instant>,
+}
+
+impl Malformed {
+    fn count(&mut self) {
+        let now = clock::now();
+        let since = self.last.replace(now).map_or(0, |last| now.saturating_duration_since(last).as_secs());
+        self.count = self.count.saturating_sub(since) + 1;
+    }
+
+    fn is_too_much(&self) -> bool {
+        self.count >= MALFORMED_MAX
+    }
 }
 
 /// Whether the library has something to do: it is polled only then. While its connection's task is being polled that

@@ -140,6 +140,9 @@ pub struct AttemptRecord {
     pub outcome: Outcome,
 }
 
+/// Silence of an HTTP/2 server that makes its connection suspicious, where its `timeouts.read` is longer.
+const SILENCE: Duration = Duration::from_millis(250);
+
 /// One attempt under way.
 #[derive(Debug)]
 pub struct Attempt {
@@ -170,6 +173,11 @@ impl Attempt {
         Self { server, ticket: Some(ticket), timeouts, connect_cut, generation, record }
     }
 
+    /// How long a server is waited for in vain before the connection may be why.
+    fn silence(&self) -> Duration {
+        self.server.common.timeouts.read.min(SILENCE)
+    }
+
     /// The server.
     pub fn server(&self) -> &Arc<Server> {
         &self.server
@@ -180,7 +188,7 @@ impl Attempt {
     pub fn peer(&self) -> Box<HttpPeer> {
         let mut peer = Box::new(self.server.peer.clone());
         if self.server.is_http2() {
-            peer.group_key = self.generation.of(peer.group_key);
+            peer.group_key = self.server.state.generations.now().of(peer.group_key);
         }
         self.timeouts.apply(&mut peer);
         peer
@@ -235,7 +243,10 @@ impl Attempt {
         if self.server.is_http2() {
             match outcome {
                 Outcome::Answered(_) => self.server.state.generations.answered(&mut self.generation),
-                Outcome::Timeout { .. } => self.server.state.generations.silent(self.generation),
+                // Who waits for the client, or was late to begin with, knows nothing of the connection.
+                Outcome::Timeout { body_sent: true } if took >= self.silence() => {
+                    self.server.state.generations.silent(self.generation, now);
+                }
                 _ => {}
             }
         }

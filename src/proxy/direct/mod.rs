@@ -137,9 +137,14 @@ async fn serve<S: Side>(
     client.closing = exchange.last || gateway.is_ending(&ctx);
     // Dropped before the client is, should this panic: it leaves word of what that is to be told.
     let mut ctx = ctx;
-    let ended = match step {
-        Ok(Next::Forward) if is_plain(&ctx) => forward(gateway, &mut client, &mut ctx).await,
-        Ok(Next::Aggregate(plan)) => {
+    let gone = given_up(&mut client).await;
+    let ended = match (step, gone) {
+        (Ok(Next::Forward | Next::Aggregate(_) | Next::Login(..) | Next::Amqp(_)), Some(error)) => {
+            let error = fail::while_proxying(client.progress(), &mut ctx, error, false);
+            answer_for(gateway, error, &mut client, &mut ctx).await
+        }
+        (Ok(Next::Forward), _) if is_plain(&ctx) => forward(gateway, &mut client, &mut ctx).await,
+        (Ok(Next::Aggregate(plan)), _) => {
             match aggregate::answer(&mut client, &mut ctx, plan).await {
                 // The client's side ended it, unless that was while it was answered.
                 Err(error) if !client.answer_started => {
@@ -148,7 +153,7 @@ async fn serve<S: Side>(
                 ended => ended,
             }
         }
-        Ok(step @ (Next::Forward | Next::Login(..) | Next::Amqp(_))) => {
+        (Ok(step @ (Next::Forward | Next::Login(..) | Next::Amqp(_))), _) => {
             ctx.decided = Some(match step {
                 Next::Login(target, request) => Decided::Login(target, request),
                 Next::Amqp(amqp) => Decided::Amqp(amqp),
@@ -158,15 +163,15 @@ async fn serve<S: Side>(
             let Client { side, request, .. } = client;
             return Err(NotOurs { side, request });
         }
-        Ok(Next::Answer(answer)) => respond::local(&mut client, &mut ctx, answer).await,
+        (Ok(Next::Answer(answer)), _) => respond::local(&mut client, &mut ctx, answer).await,
         // Not reachable: each is waited for once.
-        Ok(Next::Wait(_)) => {
+        (Ok(Next::Wait(_)), _) => {
             respond::problem(&mut client, &mut ctx, &Problem::new(Reason::KeysUnavailable)).await
         }
-        Ok(Next::Ask | Next::Later(_)) => {
+        (Ok(Next::Ask | Next::Later(_)), _) => {
             Err(Error::explain(ErrorType::InternalError, "asked to wait twice"))
         }
-        Err(problem) => respond::problem(&mut client, &mut ctx, &problem).await,
+        (Err(problem), _) => respond::problem(&mut client, &mut ctx, &problem).await,
     };
     // Nobody waits for a server any more.
     exchange.watch_server(None);
@@ -229,6 +234,12 @@ async fn answer_for<S: Side>(
     sent
 }
 
+/// What is known of the client's having left. Streams that are opened and reset at once must not become as many connections to
+/// servers (CVE-2023-44487).
+async fn given_up<S: Side>(client: &mut Client<S>) -> Option<Box<Error>> {
+    std::future::poll_fn(|cx| Poll::Ready(client.side.given_up(cx))).await.map(from_client)
+}
+
 /// Why an attempt failed.
 enum Failed {
     /// There is no connection.
@@ -262,12 +273,13 @@ async fn attempt<S: Side>(
     };
     // A request whose head is all of it may have more behind it, which makes it none (RFC 9113 section 8.1.1).
     if client.request.body == RequestFraming::Length(0) && !client.side.is_message_done() {
-        let end = std::future::poll_fn(|cx| client.side.poll_data(cx)).await;
+        let end = std::future::poll_fn(|cx| client.side.poll_data(cx));
+        let end = tokio::time::timeout(client.body_timeout, end).await;
+        let end = end.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
         end.map_err(|error| Failed::Talking { error: from_client(error), reused: false })?;
     }
-    // Streams that are opened and reset at once must not become as many connections to servers (CVE-2023-44487).
-    if let Some(error) = std::future::poll_fn(|cx| Poll::Ready(client.side.given_up(cx))).await {
-        return Err(Failed::Talking { error: from_client(error), reused: false });
+    if let Some(error) = given_up(client).await {
+        return Err(Failed::Talking { error, reused: false });
     }
     // Where one was closed meanwhile, others may be.
     let kept = if call.stale_replaced { None } else { attempt.kept_link(certainly) };

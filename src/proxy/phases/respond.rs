@@ -100,10 +100,10 @@ pub(in crate::proxy) fn edit(
     if ctx.wrapping.is_some() && ctx.head.version == Version::HTTP_11 {
         edit::frame(response, edit::AnswerFraming::Chunks)?;
     }
-    if begins(response, ctx) {
+    let is_stream = begins(response, ctx);
+    if is_stream {
         session.set_read_timeout(Some(ctx.snapshot.limits.stream_idle));
-    }
-    if ctx.is_upgrade() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+    } else if ctx.is_upgrade() && !ctx.route.stream && response.status != StatusCode::SWITCHING_PROTOCOLS {
         session.set_read_timeout(Some(ctx.snapshot.limits.body_timeout));
         ctx.stays_http();
     }
