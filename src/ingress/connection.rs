@@ -408,28 +408,6 @@ pub fn exchange() -> Option<Arc<Exchange>> {
 }
 
 impl Exchange {
-    /// One on a connection that has no socket, for who judges what goes out.
-    #[cfg(any(test, feature = "fuzzing"))]
-    #[allow(clippy::unwrap_used, reason = "only tests and fuzzers run this")]
-    pub(crate) fn alone(upgrade: bool, ends_with_head: bool) -> Self {
-        use std::sync::LazyLock;
-
-        // Its alarms are a task's. Nobody waits for one, and so it never runs.
-        static CONNECTION: LazyLock<(Arc<Connection>, tokio::runtime::Runtime)> = LazyLock::new(|| {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-            let inside = runtime.enter();
-            let peer = Peer::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 4711)));
-            let ends = Ends { client: peer, socket: peer, local: None, header: None, is_unnamed: false };
-            let metrics = crate::telemetry::metrics::Metrics::new().listener("alone");
-            let open = Arc::new(Connections::default()).admit(1, &metrics).ok().unwrap();
-            let connection = Connection::new(0, 80, ends, None, open);
-            drop(inside);
-            (connection, runtime)
-        });
-        let connection = CONNECTION.0.clone();
-        Self { ends_with_head, ..Self::new(connection, clock::now(), 0, upgrade) }
-    }
-
     pub(crate) fn new(connection: Arc<Connection>, began: Instant, head_bytes: u64, upgrade: bool) -> Self {
         let written = connection.bytes_written.load(Ordering::Relaxed);
         let serial = connection.requests.fetch_add(1, Ordering::Relaxed) + 1;

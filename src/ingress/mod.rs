@@ -14,6 +14,9 @@ pub mod head;
 pub mod listen;
 pub mod plain;
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod alone;
+
 mod accept;
 mod alarm;
 mod broken;

@@ -36,8 +36,15 @@ const ONE_PLACE: &[(&str, &[&str], &str)] = &[
     (r"\btokio::(task::)?spawn\b|\bspawn_local\b", &["base/task.rs"], "use base::task::spawn"),
     (
         r"\.headers\.(insert|append|remove)\(|\b(insert|append|remove)_header\(",
-        // The last three make heads of their own and pass none on.
-        &["proxy/edit.rs", "proxy/edit/", "proxy/phases/respond.rs", "ingress/plain.rs", "upstream/client/"],
+        // The last four make heads of their own and pass none on.
+        &[
+            "proxy/edit.rs",
+            "proxy/edit/",
+            "proxy/phases/respond.rs",
+            "ingress/plain.rs",
+            "upstream/client/",
+            "proxy/direct/judged.rs",
+        ],
         "headers of requests and answers that pass through are edited in proxy/edit",
     ),
     (r"\bset_var\(|\bprocess::exit\(", &[], "nothing may"),

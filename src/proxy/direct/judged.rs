@@ -16,6 +16,7 @@ use super::wire::{LAST_CHUNK, write_chunk, write_piece};
 use crate::base::wire::chunked::ChunkScanner;
 use crate::base::wire::fields::{write_field, write_fields};
 use crate::config::snapshot::Snapshot;
+use crate::ingress::alone;
 use crate::ingress::connection::Exchange;
 use crate::ingress::head::{self, Head};
 use crate::proxy::asked::Asked;
@@ -64,7 +65,7 @@ pub fn as_forwarded(
     body: &[(&[u8], bool)],
 ) -> Option<Vec<u8>> {
     let mut request = Request::read(bytes, scanned).filter(|request| !asks_for_upgrade(request.headers()))?;
-    let exchange = Exchange::alone(scanned.upgrade, false);
+    let exchange = alone::exchange(scanned.upgrade, false);
     let mut ctx =
         decided(request.asked(), request.headers(), exchange, snapshot).filter(|ctx| is_plain(ctx))?;
     request.settle(&ctx);
@@ -83,7 +84,7 @@ pub fn stream_as_forwarded(
     is_whole: bool,
 ) -> Option<Vec<u8>> {
     let mut request = Request::take(&mut head, ends);
-    let exchange = Exchange::alone(false, ends);
+    let exchange = alone::exchange(false, ends);
     let mut ctx =
         decided(request.asked(), request.headers(), exchange, snapshot).filter(|ctx| is_plain(ctx))?;
     request.settle(&ctx);
@@ -119,7 +120,7 @@ pub fn as_forwarded_by_pingora(
     if !scanned.version_11 {
         edit::ignore_expectation(&mut head);
     }
-    let exchange = Exchange::alone(scanned.upgrade, false);
+    let exchange = alone::exchange(scanned.upgrade, false);
     let mut ctx = decided(Asked::of(&head), &head.headers, exchange, snapshot)?;
     forward::request(&mut head, &ctx).ok()?;
     // Each attempt has a copy, which is of HTTP/1.1 whatever the client speaks.
