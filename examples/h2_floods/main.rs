@@ -3,8 +3,8 @@
 //! `h2_floods EDGEWARD`: runs that binary before a service of its own. For each flood it measures, alone: how many of 2,000
 //! writes the client made before it read the end, the gateway's processor time, and how far its memory rose; then, with the
 //! flood begun again whenever it is ended, the time of an innocent client's answers. That is set beside its time without, and
-//! beside clients that make as many writes of an upload, and as many requests: what the machine costs who shares it is nobody's
-//! fault. The flood's client stays on the last processor, or it would be measured what it takes from all; of each time it is the
+//! beside clients that make as many writes of an upload, as many requests, and take large answers: what the machine costs who
+//! shares it is nobody's fault. The flood's client stays on the last processor, or it would be measured what it takes from all; of each time it is the
 //! median of rounds.
 #![expect(
     clippy::unwrap_used,
