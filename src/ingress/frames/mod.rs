@@ -8,6 +8,7 @@
 
 mod block;
 mod calm;
+mod huffman;
 mod reader;
 mod rules;
 
