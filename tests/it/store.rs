@@ -253,9 +253,20 @@ async fn tokens_are_issued_verified_and_revoked_by_commands() {
     let bob = done(here, "token issue --subject bob").await;
     assert_eq!(verify(&bob).await.status, 0);
 
+    // An id is the issuer's, and may begin as an option does.
+    let hyphen = done(here, "token issue --subject bob --claim jti=-UHEztc").await;
+    done(here, "token revoke --jti -UHEztc --keep 1h").await;
+    assert_eq!((verify(&hyphen).await.status, verify(&bob).await.status), (1, 0));
+
     let unknown = failed(here, "token revoke --jti x --provider locl", 1).await;
     assert!(unknown.contains("did you mean \"local\"?"), "{unknown}");
-    for wrong in ["token revoke", "token revoke --jti x --subject y", "token issue"] {
+    for wrong in [
+        "token revoke",
+        "token revoke --jti x --subject y",
+        "token revoke --jti --json",
+        "token revoke --subject --json",
+        "token issue",
+    ] {
         failed(here, wrong, 2).await;
     }
 }

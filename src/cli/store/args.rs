@@ -191,10 +191,11 @@ pub(in crate::cli) enum Token {
     /// Revoke one token, or all of a subject that were issued up to now
     Revoke {
         /// The token's id: its claim `jti`
-        #[arg(long, value_name = "ID", required_unless_present = "subject", conflicts_with = "subject")]
+        #[arg(long, value_name = "ID", value_parser = written_elsewhere, allow_hyphen_values = true,
+            required_unless_present = "subject", conflicts_with = "subject")]
         jti: Option<String>,
         /// Whose tokens: their claim `sub`
-        #[arg(long)]
+        #[arg(long, value_parser = written_elsewhere, allow_hyphen_values = true)]
         subject: Option<String>,
         /// Only tokens of this provider; absent: whoever issued them
         #[arg(long)]
@@ -347,6 +348,15 @@ fn groups(text: &str) -> Result<Groups, String> {
 
 fn subject(text: &str) -> Result<Subject, String> {
     Subject::parse(text).ok_or_else(|| "it is written PROVIDER:sub, such as local:alice".to_owned())
+}
+
+/// What an issuer chose, which may begin with a hyphen; but not with two: that is the next option, behind an id that the
+/// caller's variable did not hold.
+fn written_elsewhere(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.starts_with("--") {
+        return Err("there is no value before the next option".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn lifetime(text: &str) -> Result<Lifetime, String> {

@@ -37,9 +37,12 @@ fn digest_of(text: &str) -> [u8; 32] {
     digest(&SHA256, text.as_bytes()).as_ref().try_into().unwrap_or_default()
 }
 
-/// A name that nobody has used, 128 bits; `None` without random numbers.
+/// A name that nobody has used, of 127 random bits; `None` without random numbers. It begins with a letter: one that began
+/// with a hyphen would be an option to a shell's commands, whoever copies it there.
 pub(super) fn name() -> Option<String> {
-    random::<16>().map(|bytes| BASE64.encode(bytes))
+    let mut bytes = random::<16>()?;
+    bytes[0] &= 0x7f;
+    Some(BASE64.encode(bytes))
 }
 
 fn random<const N: usize>() -> Option<[u8; N]> {
@@ -59,6 +62,13 @@ mod tests {
         for wrong in ["", "ewr_", &one.text[1..], &one.text[..one.text.len() - 1], "ewr_!!!!", "abc"] {
             assert_eq!(RefreshToken::read(wrong), None, "{wrong}");
         }
-        assert_eq!(name().unwrap().len(), 22);
+    }
+
+    #[test]
+    fn names_can_be_copied_to_a_command_line() {
+        for _ in 0..1000 {
+            let name = name().unwrap();
+            assert!(name.len() == 22 && name.starts_with(|c: char| c.is_ascii_alphabetic()), "{name}");
+        }
     }
 }
