@@ -87,7 +87,8 @@ keys! {
         certificates: Vec<At<CertificateRaw>> = Vec::new(),
         /// Asks clients for certificates; absent = none is asked for.
         client_auth: optional ClientAuthRaw,
-        /// How long browsers shall come by HTTPS alone: `Strict-Transport-Security` on every answer that has none.
+        /// How long browsers shall come by HTTPS alone: `Strict-Transport-Security` on every answer that has none. Of a
+        /// listener that redirects: on those that it redirects to, unless they say otherwise.
         hsts: optional Duration,
         /// A port: requests are sent there by HTTPS (308), except for routes that name this listener; 0 = none are.
         redirect_https: u16 = 0,
@@ -263,8 +264,14 @@ pub(super) fn positive(value: &At<Duration>, path: &str, out: &mut Diagnostics) 
 }
 
 impl ListenerRaw {
-    /// The settings. `path` is the configuration path of the listener.
-    pub(super) fn compile(&self, path: &str, origin: &Origin, out: &mut Diagnostics) -> ListenerSettings {
+    /// The settings. `path` is the configuration path of the listener; `all` are all listeners.
+    pub(super) fn compile(
+        &self,
+        path: &str,
+        origin: &Origin,
+        all: &[At<Self>],
+        out: &mut Diagnostics,
+    ) -> ListenerSettings {
         let certificates = self
             .certificates
             .iter()
@@ -282,7 +289,7 @@ impl ListenerRaw {
                 ca: At::new(raw.ca.value.0.clone(), raw.ca.origin.clone()),
                 required: *raw.mode == ClientAuthMode::Required,
             }),
-            hsts: self.hsts.as_ref().and_then(|hsts| self.hsts(hsts, path, out)),
+            hsts: self.hsts(all),
             redirect_https: Some(*self.redirect_https).filter(|port| *port != 0),
             origin: origin.clone(),
         }
@@ -290,29 +297,46 @@ impl ListenerRaw {
 
     /// Keys that mean nothing without TLS, or with it.
     fn check_tls_keys(&self, path: &str, out: &mut Diagnostics) {
+        let redirects = *self.redirect_https != 0;
         if self.certificates.is_empty() {
-            let client_auth = self.client_auth.as_ref().map(|at| ("client_auth", &at.origin));
-            let hsts = self.hsts.as_ref().map(|at| ("hsts", &at.origin));
-            for (key, origin) in [client_auth, hsts].into_iter().flatten() {
+            let mut unused = |key: &str, origin: &Origin, hint: &str| {
                 let message = format!("\"{key}\" does nothing on a listener without certificates");
-                out.error("unused-key", origin, format!("{path}.{key}"), message)
-                    .hint("add [[listeners.certificates]]: TLS needs them");
+                out.error("unused-key", origin, format!("{path}.{key}"), message).hint(hint);
+            };
+            if let Some(client_auth) = &self.client_auth {
+                unused("client_auth", &client_auth.origin, "add [[listeners.certificates]]: TLS needs them");
             }
-        } else if *self.redirect_https != 0 {
+            if let Some(hsts) = self.hsts.as_ref().filter(|_| !redirects) {
+                let hint = "add [[listeners.certificates]], or `redirect_https` to a listener that has them";
+                unused("hsts", &hsts.origin, hint);
+            }
+        } else if redirects {
             let message = "\"redirect_https\" is for listeners without certificates: this one is HTTPS";
             let origin = &self.redirect_https.origin;
             out.error("conflicting-keys", origin, format!("{path}.redirect_https"), message)
                 .related(&self.certificates.origin, "its certificates");
         }
-    }
-
-    /// The header's value (RFC 6797 section 6.1.1): whole seconds, 0 to be forgotten.
-    fn hsts(&self, hsts: &At<Duration>, path: &str, out: &mut Diagnostics) -> Option<HeaderValue> {
-        if hsts.subsec_nanos() != 0 {
+        if let Some(hsts) = self.hsts.as_ref().filter(|hsts| hsts.subsec_nanos() != 0) {
             let message = format!("{} is not a whole number of seconds", hsts.value.render());
             out.error("invalid-value", &hsts.origin, format!("{path}.hsts"), message);
         }
+    }
+
+    /// The header's value (RFC 6797 section 6.1.1): whole seconds, 0 to be forgotten. A listener that says nothing of it has
+    /// what the first says that redirects to it.
+    fn hsts(&self, all: &[At<Self>]) -> Option<HeaderValue> {
+        let of_redirects =
+            || all.iter().filter(|one| one.redirects_to(self, all)).find_map(|one| one.hsts.as_ref());
+        let hsts = self.hsts.as_ref().or_else(of_redirects)?;
         HeaderValue::from_str(&format!("max-age={}", hsts.as_secs())).ok()
+    }
+
+    /// Whether requests are sent to `other`: it has that port, or none of `all` has, since something in front passes it on.
+    fn redirects_to(&self, other: &Self, all: &[At<Self>]) -> bool {
+        let port = *self.redirect_https;
+        port != 0
+            && !other.certificates.is_empty()
+            && (is_https(other, port) || !all.iter().any(|one| is_https(one, port)))
     }
 }
 

@@ -35,9 +35,9 @@ async fn testssl_finds_nothing_of_medium_or_above() {
     let gw = gateway("[[routes]]\npath = \"/*\"\nrespond = { text = \"ok\" }\n")
         .identity("site", &site)
         .listener("plain", "127.0.0.1:0")
-        .and("redirect_https = 443")
+        .and("redirect_https = 443\nhsts = \"365d\"")
         .listener("main", "127.0.0.1:0")
-        .and("hsts = \"365d\"\n[[listeners.certificates]]\ncert = \"site.pem\"\nkey = \"site-key.pem\"")
+        .and("[[listeners.certificates]]\ncert = \"site.pem\"\nkey = \"site-key.pem\"")
         .start()
         .await;
     let report = gw.directory().join("report.json");

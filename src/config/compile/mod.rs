@@ -258,7 +258,7 @@ impl Compiler<'_> {
                 out.error("no-trusted-proxies", origin, path, message)
                     .hint("name the proxies in front in `server.trusted_proxies`");
             }
-            let settings = listener.compile(path, &listener.origin, out);
+            let settings = listener.compile(path, &listener.origin, listeners, out);
             // Patterns stand for files that only now are known.
             files.extend(
                 settings

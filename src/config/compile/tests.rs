@@ -297,6 +297,36 @@ fn changed_files_of_tls_change_the_connections_to_servers() {
     assert_ne!(group(), second, "another certificate");
 }
 
+/// Said once where requests are redirected, it holds where they are led to, and is overruled there.
+#[test]
+fn who_redirects_can_say_for_how_long_browsers_stay() {
+    let certs = Path::new(env!("CARGO_MANIFEST_DIR")).join("certs").display().to_string();
+    let listener = |name: &str, port: u16, lines: &str| {
+        format!("[[listeners]]\nname = \"{name}\"\naddress = \"127.0.0.1:{port}\"\n{lines}\n")
+    };
+    let tls = |name: &str, port: u16, hsts: &str| {
+        let pair = format!("cert = \"{certs}/localhost.pem\"\nkey = \"{certs}/localhost-key.pem\"");
+        listener(name, port, &format!("{hsts}\n[[listeners.certificates]]\n{pair}"))
+    };
+    let secure = [tls("one", 8443, ""), tls("two", 9443, ""), tls("own", 8444, "hsts = \"1m\"")].concat();
+    for (plain, expected) in [
+        ("redirect_https = 8443\nhsts = \"1h\"", [Some("max-age=3600"), None, Some("max-age=60")]),
+        ("redirect_https = 8444\nhsts = \"1h\"", [None, None, Some("max-age=60")]),
+        // Whatever is in front passes 443 on to one of them.
+        (
+            "redirect_https = 443\nhsts = \"1h\"",
+            [Some("max-age=3600"), Some("max-age=3600"), Some("max-age=60")],
+        ),
+        ("redirect_https = 8443", [None, None, Some("max-age=60")]),
+    ] {
+        let snapshot = snapshot(&format!("{}{secure}", listener("plain", 8080, plain)));
+        let said: Vec<_> = snapshot.listeners.iter().filter_map(|listener| listener.tls.as_ref()).collect();
+        let said: Vec<_> =
+            said.iter().map(|tls| tls.hsts.as_ref().map(|value| value.to_str().unwrap())).collect();
+        assert_eq!(said, expected, "{plain}");
+    }
+}
+
 /// By what is in the files and by the mode: connections made under other rules are asked to come again.
 #[test]
 fn policies_for_clients_are_told_apart() {
