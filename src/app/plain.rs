@@ -150,6 +150,7 @@ fn edge(
         direct: None,
         rules: Rules::Fixed(listener, limits()),
         metrics: metrics.clone(),
+        threads: Arc::default(),
         connections,
         draining,
     })

@@ -24,6 +24,7 @@ use super::user::{self, Account};
 use super::{Lifecycle, descriptors, report, service_manager, services, watch};
 use crate::admin::{Admin, Api};
 use crate::base::service::{PlainService, Turn};
+use crate::base::threads::{self, Threads};
 use crate::base::{clock, pressure, task};
 use crate::cluster::Cluster;
 use crate::config::Loaded;
@@ -133,7 +134,7 @@ impl Server {
         pressure::descriptors(descriptors);
         if let Some(limit) = descriptors {
             let (connections, idle) = (snapshot.limits.connections, snapshot.limits.upstream_idle);
-            let wanted = descriptors::wanted(connections, idle);
+            let wanted = descriptors::wanted(connections, idle, snapshot.server.threads);
             if limit < wanted {
                 // `check` warns where somebody asked for more than there is.
                 let what = "open files allow so many connections, not all of them proxied at once";
@@ -236,6 +237,9 @@ impl Server {
     ) -> Result<Ending, StartError> {
         let announcement = self.announcement();
         let data = data_plane(&self.snapshot)?;
+        let threads = Arc::new(Threads::of(data.iter().map(|runtime| runtime.handle().clone())));
+        let aside =
+            self.snapshot.cluster.as_ref().map(|_| serving("cluster", 0, BLOCKING_MIN)).transpose()?;
         let control_plane = Builder::new_current_thread().enable_all().build()?;
         let mut lifecycle = Lifecycle::new();
         let connections = Arc::new(Connections::default());
@@ -267,6 +271,7 @@ impl Server {
             direct: Some(Arc::new(gateway)),
             rules: Rules::Current(current.clone()),
             metrics: metrics.clone(),
+            threads: threads.clone(),
             connections: connections.clone(),
             draining: lifecycle.draining(),
         });
@@ -275,11 +280,12 @@ impl Server {
             // Before anything serves: from here on no signal kills.
             let signals = lifecycle::signals(lifecycle.sender())?;
             drop(task::spawn("signals", signals));
+            connections.watch();
             let (loaded, all) = (current.clone(), connections.clone());
             drop(task::keep("pressure", move || super::pressure::watch(loaded.clone(), all.clone())));
             drop(task::keep("tunnels", move || tunnels.clone().watch()));
             if let Some(cluster) = &self.snapshot.cluster {
-                share(cluster, &directory, &data);
+                share(cluster, &directory, aside.as_ref());
             }
             reload::warm(&self.snapshot).await;
             if let Some(cluster) = &self.snapshot.cluster
@@ -310,9 +316,10 @@ impl Server {
                 // As late as can be: what the other counts from here on, this one does not know.
                 go_on_counting(predecessor, &counters);
             }
-            for (index, bound) in (0_u16..).zip(self.bindings.listeners) {
+            let turns = data.iter().cycle();
+            for ((index, bound), runtime) in (0_u16..).zip(self.bindings.listeners).zip(turns) {
                 let (edge, stop) = (edge.clone(), lifecycle.stop_accepting());
-                drop(task::spawn_on(data.handle(), "listener", async move {
+                drop(task::spawn_on(runtime.handle(), "listener", async move {
                     if let Err(error) = ingress::serve(edge, index, bound, stop).await {
                         tracing::error!(listener = index, %error, "listener ended");
                     }
@@ -388,7 +395,14 @@ impl Server {
 
         tracing::info!(?ending, "stopped");
         // What was still served is recorded when its task is dropped, which has to happen before the writer stops.
-        data.shutdown_timeout(SHUTDOWN_TIMEOUT);
+        std::thread::scope(|all| {
+            for runtime in data.into_iter().chain(aside) {
+                // At the same time: none goes on with what another one has let go of.
+                let end = move || runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+                let ending = std::thread::Builder::new().spawn_scoped(all, end);
+                drop(ending.inspect_err(|error| tracing::warn!(%error, "a thread was not waited for")));
+            }
+        });
         control_plane.shutdown_background();
         let flushed = clock::now() + FLUSH_TIMEOUT;
         self.writer.stop(FLUSH_TIMEOUT);
@@ -469,9 +483,10 @@ fn synchronise(
     })
 }
 
-/// Begins to share with other instances. On the threads that serve: requests wait for what comes over its connection.
-fn share(cluster: &Cluster, directory: &Arc<Directory>, data: &Runtime) {
-    let _entered = data.enter();
+/// Begins to share with other instances, on a thread `aside`: requests of all threads wait for what comes over its connection, and
+/// must not for those of one.
+fn share(cluster: &Cluster, directory: &Arc<Directory>, aside: Option<&Runtime>) {
+    let _entered = aside.map(Runtime::enter);
     directory.share(cluster.revocations().clone());
     let directory = directory.clone();
     cluster.start(Arc::new(move |revocation| directory.hear(revocation)));
@@ -505,12 +520,24 @@ fn check_readable(snapshot: &Snapshot) -> Result<(), StartError> {
     Err(StartError::User(io::Error::new(error.kind(), message)))
 }
 
-fn data_plane(snapshot: &Snapshot) -> io::Result<Runtime> {
+/// Threads for what blocks, such as reading files: in all, and at least beside each thread that serves, which may be the one
+/// that has all that is read.
+const BLOCKING_MAX: usize = 512;
+const BLOCKING_MIN: usize = 64;
+
+/// A runtime for each thread that serves connections.
+fn data_plane(snapshot: &Snapshot) -> io::Result<Vec<Runtime>> {
+    let threads = snapshot.server.threads;
+    let blocking = (BLOCKING_MAX / threads.max(1)).max(BLOCKING_MIN);
+    (1..=threads).map(|number| serving("edge", number, blocking)).collect()
+}
+
+/// A runtime of one thread, with its `number` among those that serve. Not of the current thread's kind: nobody has to stay to run
+/// it.
+fn serving(name: &str, number: usize, blocking: usize) -> io::Result<Runtime> {
     let mut builder = Builder::new_multi_thread();
-    if snapshot.server.threads > 0 {
-        builder.worker_threads(snapshot.server.threads);
-    }
-    builder.thread_name("edge").enable_all().build()
+    builder.worker_threads(1).max_blocking_threads(blocking).thread_name(name);
+    builder.on_thread_start(move || threads::set_number(number)).enable_all().build()
 }
 
 fn proxy_conf(snapshot: &Snapshot) -> ServerConf {

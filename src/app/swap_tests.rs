@@ -62,6 +62,7 @@ impl Served {
             direct: Some(Arc::new(gateway)),
             rules: Rules::Current(current.clone()),
             metrics,
+            threads: Arc::default(),
             connections: Arc::new(Connections::default()),
             draining: told.subscribe(),
         });

@@ -25,6 +25,7 @@ pub mod seldom;
 pub mod service;
 pub mod spare;
 pub mod task;
+pub mod threads;
 pub mod units;
 pub mod veil;
 pub mod wire;

@@ -28,7 +28,7 @@ pub(super) fn compile(mut loaded: Loaded) -> Compiled {
 fn warn_of_descriptors(loaded: &mut Loaded, limit: Option<u64>) {
     let (Some(limit), Some(raw)) = (limit, &loaded.raw) else { return };
     let (connections, idle) = (&raw.limits.connections, *raw.limits.upstream_idle);
-    let wanted = descriptors::wanted(**connections, idle);
+    let wanted = descriptors::wanted(**connections, idle, raw.server.threads());
     if limit >= wanted || connections.origin == Origin::Default || loaded.diagnostics.has_errors() {
         return;
     }

@@ -141,6 +141,7 @@ fn files_and_numbers() -> Vec<Mountain> {
             let headers: String = (0..2000).map(|number| format!("x-{number} = \"y\"\n")).collect();
             format!("routes = [{}]\n[defaults.request.set]\n{headers}", "{},".repeat(5000))
         }),
+        of("threads", "[server]\nthreads = 257"),
         of("bytes of a head", "[limits]\nheader_bytes = \"1048577B\""),
         of("regexes of paths", {
             let route = |number| {
@@ -367,6 +368,7 @@ const CASES: &[(&str, &str, &str)] = &[
     ("files.rs", "INCLUDED_FILES_MAX", "included files"),
     ("files.rs", "ALL_BYTES_MAX", "all files"),
     ("mod.rs", "NAMED_FILE_BYTES_MAX", "a list of networks"),
+    ("process.rs", "THREADS_MAX", "threads"),
     ("process.rs", "HEADER_BYTES_MAX", "bytes of a head"),
     ("process.rs", "SOCKET_PATH_BYTES_MAX", "the path of a socket"),
     ("identity.rs", "REALM_BYTES_MAX", "a realm"),

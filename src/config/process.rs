@@ -19,7 +19,7 @@ use crate::{enum_value, keys};
 keys! {
     /// The process.
     pub struct ServerRaw {
-        /// Worker threads; 0 = one per core.
+        /// Threads that serve connections; 0 = one per core.
         threads: upgrade usize = 0,
         /// Where the process id is written; absent = nowhere.
         pid_file: upgrade optional ConfigPath,
@@ -179,11 +179,21 @@ pub struct CertificateFiles {
     pub key: At<PathBuf>,
 }
 
+/// Most threads that serve: each has memory and descriptors of its own.
+const THREADS_MAX: usize = 256;
+
 impl ServerRaw {
     /// Whether `file` is made by the process itself.
     pub(super) fn is_own(&self, file: &Path) -> bool {
         let own = [&self.pid_file, &self.control_socket];
         own.into_iter().flatten().any(|path| path.value.0 == file)
+    }
+
+    /// How many threads serve.
+    pub fn threads(&self) -> usize {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let threads = if *self.threads == 0 { cores() } else { *self.threads };
+        threads.min(THREADS_MAX)
     }
 
     /// The settings.
@@ -200,8 +210,13 @@ impl ServerRaw {
             out.error("invalid-value", &socket.origin, "server.control_socket", message)
                 .related(&pid_file.origin, "used here");
         }
+        if *self.threads > THREADS_MAX {
+            let message = format!("at most {THREADS_MAX} threads serve");
+            out.error("out-of-range", &self.threads.origin, "server.threads", message)
+                .hint("0 is one for each core, which is as fast as it gets");
+        }
         ServerSettings {
-            threads: *self.threads,
+            threads: self.threads(),
             pid_file: self.pid_file.as_ref().map(|path| path.value.0.clone()),
             control_socket: self.control_socket.as_ref().map(|path| path.value.0.clone()),
             user: self.user.as_ref().map(|user| user.value.clone()),

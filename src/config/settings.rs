@@ -10,7 +10,7 @@ use crate::policy::trusted::TrustedProxies;
 /// `[server]`: the process.
 #[derive(Debug, Clone)]
 pub struct ServerSettings {
-    /// Worker threads; 0 = one per core.
+    /// Threads that serve connections: at least one.
     pub threads: usize,
     /// Where the process id is written.
     pub pid_file: Option<PathBuf>,
@@ -57,8 +57,10 @@ pub struct Limits {
     pub memory: Option<u64>,
 }
 
-/// Descriptors that are neither a connection's nor kept for later: files, listeners, pipes.
+/// Descriptors that are neither a connection's nor kept for later: files, listeners, pipes; and those by which a thread that serves
+/// hears of its connections.
 const OTHER_DESCRIPTORS: usize = 64;
+const THREAD_DESCRIPTORS: usize = 4;
 /// Pools of idle upstream connections, each bounded by `limits.upstream_idle`: plain ones, those over TLS or HTTP/2, and
 /// those of legs.
 const IDLE_POOLS: usize = 3;
@@ -66,16 +68,20 @@ const IDLE_POOLS: usize = 3;
 const CONNECTIONS_MIN: usize = 16;
 
 /// Descriptors a full house needs: both sides of every connection, idle upstream connections, and some for the house.
-pub fn descriptors_wanted(connections: usize, upstream_idle: usize) -> u64 {
+pub fn descriptors_wanted(connections: usize, upstream_idle: usize, threads: usize) -> u64 {
     let idle = upstream_idle.saturating_mul(IDLE_POOLS);
-    connections.saturating_mul(2).saturating_add(idle).saturating_add(OTHER_DESCRIPTORS) as u64
+    connections.saturating_mul(2).saturating_add(idle).saturating_add(of_the_house(threads)) as u64
+}
+
+fn of_the_house(threads: usize) -> usize {
+    threads.saturating_mul(THREAD_DESCRIPTORS).saturating_add(OTHER_DESCRIPTORS)
 }
 
 /// The most connections that `descriptors` are enough for: one for each that is idle. (Those that wait for a server take
 /// two, but most connections of a gateway are idle.)
-pub fn connections_within(descriptors: u64, upstream_idle: usize) -> usize {
+pub fn connections_within(descriptors: u64, upstream_idle: usize, threads: usize) -> usize {
     let left = usize::try_from(descriptors).unwrap_or(usize::MAX);
-    left.saturating_sub(upstream_idle.saturating_add(OTHER_DESCRIPTORS)).max(CONNECTIONS_MIN)
+    left.saturating_sub(upstream_idle.saturating_add(of_the_house(threads))).max(CONNECTIONS_MIN)
 }
 
 /// Where a listener is bound.

@@ -17,7 +17,7 @@ use super::edge::Edge;
 use super::ends::Ends;
 use super::listen::Bound;
 use super::stream::EdgeStream;
-use super::transport::Transport;
+use super::transport::{Socket, Transport};
 use super::turned_away::TurnedAway;
 use super::{http1, http2};
 use crate::base::{clock, fault, panics, pressure, task};
@@ -121,9 +121,27 @@ where
             return true;
         }
     };
-    let edge = edge.clone();
-    drop(task::spawn("connection", async move {
+    let (edge, seat) = (edge.clone(), edge.threads.seat());
+    let elsewhere = seat.as_ref().and_then(|seat| seat.elsewhere().cloned());
+    let serve = async move |transport| {
+        // It sits there until it is over.
+        let _seat = seat;
         connection(edge, listener, Accepted { index, local_port, transport, peer, open }).await;
+    };
+    let Some(runtime) = elsewhere else {
+        drop(task::spawn("connection", serve(transport)));
+        return true;
+    };
+    // Its socket is looked after by the thread's own runtime.
+    let socket = transport.leave();
+    drop(task::spawn_on(&runtime, "connection", async move {
+        match socket.and_then(Socket::arrive) {
+            Ok(transport) => serve(transport).await,
+            Err(error) => {
+                pressure::not_accepted();
+                tracing::debug!(client = %peer.ip(), %error, "a connection cannot be looked after");
+            }
+        }
     }));
     true
 }
@@ -357,6 +375,7 @@ mod tests {
             direct: None,
             rules: Rules::Fixed(Arc::new(listener), limits),
             metrics,
+            threads: Arc::default(),
             connections: Arc::new(Connections::default()),
             draining: told.subscribe(),
         });

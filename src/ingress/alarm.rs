@@ -159,13 +159,18 @@ impl Alarms {
     pub(crate) fn alarm(self: &Arc<Self>) -> Arc<Alarm> {
         let alarm = Arc::new(Alarm::default());
         self.alarms.lock().push(Arc::downgrade(&alarm));
+        self.watch();
+        alarm
+    }
+
+    /// Starts the looking on the current runtime, unless it goes on already.
+    pub(crate) fn watch(self: &Arc<Self>) {
         let mut sweeper = self.sweeper.lock();
         if sweeper.is_none() {
             self.looked_ms.store(self.moment(clock::now()), Ordering::Relaxed);
             let alarms = Arc::downgrade(self);
             *sweeper = Some(task::AbortOnDrop::new(task::keep("alarms", move || sweep(alarms.clone()))));
         }
-        alarm
     }
 
     /// Ends the connections that have idled longest, at most so many.

@@ -215,6 +215,11 @@ pub struct Connections {
 }
 
 impl Connections {
+    /// Has the current runtime look after their time, and not that of the first connection, which may be busy.
+    pub fn watch(&self) {
+        self.alarms.watch();
+    }
+
     /// How many are open.
     pub fn open(&self) -> usize {
         self.open.load(Ordering::Relaxed)

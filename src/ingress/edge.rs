@@ -9,6 +9,7 @@ use super::connection::{Connections, Exchange};
 use super::head::Head;
 use super::http2_side::Http2Side;
 use super::stream::EdgeStream;
+use crate::base::threads::Threads;
 use crate::config::snapshot::{Current, Limits, Listener};
 use crate::policy::trusted::TrustedProxies;
 use crate::telemetry::access::AccessLog;
@@ -25,6 +26,8 @@ pub struct Edge<A> {
     pub rules: Rules,
     /// The process's metrics.
     pub metrics: Arc<Metrics>,
+    /// Where connections are served.
+    pub threads: Arc<Threads>,
     /// All open connections.
     pub connections: Arc<Connections>,
     /// True once the process drains.

@@ -59,6 +59,33 @@ impl Transport {
     }
 }
 
+impl Transport {
+    /// Has the current runtime look after its socket no longer. For connections on which nothing was read.
+    pub(super) fn leave(self) -> io::Result<Socket> {
+        match self {
+            Self::Tcp(io) => io.into_std().map(Socket::Tcp),
+            Self::Unix(io) => io.into_std().map(Socket::Unix),
+            Self::TlsTcp(_) | Self::TlsUnix(_) => Err(io::Error::other("TLS has begun")),
+        }
+    }
+}
+
+/// A socket that no runtime looks after.
+pub(super) enum Socket {
+    Tcp(std::net::TcpStream),
+    Unix(std::os::unix::net::UnixStream),
+}
+
+impl Socket {
+    /// Has the current runtime look after it.
+    pub(super) fn arrive(self) -> io::Result<Transport> {
+        match self {
+            Self::Tcp(socket) => TcpStream::from_std(socket).map(Transport::Tcp),
+            Self::Unix(socket) => UnixStream::from_std(socket).map(Transport::Unix),
+        }
+    }
+}
+
 impl AsyncRead for Transport {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {

@@ -16,8 +16,8 @@ use super::introduction::Introduction;
 use super::peer::{self, Timeouts};
 use super::retry::Failure;
 use super::server::{Report, Server, Ticket};
-use crate::base::clock;
 use crate::base::reason::Reason;
+use crate::base::{clock, threads};
 
 /// What came of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,6 +190,7 @@ impl Attempt {
         if self.server.is_http2() {
             peer.group_key = self.server.state.generations.now().of(peer.group_key);
         }
+        peer.group_key = threads::own_key(peer.group_key);
         self.timeouts.apply(&mut peer);
         peer
     }

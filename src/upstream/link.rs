@@ -22,7 +22,7 @@ use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use super::Attempt;
 use super::peer::{RECEIVE_BYTES, TCP_KEEPALIVE};
 use super::server::ServerState;
-use crate::base::{clock, pressure, task};
+use crate::base::{clock, pressure, task, threads};
 
 /// A connection to a server, in the use of one request.
 #[derive(Debug)]
@@ -49,10 +49,14 @@ impl Attempt {
     pub fn kept_link(&self, certainly: bool) -> Option<Link> {
         let idle = &self.server().state().links;
         loop {
-            let (link, last) = idle.take(clock::now())?;
-            let asks = certainly || last == LastAnswer::Bodiless;
-            if link.is_quiet() && (!asks || link.is_open()) {
-                return Some(link);
+            let taken = idle.take(clock::now())?;
+            // What another thread has heard of it is not known here.
+            let asks = certainly || taken.is_moved || taken.last == LastAnswer::Bodiless;
+            if taken.link.is_quiet() && (!asks || taken.link.is_open()) {
+                let link = if taken.is_moved { taken.link.moved_here() } else { Ok(taken.link) };
+                if let Ok(link) = link {
+                    return Some(link);
+                }
             }
         }
     }
@@ -147,6 +151,14 @@ impl Link {
         }
     }
 
+    /// The same, looked after by the runtime of the current thread.
+    fn moved_here(self) -> io::Result<Self> {
+        Ok(Self(match self.0 {
+            Socket::Tcp(socket) => Socket::Tcp(TcpStream::from_std(socket.into_std()?)?),
+            Socket::Unix(socket) => Socket::Unix(UnixStream::from_std(socket.into_std()?)?),
+        }))
+    }
+
     /// Whether nothing has come, as far as the runtime knows: neither bytes nor the end. Asks the kernel only if it may
     /// have.
     fn is_quiet(&self) -> bool {
@@ -201,13 +213,14 @@ impl AsyncWrite for Link {
     }
 }
 
-/// The idle connections to one server, the one used last on top.
+/// The idle connections to one server.
 #[derive(Debug, Default)]
 pub(super) struct Links(Mutex<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    links: Vec<Idle>,
+    /// By the number of the thread that used them last, whose runtime looks after them: the one used last on top.
+    stacks: Vec<Vec<Idle>>,
     /// Whether [`tend`] runs for them.
     tended: bool,
 }
@@ -220,13 +233,48 @@ struct Idle {
     _counted: Counted,
 }
 
+/// A connection that was kept.
+struct Taken {
+    link: Link,
+    last: LastAnswer,
+    /// Another thread's runtime looks after it.
+    is_moved: bool,
+}
+
+impl Kept {
+    fn stack(&mut self, number: usize) -> &mut Vec<Idle> {
+        if self.stacks.len() <= number {
+            self.stacks.resize_with(number + 1, Vec::new);
+        }
+        #[expect(clippy::indexing_slicing, reason = "made above")]
+        &mut self.stacks[number]
+    }
+
+    /// The stack that has the most, if any has some.
+    fn highest(&mut self) -> Option<&mut Vec<Idle>> {
+        self.stacks.iter_mut().max_by_key(|stack| stack.len()).filter(|stack| !stack.is_empty())
+    }
+
+    /// The stack with the one that would be kept for the shortest time.
+    fn oldest(&mut self) -> Option<&mut Vec<Idle>> {
+        let some = self.stacks.iter_mut().filter(|stack| !stack.is_empty());
+        some.min_by_key(|stack| stack.first().map(|idle| idle.until))
+    }
+}
+
 impl Links {
-    /// The one used last, if it may still be used at `now`.
-    fn take(&self, now: Instant) -> Option<(Link, LastAnswer)> {
+    /// The one that this thread used last, or else one of another's, if it may still be used at `now`.
+    fn take(&self, now: Instant) -> Option<Taken> {
+        let number = threads::number();
         loop {
-            let idle = self.0.lock().links.pop()?;
+            let mut kept = self.0.lock();
+            let (idle, is_moved) = match kept.stack(number).pop() {
+                Some(idle) => (idle, false),
+                None => (kept.highest()?.pop()?, true),
+            };
+            drop(kept);
             if idle.until > now {
-                return Some((idle.link, idle.last));
+                return Some(Taken { link: idle.link, last: idle.last, is_moved });
             }
         }
     }
@@ -234,16 +282,17 @@ impl Links {
     /// Keeps `link` unless that were more than `most` in all, but for an older one in its place. Whether somebody has
     /// to look after them from now on.
     fn put(&self, link: Link, last: LastAnswer, until: Instant, most: usize) -> bool {
+        let number = threads::number();
         let mut kept = self.0.lock();
         let older = match Counted::within(most) {
             Some(counted) => {
-                kept.links.push(Idle { link, last, until, _counted: counted });
+                kept.stack(number).push(Idle { link, last, until, _counted: counted });
                 None
             }
-            None if kept.links.is_empty() => return false,
             None => {
-                let Idle { link: older, _counted, .. } = kept.links.remove(0);
-                kept.links.push(Idle { link, last, until, _counted });
+                let Some(stack) = kept.oldest() else { return false };
+                let Idle { link: older, _counted, .. } = stack.remove(0);
+                kept.stack(number).push(Idle { link, last, until, _counted });
                 Some(older)
             }
         };
@@ -257,9 +306,10 @@ impl Links {
     fn prune(&self, now: Instant) -> bool {
         let short = pressure::is_short_of_descriptors();
         let mut kept = self.0.lock();
+        let is_gone = &|idle: &mut Idle| short || idle.until <= now || !idle.link.is_quiet();
         let gone: Vec<Idle> =
-            kept.links.extract_if(.., |idle| short || idle.until <= now || !idle.link.is_quiet()).collect();
-        kept.tended = !kept.links.is_empty();
+            kept.stacks.iter_mut().flat_map(|stack| stack.extract_if(.., is_gone)).collect();
+        kept.tended = kept.highest().is_some();
         let is_over = !kept.tended;
         drop(kept);
         drop(gone);
@@ -342,6 +392,37 @@ mod tests {
         old_server.write_all(b"x").await.unwrap();
         assert!(links.take(now + LATER).is_none(), "its time is over");
         assert!(links.prune(now));
+    }
+
+    /// A runtime that ends, or is busy, keeps nobody from what it once looked after.
+    #[test]
+    fn each_thread_has_its_own_first_and_then_those_of_others() {
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (one, two) = (runtime(), runtime());
+        let (links, until) = (Links::default(), clock::now() + LATER);
+        let keep = |number: usize, runtime: &tokio::runtime::Runtime| {
+            let _entered = runtime.enter();
+            threads::set_number(number);
+            let (link, server) = pair();
+            links.put(link, LastAnswer::WithBody, until, usize::MAX);
+            server
+        };
+        let (mut first, mut second) = (keep(1, &one), keep(2, &two));
+        let _entered = two.enter();
+        let taken = links.take(clock::now()).unwrap();
+        assert!(!taken.is_moved);
+        drop(taken);
+        assert!(two.block_on(second.write_all(b"x")).is_err(), "its own");
+        let taken = links.take(clock::now()).unwrap();
+        assert!(taken.is_moved && taken.link.is_quiet() && taken.link.is_open());
+        let mut moved = taken.link.moved_here().unwrap();
+        one.block_on(first.write_all(b"answer")).unwrap();
+        drop((first, one));
+        let mut answer = String::new();
+        two.block_on(tokio::io::AsyncReadExt::read_to_string(&mut moved, &mut answer)).unwrap();
+        assert_eq!(answer, "answer");
+        assert!(links.take(clock::now()).is_none() && links.prune(clock::now()));
+        threads::set_number(0);
     }
 
     #[tokio::test]

@@ -501,6 +501,8 @@ async fn legs_speak_http_2_and_tls() {
     .with("secure", &secure)
     .with("plain", &plain)
     .file("ca.pem", &authority.pem)
+    // Each has connections of its own.
+    .and("[server]\nthreads = 1\n")
     .start()
     .await;
     for _ in 0..3 {

@@ -425,16 +425,16 @@ async fn what_we_ship_is_ok() {
 #[tokio::test]
 async fn check_warns_of_too_few_descriptors() {
     let directory = tempfile::tempdir().unwrap();
-    let config = "[[listeners]]\nname = \"main\"\naddress = \"127.0.0.1:0\"\n[limits]\nconnections = 500\nupstream_idle = 10\n";
+    let config = "[server]\nthreads = 2\n[[listeners]]\nname = \"main\"\naddress = \"127.0.0.1:0\"\n[limits]\nconnections = 500\nupstream_idle = 10\n";
     std::fs::write(directory.path().join("edgeward.toml"), config).unwrap();
-    for (allowed, warned) in [(1093, true), (1094, false)] {
+    for (allowed, warned) in [(1101, true), (1102, false)] {
         let mut shell = std::process::Command::new("sh");
         let binary = env!("CARGO_BIN_EXE_edgeward");
         shell.arg("-c").arg(format!("ulimit -n {allowed} && exec {binary} check -c edgeward.toml"));
         shell.current_dir(directory.path()).env("NO_COLOR", "1");
         let ran = run(shell).await;
         assert_eq!(ran.status, 0, "{}", ran.stderr);
-        let warning = "warning[descriptor-limit]: 500 connections may need 1094 open files";
+        let warning = "warning[descriptor-limit]: 500 connections may need 1102 open files";
         assert_eq!(ran.stderr.contains(warning), warned, "{allowed}: {}", ran.stderr);
     }
 }

@@ -138,6 +138,25 @@ async fn connections_are_kept_and_used_again() {
     assert_eq!(app.received_text().matches("GET / HTTP/1.1\r\n").count(), 20);
 }
 
+/// Clients are spread over threads; a connection to a service is of use to whichever thread needs one.
+#[tokio::test]
+async fn threads_use_each_others_connections() {
+    let app = RawUpstream::answering(OK).await;
+    let gw = in_front_of(&app, "").and("[server]\nthreads = 4\n").start().await;
+    let mut clients = Vec::new();
+    for _ in 0..8 {
+        clients.push(RawClient::connect(gw.address()).await);
+    }
+    for _ in 0..3 {
+        for client in &mut clients {
+            client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+            assert_eq!(client.response().await.expect_status(200).text(), "ok");
+        }
+    }
+    assert_eq!(app.connections(), 1);
+    assert_eq!(app.received_text().matches("GET / HTTP/1.1\r\n").count(), 24);
+}
+
 /// Behind the answer there is nothing, or the connection is not used again.
 #[tokio::test]
 async fn bytes_behind_an_answer_end_the_connection() {

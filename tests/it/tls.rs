@@ -226,6 +226,8 @@ async fn connections_are_not_shared_between_policies() {
         .file("ca.pem", &authority.pem)
         .file("stranger.pem", &stranger.pem)
         .identity("gw", &authority.client("gateway"))
+        // Each has connections of its own.
+        .and("[server]\nthreads = 1\n")
         .start()
         .await;
     gw.get("/good").await.expect_status(200);

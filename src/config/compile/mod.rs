@@ -170,7 +170,7 @@ impl Compiler<'_> {
         if let (Origin::Default, Some(descriptors)) =
             (&raw.limits.connections.origin, self.runtime.descriptors)
         {
-            let within = connections_within(descriptors, limits.upstream_idle);
+            let within = connections_within(descriptors, limits.upstream_idle, server.threads);
             limits.connections = limits.connections.min(within);
         }
         let mut outline = Outline::of(raw);
