@@ -1,12 +1,12 @@
 //! Other proxies in the gateway's place: what floods cost whoever asks beside them there, for comparison. None of them promises
-//! to end a flood.
+//! to end a flood. They speak both protocols on one port in cleartext, which nginx does from 1.25.1 on: Debian's is older.
 
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 
 /// Those that can be asked for by name.
-pub const NAMES: [&str; 3] = ["haproxy", "nginx", "envoy"];
+pub const NAMES: [&str; 2] = ["haproxy", "envoy"];
 
 /// Writes the configuration of the peer of this name into the directory: all that comes to `address` goes on to `service`. What
 /// to start is returned; `program` is where it is, if not where commands are looked for.
@@ -17,7 +17,6 @@ pub fn command(
     address: SocketAddr,
     service: SocketAddr,
 ) -> Command {
-    let shown = directory.display();
     let (text, arguments) = match name {
         "haproxy" => (
             format!(
@@ -26,18 +25,6 @@ pub fn command(
                  default_backend service\nbackend service\n server service {service}\n"
             ),
             vec!["-db", "-f"],
-        ),
-        "nginx" => (
-            format!(
-                "daemon off; master_process on; worker_processes 2; pid {shown}/pid; error_log stderr crit;\n\
-                 events {{ worker_connections 4096; }}\nhttp {{ access_log off; http2 on; keepalive_requests 1000000;\n \
-                 client_body_temp_path {shown}/body; proxy_temp_path {shown}/proxy; fastcgi_temp_path {shown}/fastcgi;\n \
-                 uwsgi_temp_path {shown}/uwsgi; scgi_temp_path {shown}/scgi; proxy_http_version 1.1;\n \
-                 proxy_set_header Connection \"\"; proxy_max_temp_file_size 0; proxy_request_buffering off;\n \
-                 upstream service {{ server {service}; keepalive 256; }}\n \
-                 server {{ listen {address} reuseport; location / {{ proxy_pass http://service; }} }} }}\n"
-            ),
-            vec!["-e", "stderr", "-c"],
         ),
         "envoy" => (
             format!(
