@@ -41,12 +41,22 @@ pub fn head(bytes: &[u8]) {
             _ => {}
         }
     }
-    plain_reading(alone, &head);
+    let mut spelled = alone.to_vec();
+    head.respell(&mut spelled);
+    plain_reading(&spelled, &head);
+    let Status::Complete(again) = HeadScanner::new(HEAD_BYTES).scan(&spelled) else {
+        panic!("spelling refused it")
+    };
+    assert_eq!(
+        (again.len, again.body, again.target, again.host),
+        (head.len, head.body, head.target, head.host)
+    );
 }
 
 /// Reads an accepted head as simply as a server behind might: it must see the same message.
 fn plain_reading(head: &[u8], found: &Head) {
-    let text = head.strip_prefix(b"\r\n").unwrap_or(head);
+    let begin = head.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or_default();
+    let text = &head[begin..];
     let lines: Vec<&[u8]> =
         text.split(|byte| *byte == b'\n').map(|line| &line[..line.len().saturating_sub(1)]).collect();
     let [request, fields @ .., last, rest] = &lines[..] else { panic!("too few lines") };
@@ -192,7 +202,9 @@ fn sent_on(bytes: &[u8], snapshot: &Arc<Snapshot>, by_pingora: bool) {
             at = end;
         }
     }
-    let text = text.to_vec().into();
+    let mut text = text.to_vec();
+    head.respell(&mut text);
+    let text = text.into();
     let out = match by_pingora {
         true => as_forwarded_by_pingora(snapshot, &text, &head, &body),
         false => as_forwarded(snapshot, &text, &head, &body),

@@ -23,15 +23,16 @@ pub(super) struct RequestLine {
 }
 
 impl RequestLine {
-    /// Reads `line` of `buf`: `method SP target SP HTTP/1.x`, each exactly once and nothing else.
+    /// Reads `line` of `buf`: `method SP target SP HTTP/1.x`, each exactly once and nothing else. Minor versions that are to
+    /// come mean what 1.1 does (RFC 9110 section 2.5).
     pub(super) fn parse(buf: &[u8], line: Span) -> Result<Self, Rule> {
         let text = line.of(buf);
-        let (rest, version_11) = if let Some(rest) = text.strip_suffix(b" HTTP/1.1") {
-            (rest, true)
-        } else if let Some(rest) = text.strip_suffix(b" HTTP/1.0") {
-            (rest, false)
-        } else {
-            return Err(Rule::Version);
+        let version =
+            text.split_last().and_then(|(minor, rest)| Some((rest.strip_suffix(b" HTTP/1.")?, *minor)));
+        let (rest, version_11) = match version {
+            Some((rest, b'0')) => (rest, false),
+            Some((rest, b'1'..=b'9')) => (rest, true),
+            _ => return Err(Rule::Version),
         };
         let method_len = rest.iter().position(|byte| *byte == b' ').ok_or(Rule::RequestLineWords)?;
         let method = Span { start: line.start, end: line.start + method_len };

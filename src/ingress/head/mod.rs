@@ -44,9 +44,9 @@ pub enum Status {
 /// A complete and acceptable head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Head {
-    /// Bytes of the head, with the empty line that ends it and one tolerated before it.
+    /// Bytes of the head, with the empty line that ends it and those tolerated before it.
     pub len: usize,
-    /// HTTP/1.1; otherwise 1.0.
+    /// HTTP/1.1, or a later minor version; otherwise 1.0.
     pub version_11: bool,
     /// How the body is framed.
     pub body: Framing,
@@ -62,6 +62,19 @@ pub struct Head {
     pub target: Span,
     /// `Host`, or the authority of an absolute target; `None` only for HTTP/1.0.
     pub host: Option<Span>,
+    /// `host` is that of a `Host` with a colon behind it and no port.
+    empty_port: bool,
+}
+
+impl Head {
+    /// Spells in `buf`, the one that was scanned, in the common way what is right and not everything behind takes: the version
+    /// as 1.1, and a `Host` without a port as one without a colon.
+    pub fn respell(&self, buf: &mut [u8]) {
+        let digit = buf.get_mut(self.target.end + b" HTTP/1.".len()).filter(|_| self.version_11);
+        digit.into_iter().for_each(|digit| *digit = b'1');
+        let colon = self.host.filter(|_| self.empty_port).and_then(|host| buf.get_mut(host.end));
+        colon.into_iter().for_each(|colon| *colon = b' ');
+    }
 }
 
 /// How a request body is framed (RFC 9112 section 6.3).
@@ -93,8 +106,8 @@ impl Span {
 
 #[derive(Debug, Clone, Copy)]
 enum Stage {
-    /// Before the request line; `true` once an empty line was skipped.
-    Start(bool),
+    /// Before the request line.
+    Start,
     Fields,
     Done(Status),
 }
@@ -106,7 +119,7 @@ impl HeadScanner {
             header_bytes,
             looked: 0,
             line_start: 0,
-            stage: Stage::Start(false),
+            stage: Stage::Start,
             request: RequestLine::default(),
             fields: Fields::default(),
         }
@@ -124,7 +137,7 @@ impl HeadScanner {
         let status = match self.read_lines(window) {
             Ok(Some(head)) => Status::Complete(head),
             Ok(None) if window.len() < self.header_bytes => return Status::Partial,
-            Ok(None) if matches!(self.stage, Stage::Start(_)) => Status::Refused(Rule::LineLength),
+            Ok(None) if matches!(self.stage, Stage::Start) => Status::Refused(Rule::LineLength),
             Ok(None) => Status::Refused(Rule::HeadLength),
             Err(rule) => Status::Refused(rule),
         };
@@ -161,9 +174,9 @@ impl HeadScanner {
     /// Takes in one line without its end; `true` for the empty one after the fields.
     fn read_line(&mut self, buf: &[u8], line: Span) -> Result<bool, Rule> {
         match self.stage {
-            // Some clients send a line end too many after a body (RFC 9112 section 2.2).
-            Stage::Start(false) if line.start == line.end => self.stage = Stage::Start(true),
-            Stage::Start(_) => {
+            // Some clients send line ends too many after a body (RFC 9112 section 2.2).
+            Stage::Start if line.start == line.end => {}
+            Stage::Start => {
                 self.request = RequestLine::parse(buf, line)?;
                 self.stage = Stage::Fields;
             }
@@ -198,6 +211,7 @@ impl HeadScanner {
             method: request.method,
             target: request.target,
             host: fields.host(buf, request)?,
+            empty_port: fields.has_empty_port(),
         })
     }
 }

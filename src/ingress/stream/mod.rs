@@ -248,7 +248,7 @@ impl EdgeStream {
         limits: &HeadLimits,
         began: Instant,
     ) -> Option<Next> {
-        let input = self.input.get(self.input_start..).unwrap_or_default();
+        let input = self.input.get_mut(self.input_start..).unwrap_or_default();
         if limits.preface {
             // Answered at the first byte that differs: a request shorter than the preface must not wait for more.
             let common = input.iter().zip(PREFACE).take_while(|(a, b)| a == b).count();
@@ -262,6 +262,7 @@ impl EdgeStream {
         match scanner.scan(input) {
             Status::Partial => None,
             Status::Complete(head) => {
+                head.respell(input);
                 self.message = match head.body {
                     _ if head.upgrade => Message::Raw,
                     Framing::None => Message::Bytes(head.len as u64),

@@ -25,6 +25,8 @@ fn bodiless(corpus: &mut Corpus) {
     corpus.right("OPTIONS", "OPTIONS <0> HTTP/1.1\r\nHost: x\r\n\r\n", "");
     corpus.right("TRACE", "TRACE <0> HTTP/1.1\r\nHost: x\r\n\r\n", "");
     corpus.right("an empty line before it", "\r\nGET <0> HTTP/1.1\r\nHost: x\r\n\r\n", "");
+    corpus.right("empty lines before it", "\r\n\r\n\r\nGET <0> HTTP/1.1\r\nHost: x\r\n\r\n", "");
+    corpus.right("a version to come", "GET <0> HTTP/1.2\r\nHost: x\r\n\r\n", "");
     corpus.right("HTTP/1.0", "GET <0> HTTP/1.0\r\nHost: x\r\n\r\n", "");
     corpus.right("HTTP/1.0 without Host", "GET <0> HTTP/1.0\r\n\r\n", "");
     corpus.right("HTTP/1.0 kept", "GET <0> HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n", "");
@@ -64,6 +66,8 @@ fn targets(corpus: &mut Corpus) {
         "127.0.0.1",
         "[::1]",
         "[::1]:8080",
+        "x:",
+        "[::1]: ",
         "X_y-1.example",
         "1",
     ] {
@@ -191,6 +195,7 @@ fn several(corpus: &mut Corpus) {
     let post = "POST <0> HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello";
     corpus.right("a body, then another request", format!("{post}{NEXT}"), "hello");
     corpus.right("a body, an empty line, then another request", format!("{post}\r\n{NEXT}"), "hello");
+    corpus.right("a body, empty lines, then another request", format!("{post}\r\n\r\n{NEXT}"), "hello");
     let chunks =
         "POST <0> HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\nA: b\r\n\r\n";
     corpus.right("chunks, then another request", format!("{chunks}{NEXT}"), "hello");
