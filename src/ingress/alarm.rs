@@ -124,6 +124,8 @@ pub(crate) struct Alarms {
     /// When they were last looked through, as [`Alarms::moment`] counts.
     looked_ms: AtomicU64,
     alarms: Mutex<Vec<Weak<Alarm>>>,
+    /// There is one again.
+    came: Arc<Notify>,
     sweeper: Mutex<Option<task::AbortOnDrop>>,
 }
 
@@ -133,6 +135,7 @@ impl Default for Alarms {
             began: clock::now(),
             looked_ms: AtomicU64::new(0),
             alarms: Mutex::default(),
+            came: Arc::default(),
             sweeper: Mutex::default(),
         }
     }
@@ -158,7 +161,14 @@ impl Alarms {
     /// A new alarm, looked after until it is dropped. The first one starts the looking.
     pub(crate) fn alarm(self: &Arc<Self>) -> Arc<Alarm> {
         let alarm = Arc::new(Alarm::default());
-        self.alarms.lock().push(Arc::downgrade(&alarm));
+        let mut alarms = self.alarms.lock();
+        if alarms.is_empty() {
+            // Nobody has looked for a while.
+            self.looked_ms.store(self.elapsed(), Ordering::Relaxed);
+            self.came.notify_one();
+        }
+        alarms.push(Arc::downgrade(&alarm));
+        drop(alarms);
         self.watch();
         alarm
     }
@@ -167,9 +177,10 @@ impl Alarms {
     pub(crate) fn watch(self: &Arc<Self>) {
         let mut sweeper = self.sweeper.lock();
         if sweeper.is_none() {
-            self.looked_ms.store(self.moment(clock::now()), Ordering::Relaxed);
-            let alarms = Arc::downgrade(self);
-            *sweeper = Some(task::AbortOnDrop::new(task::keep("alarms", move || sweep(alarms.clone()))));
+            self.looked_ms.store(self.elapsed(), Ordering::Relaxed);
+            let (alarms, came) = (Arc::downgrade(self), self.came.clone());
+            let work = task::keep("alarms", move || sweep(alarms.clone(), came.clone()));
+            *sweeper = Some(task::AbortOnDrop::new(work));
         }
     }
 
@@ -184,16 +195,24 @@ impl Alarms {
         idle.iter().take(most).for_each(|(_, alarm)| alarm.end_idle());
     }
 
-    fn ring(&self) {
-        let now_ms = millis(clock::now().saturating_duration_since(self.began));
+    /// Milliseconds since these alarms were made, rounded down.
+    fn elapsed(&self) -> u64 {
+        millis(clock::now().saturating_duration_since(self.began))
+    }
+
+    /// Wakes those whose moment has passed; `false` if there are none left at all.
+    fn ring(&self) -> bool {
+        let now_ms = self.elapsed();
         self.looked_ms.store(now_ms, Ordering::Relaxed);
-        self.alarms.lock().retain(|alarm| match alarm.upgrade() {
+        let mut alarms = self.alarms.lock();
+        alarms.retain(|alarm| match alarm.upgrade() {
             Some(alarm) => {
                 alarm.ring_if_due(now_ms);
                 true
             }
             None => false,
         });
+        !alarms.is_empty()
     }
 }
 
@@ -202,14 +221,15 @@ fn millis(time: Duration) -> u64 {
     time.as_secs().saturating_mul(1000).saturating_add(u64::from(time.subsec_millis())).min(u64::MAX / 4)
 }
 
-async fn sweep(alarms: Weak<Alarms>) {
+async fn sweep(alarms: Weak<Alarms>, came: Arc<Notify>) {
     let mut ticks = tokio::time::interval(SWEEP);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        match alarms.upgrade() {
-            Some(alarms) => alarms.ring(),
-            None => return,
+        let Some(any_left) = alarms.upgrade().map(|alarms| alarms.ring()) else { return };
+        // A process that nobody asks does not wake up to look at nothing.
+        if !any_left {
+            came.notified().await;
         }
     }
 }
@@ -249,6 +269,27 @@ mod tests {
         alarm.clear();
         alarm.ring_if_due(300);
         assert_eq!(count.0.load(Ordering::Relaxed), 1);
+    }
+
+    /// Without alarms nobody looks, and the first one that comes again goes by the clock of then.
+    #[tokio::test(start_paused = true)]
+    async fn none_are_looked_after_while_there_are_none() {
+        let alarms = Arc::new(Alarms::default());
+        drop(alarms.alarm());
+        assert!(!alarms.ring(), "it is gone");
+        alarms.looked_ms.store(0, Ordering::Relaxed);
+        tokio::time::sleep(SWEEP * 10).await;
+        assert_eq!(alarms.looked_ms.load(Ordering::Relaxed), 0, "nobody has looked");
+
+        let waker = Waker::from(Arc::new(Count(AtomicUsize::new(0))));
+        let (alarm, mut set) = (alarms.alarm(), 0);
+        let until = alarms.after(Duration::ZERO);
+        assert!(until >= alarms.elapsed());
+        assert!(alarm.poll(until, &mut set, &mut Context::from_waker(&waker)).is_pending());
+        while alarm.poll(until, &mut set, &mut Context::from_waker(&waker)).is_pending() {
+            tokio::time::sleep(SWEEP).await;
+        }
+        assert!(alarms.ring());
     }
 
     #[tokio::test]
