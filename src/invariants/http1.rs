@@ -44,13 +44,7 @@ pub fn head(bytes: &[u8]) {
     let mut spelled = alone.to_vec();
     head.respell(&mut spelled);
     plain_reading(&spelled, &head);
-    let Status::Complete(again) = HeadScanner::new(HEAD_BYTES).scan(&spelled) else {
-        panic!("spelling refused it")
-    };
-    assert_eq!(
-        (again.len, again.body, again.target, again.host),
-        (head.len, head.body, head.target, head.host)
-    );
+    assert_eq!(HeadScanner::new(HEAD_BYTES).scan(&spelled), whole, "spelling changes nothing that is said");
 }
 
 /// Reads an accepted head as simply as a server behind might: it must see the same message.

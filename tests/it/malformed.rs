@@ -255,6 +255,19 @@ async fn a_head_that_never_ends_ends_the_connection() {
     gw.stop().await;
 }
 
+/// Nobody hides behind empty lines: the log says what was asked, and HEAD is answered as such.
+#[tokio::test]
+async fn what_is_refused_behind_empty_lines_is_logged() {
+    let (app, gw) = strict().await;
+    let mut raw = gw.raw().await;
+    raw.send("\r\n\r\nHEAD /hidden HTTP/1.1\r\nHost: x\r\nX : y\r\n\r\n").await;
+    let told = String::from_utf8(raw.rest().await).unwrap();
+    assert!(told.starts_with("HTTP/1.1 400 ") && told.ends_with("\r\n\r\n"), "{told}");
+    gw.logged("HEAD /hidden").await;
+    assert_eq!(app.requests(), 0);
+    gw.stop().await;
+}
+
 #[tokio::test]
 async fn heads_that_are_too_large() {
     let long = "x".repeat(9000);

@@ -13,7 +13,6 @@ const CONNECTION_OPTIONS_MAX: usize = 9;
 pub(super) struct Fields {
     lines: usize,
     host: Option<Span>,
-    empty_port: bool,
     content_length: Option<u64>,
     chunked: bool,
     options: usize,
@@ -92,11 +91,6 @@ impl Fields {
         !self.close && (version_11 || self.keep_alive)
     }
 
-    /// Whether a colon stands behind the host of `Host`, and no port.
-    pub(super) fn has_empty_port(&self) -> bool {
-        self.empty_port
-    }
-
     pub(super) fn expects_continue(&self) -> bool {
         self.expects_continue
     }
@@ -115,17 +109,15 @@ impl Fields {
         if self.host.is_some() {
             return Err(Rule::HostRepeated);
         }
-        // A port may be written without its digits (RFC 3986 section 3.2.3).
-        let host = value.strip_suffix(b":").unwrap_or(value);
-        self.empty_port = host.len() < value.len();
-        let is_valid = if self.empty_port { is_host(host) } else { is_authority(host) };
-        if !is_valid {
+        // A port may be written without its digits (RFC 3986 section 3.2.3); it is not part of the span.
+        let bare = value.strip_suffix(b":").filter(|host| is_host(host));
+        if bare.is_none() && !is_authority(value) {
             return Err(Rule::HostInvalid);
         }
         // The value holds no spaces, so it is the last text of its line; only spaces can follow it.
         let trailing = line.of(buf).iter().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
         let start = line.end - trailing - value.len();
-        self.host = Some(Span { start, end: start + host.len() });
+        self.host = Some(Span { start, end: start + bare.unwrap_or(value).len() });
         Ok(())
     }
 

@@ -62,8 +62,6 @@ pub struct Head {
     pub target: Span,
     /// `Host`, or the authority of an absolute target; `None` only for HTTP/1.0.
     pub host: Option<Span>,
-    /// `host` is that of a `Host` with a colon behind it and no port.
-    empty_port: bool,
 }
 
 impl Head {
@@ -72,7 +70,8 @@ impl Head {
     pub fn respell(&self, buf: &mut [u8]) {
         let digit = buf.get_mut(self.target.end + b" HTTP/1.".len()).filter(|_| self.version_11);
         digit.into_iter().for_each(|digit| *digit = b'1');
-        let colon = self.host.filter(|_| self.empty_port).and_then(|host| buf.get_mut(host.end));
+        // A colon right behind a host: one in front of a port is part of it.
+        let colon = self.host.and_then(|host| buf.get_mut(host.end)).filter(|byte| **byte == b':');
         colon.into_iter().for_each(|colon| *colon = b' ');
     }
 }
@@ -137,7 +136,9 @@ impl HeadScanner {
         let status = match self.read_lines(window) {
             Ok(Some(head)) => Status::Complete(head),
             Ok(None) if window.len() < self.header_bytes => return Status::Partial,
-            Ok(None) if matches!(self.stage, Stage::Start) => Status::Refused(Rule::LineLength),
+            Ok(None) if matches!(self.stage, Stage::Start) && self.line_start == 0 => {
+                Status::Refused(Rule::LineLength)
+            }
             Ok(None) => Status::Refused(Rule::HeadLength),
             Err(rule) => Status::Refused(rule),
         };
@@ -211,7 +212,6 @@ impl HeadScanner {
             method: request.method,
             target: request.target,
             host: fields.host(buf, request)?,
-            empty_port: fields.has_empty_port(),
         })
     }
 }

@@ -147,7 +147,7 @@ impl Rule {
             Self::BareCr => "CR without LF behind it",
             Self::Nul => "NUL in the head",
             Self::ControlByte => "a control byte in the head",
-            Self::Version => "the request line does not end in HTTP/1.0 or HTTP/1.1",
+            Self::Version => "the request line does not end in HTTP/1.0, HTTP/1.1 or a later 1.x",
             Self::RequestLineWords => "the request line is not method, target and version",
             Self::MethodToken => "the method is not a token",
             Self::Connect => "CONNECT",

@@ -169,20 +169,23 @@ impl EdgeStream {
         self.exchange = None;
         self.stalled = None;
         let mut scanner = HeadScanner::new(limits.header_bytes);
-        if self.pending_input().is_empty() {
-            self.input = Vec::new();
-            self.input_start = 0;
-            self.output = Vec::new();
+        if self.is_nothing_asked() {
             let until = self.connection.alarms().after(limits.idle_timeout);
             self.connection.alarm.idle(Idle::Rings);
-            tokio::select! {
-                biased;
-                read = self.fill_until(until) => {
-                    if !matches!(read, Some(Ok(1..))) {
-                        return Next::Closed;
+            let mut idle_ends = std::pin::pin!(idle_ends);
+            while self.is_nothing_asked() {
+                self.input = Vec::new();
+                self.input_start = 0;
+                self.output = Vec::new();
+                tokio::select! {
+                    biased;
+                    read = self.fill_until(until) => {
+                        if !matches!(read, Some(Ok(1..))) {
+                            return Next::Closed;
+                        }
                     }
+                    () = &mut idle_ends => return Next::Closed,
                 }
-                () = idle_ends => return Next::Closed,
             }
             self.connection.alarm.idle(Idle::No);
         }
@@ -195,7 +198,9 @@ impl EdgeStream {
         loop {
             match self.fill_until(until).await {
                 Some(Ok(1..)) => {}
-                Some(Ok(0) | Err(_)) => return self.abandoned(began),
+                // Half a line end is no beginning of anything, either.
+                Some(Ok(0) | Err(_)) | None if self.pending_input() == b"\r" => return Next::Closed,
+                Some(Ok(0) | Err(_)) => return Next::Abandoned { line: self.first_line(), began },
                 None => {
                     return Next::Refused {
                         reason: Reason::HeaderTimeout,
@@ -285,18 +290,17 @@ impl EdgeStream {
         }
     }
 
-    /// The client went away before its head was complete.
-    fn abandoned(&self, began: Instant) -> Next {
-        // Line ends after the last body are no beginning of anything (RFC 9112 section 2.2).
-        if self.pending_input().iter().all(|byte| matches!(byte, b'\r' | b'\n')) {
-            return Next::Closed;
-        }
-        Next::Abandoned { line: self.first_line(), began }
+    /// Whether nothing has come but whole line ends, which are no beginning of anything (RFC 9112 section 2.2).
+    fn is_nothing_asked(&self) -> bool {
+        let (pairs, rest) = self.pending_input().as_chunks();
+        rest.is_empty() && pairs.iter().all(|pair| pair == b"\r\n")
     }
 
-    /// What was received of the request line, without its end, at most 2 KiB of it.
+    /// What was received of the request line, without its end and what is empty before it, at most 2 KiB of it.
     fn first_line(&self) -> Vec<u8> {
         let input = self.pending_input();
+        let begin = input.iter().position(|byte| !matches!(byte, b'\r' | b'\n')).unwrap_or(input.len());
+        let input = input.get(begin..).unwrap_or_default();
         let end = memchr::memchr2(b'\r', b'\n', input).unwrap_or(input.len()).min(2048);
         input.get(..end).unwrap_or_default().to_vec()
     }

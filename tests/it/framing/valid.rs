@@ -27,6 +27,12 @@ fn bodiless(corpus: &mut Corpus) {
     corpus.right("an empty line before it", "\r\nGET <0> HTTP/1.1\r\nHost: x\r\n\r\n", "");
     corpus.right("empty lines before it", "\r\n\r\n\r\nGET <0> HTTP/1.1\r\nHost: x\r\n\r\n", "");
     corpus.right("a version to come", "GET <0> HTTP/1.2\r\nHost: x\r\n\r\n", "");
+    corpus.right(
+        "a version to come, with a body",
+        "POST <0> HTTP/1.9\r\nHost: x:\r\nContent-Length: 5\r\n\r\nhello",
+        "hello",
+    );
+    corpus.right("absolute form, a Host without a port", "GET http://x<0> HTTP/1.1\r\nHost: x:\r\n\r\n", "");
     corpus.right("HTTP/1.0", "GET <0> HTTP/1.0\r\nHost: x\r\n\r\n", "");
     corpus.right("HTTP/1.0 without Host", "GET <0> HTTP/1.0\r\n\r\n", "");
     corpus.right("HTTP/1.0 kept", "GET <0> HTTP/1.0\r\nHost: x\r\nConnection: keep-alive\r\n\r\n", "");
