@@ -199,7 +199,7 @@ impl EdgeStream {
             match self.fill_until(until).await {
                 Some(Ok(1..)) => {}
                 // Half a line end is no beginning of anything, either.
-                Some(Ok(0) | Err(_)) | None if self.pending_input() == b"\r" => return Next::Closed,
+                Some(Ok(0) | Err(_)) | None if self.first_line().is_empty() => return Next::Closed,
                 Some(Ok(0) | Err(_)) => return Next::Abandoned { line: self.first_line(), began },
                 None => {
                     return Next::Refused {
