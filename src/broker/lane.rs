@@ -5,7 +5,11 @@
 //! - With a returned message it is the next confirmation that says so, whosever that is; what was returned is told by its
 //!   own correlation id.
 //! - A confirmation that nobody waits for any more is kept for ever: the task waits for each.
+//! - When the broker closes a channel, the library says so with a frame that overtakes the messages it still has for it. One
+//!   of them behind it ends the whole connection (504, `expected 'channel.open'`). So the first message of a channel to an
+//!   exchange goes alone: that there is no such exchange, or that one may not publish to it, is told to nobody else.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -36,6 +40,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LASTING: Duration = Duration::from_secs(1);
 /// What a frame has beside the headers of a message: properties and lengths.
 const FRAME_REST: usize = 2 * 1024;
+/// Longest that others wait for the first message of a channel to an exchange.
+const ALONE_MAX: Duration = Duration::from_secs(1);
 /// How long the library may take to tell messages of a channel that it is closed, and why. It does so at once.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 /// Longest a message may wait in a queue: more is no number of milliseconds for RabbitMQ, which closes the channel over it.
@@ -245,6 +251,8 @@ impl Driver {
         {
             return ended;
         }
+        let mut tried = self.kind == Kind::Ask;
+        let mut patience = pin!(tokio::time::sleep(ALONE_MAX));
         loop {
             tokio::select! {
                 reply = next(&mut replies) => match reply {
@@ -256,8 +264,10 @@ impl Driver {
                     if let Err(failure) = self.settle(done, under_way) {
                         return Ended::Broke(failure, None);
                     }
+                    tried = true;
                 }
-                job = self.queue.recv() => match job {
+                () = &mut patience, if !tried => tried = true,
+                job = self.queue.recv(), if tried || under_way.is_empty() => match job {
                     None => return Ended::Unused,
                     Some(job) => {
                         if let Err(ended) = self.publish(&channel, under_way, job) {

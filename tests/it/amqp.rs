@@ -277,7 +277,7 @@ async fn what_is_published_is_confirmed_and_there() {
     }
     // Many at once hear the same: who was first, and who comes when the channel has just gone.
     let client = gw.client().http2().connect().await;
-    for _ in 0..10 {
+    for _ in 0..100 {
         let lost = (0..20).map(|_| client.request("POST", "/lost").body("{}").into_future());
         for answer in within("answers", futures_util::future::join_all(lost)).await {
             answer.expect_problem(502, "broker.no_exchange");
