@@ -268,6 +268,27 @@ async fn what_is_refused_behind_empty_lines_is_logged() {
     gw.stop().await;
 }
 
+/// A few empty lines are nothing; more of them than a head may have bytes are one that never ends.
+#[tokio::test]
+async fn empty_lines_are_bounded_like_a_head() {
+    let app = upstream().start().await;
+    let gw = in_front_of(&app, "").and("[limits]\nheader_bytes = \"4KiB\"\n").start().await;
+    let mut raw = gw.raw().await;
+    for _ in 0..3 {
+        raw.send("\r\n".repeat(1000)).await;
+        raw.get("/fine").await.expect_status(200);
+    }
+    let mut raw = gw.raw().await;
+    let mut sent = 0;
+    while raw.try_send("\r\n".repeat(100)).await {
+        sent += 200;
+        assert!(sent < 4 << 20, "{sent} bytes of empty lines were taken");
+    }
+    gw.logged("\"\" 431 ").await;
+    assert_eq!(app.requests(), 3);
+    gw.stop().await;
+}
+
 #[tokio::test]
 async fn heads_that_are_too_large() {
     let long = "x".repeat(9000);
