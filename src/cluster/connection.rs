@@ -77,11 +77,22 @@ impl Failure {
     }
 }
 
-/// A connection that can be had, by number.
+/// Tells connections apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LinkId(u64);
+
+/// A connection that can be had.
 #[derive(Debug)]
 struct Link {
     connection: MultiplexedConnection,
-    number: u64,
+    id: LinkId,
+}
+
+/// What was answered, and by which connection.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) value: Value,
+    pub(super) link: LinkId,
 }
 
 /// How Redis is, as the keeper sees it.
@@ -170,7 +181,7 @@ impl Redis {
     }
 
     /// Asks, and waits no longer than `limit`.
-    pub(super) async fn call(&self, command: &Cmd, limit: Duration) -> Result<Value, Failure> {
+    pub(super) async fn call(&self, command: &Cmd, limit: Duration) -> Result<Answer, Failure> {
         let began = clock::now();
         let done = self.ask(command, limit).await;
         match &done {
@@ -181,13 +192,13 @@ impl Redis {
         done
     }
 
-    async fn ask(&self, command: &Cmd, limit: Duration) -> Result<Value, Failure> {
+    async fn ask(&self, command: &Cmd, limit: Duration) -> Result<Answer, Failure> {
         let Some(link) = self.link.load_full() else { return Err(Failure::Down) };
         let _place = self.place()?;
         let mut connection = link.connection.clone();
         let answer = match tokio::time::timeout(limit, connection.send_packed_command(command)).await {
             Ok(Ok(Value::ServerError(error))) => Err(failure(&error.into())),
-            Ok(Ok(value)) => Ok(value),
+            Ok(Ok(value)) => Ok(Answer { value, link: link.id }),
             Ok(Err(error)) => Err(failure(&error)),
             Err(_) => Err(Failure::Slow),
         };
@@ -196,7 +207,7 @@ impl Redis {
             Ok(_) => self.failures.store(0, Ordering::Relaxed),
             // Of this call, not of Redis.
             Err(Failure::NoScript) => {}
-            Err(failure) => self.note(failure, &link),
+            Err(failure) => self.note(failure, link.id),
         }
         answer
     }
@@ -210,27 +221,34 @@ impl Redis {
     }
 
     /// A call over `link` failed: enough of them, or a broken connection, and nobody asks any more.
-    fn note(&self, failure: &Failure, link: &Arc<Link>) {
-        let current = self.link.load_full();
-        if current.as_ref().is_none_or(|current| current.number != link.number) {
-            // Of a connection that is given up already.
-            return;
-        }
+    fn note(&self, failure: &Failure, link: LinkId) {
+        let Some(current) = self.current(link) else { return };
         let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
         if failures < FAILURES_MAX && !matches!(failure, Failure::Broken(_)) {
             return;
         }
-        // Another may have been quicker; the keeper looks whether there is one.
-        drop(self.link.compare_and_swap(&current, None));
-        self.down(failure.to_string());
-        self.lost.notify_one();
+        self.give_up(&current, failure.to_string());
     }
 
-    /// What came as an answer is none to what was asked. Calls and answers over one connection are matched by their order
-    /// alone, and whoever lost one answer would give each call that of another: the connection is given up.
-    pub(super) fn distrust(&self) {
-        if self.link.swap(None).is_some() {
-            self.down("an answer to something else".to_owned());
+    /// What came over `link` as an answer is none to what was asked. Calls and answers over one connection are matched by
+    /// their order alone, and whoever lost one answer would give each call that of another: the connection is given up.
+    pub(super) fn distrust(&self, link: LinkId) {
+        if let Some(current) = self.current(link) {
+            self.give_up(&current, "an answer to something else".to_owned());
+        }
+    }
+
+    /// The connection in use if it is `link`, and not one that has been given up since.
+    fn current(&self, link: LinkId) -> Option<Arc<Link>> {
+        self.link.load_full().filter(|current| current.id == link)
+    }
+
+    fn give_up(&self, link: &Arc<Link>, error: String) {
+        let mut health = self.health.lock();
+        let before = self.link.compare_and_swap(link, None);
+        // Another may have been quicker, and the keeper too.
+        if before.as_ref().is_some_and(|before| Arc::ptr_eq(before, link)) {
+            self.down(&mut health, error);
             self.lost.notify_one();
         }
     }
@@ -250,7 +268,7 @@ impl Redis {
                     }
                     // It connects, and then fails: no better than one that does not.
                 }
-                Err(error) => self.down(error),
+                Err(error) => self.down(&mut self.health.lock(), error),
             }
             // Instances that lost it together do not come back in step.
             tokio::time::sleep(pauses.pause()).await;
@@ -295,29 +313,27 @@ impl Redis {
     }
 
     fn publish(&self, connection: MultiplexedConnection) {
-        let number = self.links.fetch_add(1, Ordering::Relaxed);
+        let id = LinkId(self.links.fetch_add(1, Ordering::Relaxed));
         self.failures.store(0, Ordering::Relaxed);
-        {
-            let mut health = self.health.lock();
-            let now = clock::now();
-            match &*health {
-                Health::Down { since, .. } => {
-                    let after = units::format_duration(Duration::from_millis(millis(now, *since)));
-                    tracing::info!(redis = %self.url, "Redis is back after {after}");
-                }
-                Health::Unknown => tracing::info!(redis = %self.url, "connected to Redis"),
-                Health::Up { .. } => {}
+        // The connection and what is told of it change together.
+        let mut health = self.health.lock();
+        let now = clock::now();
+        match &*health {
+            Health::Down { since, .. } => {
+                let after = units::format_duration(Duration::from_millis(millis(now, *since)));
+                tracing::info!(redis = %self.url, "Redis is back after {after}");
             }
-            *health = Health::Up { since: now };
+            Health::Unknown => tracing::info!(redis = %self.url, "connected to Redis"),
+            Health::Up { .. } => {}
         }
-        self.link.store(Some(Arc::new(Link { connection, number })));
+        *health = Health::Up { since: now };
+        self.link.store(Some(Arc::new(Link { connection, id })));
         self.metrics.up(true);
         self.up.send_replace(true);
     }
 
-    fn down(&self, error: String) {
-        let mut health = self.health.lock();
-        let since = match &*health {
+    fn down(&self, health: &mut Health, error: String) {
+        let since = match health {
             Health::Down { since, .. } => *since,
             _ => {
                 tracing::warn!(redis = %self.url, "Redis is away: {error}");
@@ -325,7 +341,6 @@ impl Redis {
             }
         };
         *health = Health::Down { error, since };
-        drop(health);
         self.metrics.up(false);
         self.up.send_replace(false);
     }
@@ -337,8 +352,8 @@ impl Redis {
             tokio::select! {
                 () = self.lost.notified() => {}
                 () = tokio::time::sleep(HEARTBEAT) => match self.ask(&ping, self.timeout).await {
-                    Ok(Value::SimpleString(pong)) if pong == "PONG" => {}
-                    Ok(_) => self.distrust(),
+                    Ok(Answer { value: Value::SimpleString(pong), .. }) if pong == "PONG" => {}
+                    Ok(answer) => self.distrust(answer.link),
                     // That was noted.
                     Err(_) => {}
                 },

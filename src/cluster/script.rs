@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use redis::{Cmd, Script as Known, Value};
+use redis::{Cmd, Script as Known};
 
-use super::connection::{Failure, Redis};
+use super::connection::{Answer, Failure, Redis};
 use crate::base::clock;
 
 /// A script, called by the hash of its text: Redis keeps it from the first time on.
@@ -26,7 +26,7 @@ impl Script {
         redis: &Redis,
         rest: impl Fn(&mut Cmd),
         limit: Duration,
-    ) -> Result<Value, Failure> {
+    ) -> Result<Answer, Failure> {
         let began = clock::now();
         let mut command = redis::cmd("EVALSHA");
         command.arg(&self.hash);

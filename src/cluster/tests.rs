@@ -74,6 +74,29 @@ fn a_slow_redis_is_waited_for_briefly_then_not_at_all_until_it_is_quick_again() 
     });
 }
 
+/// What came late over a connection that was given up since says nothing about the next one.
+#[test]
+fn an_answer_of_the_last_connection_does_not_end_the_next() {
+    let server = Server::start();
+    run(async {
+        let cluster = started(server.settings()).await;
+        let ping = redis::cmd("PING");
+        let link = async || {
+            let answer = cluster.redis.call(&ping, Duration::from_secs(5)).await;
+            answer.map(|answer| answer.link)
+        };
+        let first = link().await.unwrap();
+        cluster.redis.distrust(first);
+        assert_eq!(link().await, Err(Failure::Down));
+        eventually("another connection", || cluster.redis.is_up()).await;
+        let second = link().await.unwrap();
+        assert_ne!(second, first);
+        cluster.redis.distrust(first);
+        assert_eq!(link().await, Ok(second));
+        assert!(cluster.status().0, "{:?}", cluster.status());
+    });
+}
+
 #[test]
 fn a_redis_killed_and_started_again_under_load() {
     let mut server = Server::start();

@@ -331,10 +331,10 @@ impl Counters {
         };
         let left = deadline.saturating_duration_since(clock::now());
         let answer = self.take.run(&self.redis, rest, left).await?;
-        read(&answer, wanted).inspect_err(|failure| {
+        read(&answer.value, wanted).inspect_err(|failure| {
             self.redis.metrics().failed(failure.word());
             if matches!(failure, Failure::OutOfStep(_)) {
-                self.redis.distrust();
+                self.redis.distrust(answer.link);
             }
         })
     }
