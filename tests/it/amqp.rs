@@ -552,22 +552,8 @@ async fn a_broker_over_tls_proves_who_it_is() {
     let service = Amqp::connect(&rabbit.url()).await;
     let _served = service.serve("tickets", echo).await;
     let (authority, stranger) = (Authority::new(), Authority::new());
-    let config = authority.server(&["127.0.0.1"]).server_config(&[], None);
-    let acceptor = tokio_rustls::TlsAcceptor::from(config);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let address = rabbit.address();
-    let relay = tokio::spawn(async move {
-        while let Ok((socket, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            tokio::spawn(async move {
-                let Ok(mut client) = acceptor.accept(socket).await else { return };
-                let mut broker = tokio::net::TcpStream::connect(address).await.unwrap();
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut broker).await;
-            });
-        }
-    });
-    let url = format!("amqps://guest:guest@127.0.0.1:{port}/%2f");
+    let relay = TlsRelay::before(rabbit.address(), &authority.server(&["127.0.0.1"])).await;
+    let url = format!("amqps://guest:guest@{}/%2f", relay.address());
     let gw = before(&url, "")
         .replacing(BROKER_END, "ca = \"ca.pem\"\n")
         .file("ca.pem", &authority.pem)
@@ -588,7 +574,6 @@ async fn a_broker_over_tls_proves_who_it_is() {
     })
     .await;
     assert!(ready.contains("[-] broker main"), "{ready}");
-    relay.abort();
 }
 
 /// How many threads of the library a gateway has: one for each connection.

@@ -1,6 +1,6 @@
-//! What keys are called by people who come from nginx.
+//! What keys are called by people who come from nginx, or from elsewhere.
 
-/// The keys that say what nginx says with `directive`; which of them depends on the table.
+/// The keys that say what others say with `directive`; which of them depends on the table.
 pub(super) fn same(directive: &str) -> &'static [&'static str] {
     DIRECTIVES.iter().find(|(known, _)| *known == directive).map_or(&[], |(_, keys)| keys)
 }
@@ -10,6 +10,9 @@ const DIRECTIVES: &[(&str, &[&str])] = &[
     ("server_name", &["hosts", "sni"]),
     ("proxy_ssl_name", &["sni"]),
     ("listen", &["address"]),
+    ("port", &["address"]),
+    ("tls", &["certificates"]),
+    ("ssl", &["certificates", "tls"]),
     ("location", &["path"]),
     ("code", &["status"]),
     ("ssl_certificate", &["cert"]),

@@ -42,7 +42,7 @@ pub use recorder::{Recorded, Recorder, Reply};
 pub use recorder_h2::{Http2Recorder, http2_ok};
 pub use redis::Redis;
 pub use requests::{Client, Connection, RequestBuilder, Response, Streaming};
-pub use tls::{Authority, Identity, trusting};
+pub use tls::{Authority, Identity, TlsRelay, trusting};
 pub use tokens::{SECRET, Signer, key_set, unix_now};
 pub use upstream::{Seen, Upstream, UpstreamBuilder, upstream};
 

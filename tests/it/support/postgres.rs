@@ -13,10 +13,15 @@ use tempfile::TempDir;
 /// Longest a server may take to start or to stop on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What a server with a certificate is told besides; paths start at its data.
+const TLS: [&str; 3] = ["ssl=on", "ssl_cert_file=../server.pem", "ssl_key_file=../server-key.pem"];
+
 /// A server.
 pub struct Postgres {
     directory: TempDir,
     port: u16,
+    /// Whether it takes TLS, too.
+    tls: bool,
     /// `None` while it is stopped.
     server: Option<Child>,
 }
@@ -24,6 +29,15 @@ pub struct Postgres {
 impl Postgres {
     /// Makes a cluster and starts its server.
     pub fn start() -> Self {
+        Self::begin(None)
+    }
+
+    /// The same, of a server that shows a certificate to those who want TLS: both as PEM.
+    pub fn start_with_tls(certificate: &str, key: &str) -> Self {
+        Self::begin(Some((certificate, key)))
+    }
+
+    fn begin(identity: Option<(&str, &str)>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         std::fs::set_permissions(directory.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755))
             .unwrap();
@@ -42,7 +56,10 @@ impl Postgres {
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         // Free a moment ago; whoever takes it meanwhile shows in the server's log.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let mut this = Self { directory, port, server: None };
+        let mut this = Self { directory, port, tls: identity.is_some(), server: None };
+        if let Some((certificate, key)) = identity {
+            this.keep(certificate, key);
+        }
         this.go();
         this
     }
@@ -62,6 +79,7 @@ impl Postgres {
         let server = program("postgres", &home)
             .args(["-D", "data", "-p", &self.port.to_string()])
             .args(settings.iter().flat_map(|setting| ["-c", setting]))
+            .args(self.tls.then_some(TLS).into_iter().flatten().flat_map(|setting| ["-c", setting]))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -108,6 +126,17 @@ impl Postgres {
     /// The server's URL without a database.
     pub fn url(&self) -> String {
         format!("postgres://edgeward:s3cret@127.0.0.1:{}", self.port)
+    }
+
+    /// Puts a certificate and its key where the server reads them, which wants the key to be its own.
+    fn keep(&self, certificate: &str, key_pem: &str) {
+        std::fs::write(self.home().join("server.pem"), certificate).unwrap();
+        let key = self.home().join("server-key.pem");
+        std::fs::write(&key, key_pem).unwrap();
+        std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        if let Some((uid, gid)) = somebody_else() {
+            chown(&key, Some(uid), Some(gid)).unwrap();
+        }
     }
 
     fn answers(&self) -> bool {

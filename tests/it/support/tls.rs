@@ -1,6 +1,6 @@
 //! Certificates made for the test that uses them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -159,4 +159,42 @@ impl Identity {
 
 fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     Arc::new(rustls::crypto::aws_lc_rs::default_provider())
+}
+
+/// Speaks TLS in front of a server that does not. Gone, with its connections, when dropped.
+pub struct TlsRelay {
+    address: SocketAddr,
+    accepting: tokio::task::JoinHandle<()>,
+}
+
+impl TlsRelay {
+    /// One in front of `server` that shows `identity`.
+    pub async fn before(server: SocketAddr, identity: &Identity) -> Self {
+        let acceptor = tokio_rustls::TlsAcceptor::from(identity.server_config(&[], None));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepting = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((socket, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                connections.spawn(async move {
+                    let Ok(mut client) = acceptor.accept(socket).await else { return };
+                    let Ok(mut server) = tokio::net::TcpStream::connect(server).await else { return };
+                    let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+                });
+                while connections.try_join_next().is_some() {}
+            }
+        });
+        Self { address, accepting }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+impl Drop for TlsRelay {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
 }

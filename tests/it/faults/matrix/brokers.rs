@@ -1,11 +1,15 @@
 //! RabbitMQ: whoever asks a queue is told at once that there is no broker, or in time that there is no answer.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
 use super::*;
 
 /// Within a handshake, or in an answer.
 const COLUMNS: Columns = Columns { head: 5, up: 300, down: 4000, is_long: false };
+/// The same over TLS.
+const OVER_TLS: Columns = Columns { head: 5, up: 1500, down: 5000, is_long: false };
 /// `timeout` of the routes for those who are in a hurry.
 const HASTY: Duration = Duration::from_millis(500);
 /// So many connections to it in one process, each with faults of its own.
@@ -16,7 +20,7 @@ fn value() -> Value {
 }
 
 /// Frames of its own protocol that it would not send.
-fn frames() -> Vec<Fault> {
+pub(super) fn frames() -> Vec<Fault> {
     nonsense(&[
         ("a frame of 4 GiB", b"\x01\0\0\xff\xff\xff\xff\0\x0a", Sees::Nonsense),
         ("a frame without its end", b"\x01\0\0\0\0\0\x04\0\x0a\0\x0a\0", Sees::Nonsense),
@@ -31,33 +35,56 @@ fn frames() -> Vec<Fault> {
 #[tokio::test]
 async fn rabbitmq() {
     let broker = RabbitMq::start().await;
+    let faults = [COLUMNS.all(), frames()].concat();
+    suffers("RabbitMQ", &broker, broker.address(), None, faults).await;
+}
+
+#[tokio::test]
+async fn rabbitmq_over_tls() {
+    let (broker, authority) = (RabbitMq::start().await, Authority::new());
+    let relay = TlsRelay::before(broker.address(), &authority.server(&["127.0.0.1"])).await;
+    suffers("RabbitMQ over TLS", &broker, relay.address(), Some(&authority), OVER_TLS.all()).await;
+}
+
+async fn suffers(
+    name: &str,
+    broker: &RabbitMq,
+    address: SocketAddr,
+    authority: Option<&Authority>,
+    mut faults: Vec<Fault>,
+) {
     let amqp = Amqp::connect(&broker.url()).await;
     let _served = amqp.serve("echo", |_| [Told::json(&value())]).await;
-    let mut faults = [COLUMNS.all(), frames()].concat();
     // What only a heartbeat finds out takes longer than all the rest: see `amqp_faults`.
     faults.retain(|fault| !fault.forgets);
+    let (scheme, ca) = if authority.is_some() { ("amqps", "ca = \"ca.pem\"\n") } else { ("amqp", "") };
     let (mut config, mut lanes) =
         (String::from("[[routes]]\npath = \"/plain\"\nrespond = { text = \"ok\" }\n"), Vec::new());
     for lane in 0..LANES {
-        let chaos = Chaos::before(broker.address()).await;
+        let chaos = Chaos::before(address).await;
         config.push_str(&format!(
-            "[brokers.b{lane}]\nurl = \"{}\"\nconnect_timeout = \"1s\"\nchannels = 1\n\
+            "[brokers.b{lane}]\nurl = \"{scheme}://guest:guest@{}/%2f\"\n{ca}connect_timeout = \"1s\"\nchannels = 1\n\
              [[routes]]\npath = \"/patient/{lane}\"\namqp = {{ broker = \"b{lane}\", queue = \"echo\", timeout = \"10s\" }}\n\
              [[routes]]\npath = \"/hasty/{lane}\"\namqp = {{ broker = \"b{lane}\", queue = \"echo\", timeout = \"{}ms\" }}\n",
-            chaos.instead(&broker.url()),
+            chaos.address(),
             HASTY.as_millis()
         ));
         let faults: Vec<_> = faults.iter().skip(lane).step_by(LANES).cloned().collect();
         lanes.push((lane, chaos, faults));
     }
-    let gw = gateway(&config).start().await;
+    let gw = gateway(&config);
+    let gw = match authority {
+        Some(authority) => gw.file("ca.pem", &authority.pem),
+        None => gw,
+    };
+    let gw = gw.start().await;
     for lane in 0..LANES {
         comes_to(&gw, &format!("/patient/{lane}"), 200).await;
     }
     let before = Held::of(&gw);
     let suffering = lanes.iter().map(async |(lane, chaos, faults)| {
         let row = Row {
-            name: "RabbitMQ".to_owned(),
+            name: name.to_owned(),
             gw: &gw,
             chaos,
             lasting: true,

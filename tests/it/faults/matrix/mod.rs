@@ -9,6 +9,7 @@ mod brokers;
 mod clients;
 mod columns;
 mod legs;
+mod log_bus;
 mod outcome;
 mod probes;
 mod providers;

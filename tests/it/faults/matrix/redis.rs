@@ -4,13 +4,15 @@ use super::*;
 
 /// Within a handshake or the first answer, and in the middle of what is said once it is known.
 const COLUMNS: Columns = Columns { head: 3, up: 400, down: 60, is_long: false };
+/// The same over TLS.
+const OVER_TLS: Columns = Columns { head: 3, up: 1200, down: 1500, is_long: false };
 /// `cluster.timeout`: a machine that is busy is not to look like a Redis that is slow.
 const BOUND: Duration = Duration::from_millis(500);
 
 const CONFIG: &str = r#"
 [cluster]
 redis = "{redis}"
-timeout = "500ms"
+timeout = "500ms"{ca}
 [rate_limits.local]
 key = "ip"
 limits = ["1000000/h"]
@@ -63,16 +65,35 @@ fn resp() -> Vec<Fault> {
 async fn redis() {
     let redis = Redis::start().await;
     let faults = [COLUMNS.all(), resp()].concat();
-    in_lanes(10, &faults, async |faults| suffers(&redis, &faults).await).await;
+    in_lanes(10, &faults, async |faults| {
+        let chaos = Chaos::before(redis.address()).await;
+        let gw = gateway(CONFIG).replacing("{ca}", "").replacing("{redis}", &chaos.instead(&redis.url()));
+        suffers("Redis", &chaos, gw, &faults).await;
+    })
+    .await;
 }
 
-async fn suffers(redis: &Redis, faults: &[Fault]) {
-    let chaos = Chaos::before(redis.address()).await;
-    let gw = gateway(CONFIG).replacing("{redis}", &chaos.instead(&redis.url())).start().await;
+#[tokio::test]
+async fn redis_over_tls() {
+    let (redis, authority) = (Redis::start().await, Authority::new());
+    let relay = TlsRelay::before(redis.address(), &authority.server(&["127.0.0.1"])).await;
+    in_lanes(10, &OVER_TLS.all(), async |faults| {
+        let chaos = Chaos::before(relay.address()).await;
+        let gw = gateway(CONFIG)
+            .replacing("{ca}", "\nca = \"ca.pem\"")
+            .file("ca.pem", &authority.pem)
+            .replacing("{redis}", &format!("rediss://{}", chaos.address()));
+        suffers("Redis over TLS", &chaos, gw, &faults).await;
+    })
+    .await;
+}
+
+async fn suffers(name: &str, chaos: &Chaos, gw: GatewayBuilder, faults: &[Fault]) {
+    let gw = gw.start().await;
     let row = Row {
-        name: "Redis".to_owned(),
+        name: name.to_owned(),
         gw: &gw,
-        chaos: &chaos,
+        chaos,
         lasting: true,
         bound: BOUND,
         beside: &["/local", "/open", "/plain"],

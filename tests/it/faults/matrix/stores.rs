@@ -9,6 +9,8 @@ use super::*;
 
 /// Within what is said before a login, or in a row; and after some rows.
 const COLUMNS: Columns = Columns { head: 20, up: 900, down: 900, is_long: false };
+/// The same over TLS.
+const OVER_TLS: Columns = Columns { head: 20, up: 2000, down: 2500, is_long: false };
 /// Longest a call may take.
 const BOUND: Duration = Duration::from_secs(2);
 
@@ -55,6 +57,33 @@ fn messages() -> Vec<Fault> {
 #[tokio::test]
 async fn postgresql() {
     let server = tokio::task::spawn_blocking(Postgres::start).await.unwrap();
+    let database = filled(&server).await;
+    let faults = [COLUMNS.all(), messages()].concat();
+    in_lanes(13, &faults, async |faults| {
+        let chaos = Chaos::before(server.address()).await;
+        suffers("PostgreSQL", &chaos, &chaos.instead(&database), faults).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn postgresql_over_tls() {
+    let (authority, directory) = (Authority::new(), tempfile::tempdir().unwrap());
+    let identity = authority.server(&["127.0.0.1"]);
+    let start = move || Postgres::start_with_tls(&identity.cert_pem, &identity.key_pem);
+    let server = tokio::task::spawn_blocking(start).await.unwrap();
+    let database = filled(&server).await;
+    let ca = authority.write(directory.path(), "ca.pem");
+    in_lanes(10, &OVER_TLS.all(), async |faults| {
+        let chaos = Chaos::before(server.address()).await;
+        let url = format!("{}?sslmode=verify-full&sslrootcert={}", chaos.instead(&database), ca.display());
+        suffers("PostgreSQL over TLS", &chaos, &url, faults).await;
+    })
+    .await;
+}
+
+/// The URL of a database with what the row asks for.
+async fn filled(server: &Postgres) -> String {
     let database = server.database();
     let store = Store::new(StoreUrl::parse(&database, |_| unreachable!("it is no file")).unwrap());
     let password = hash("alice's password", Cost { memory_kib: 1024, passes: 1 }).unwrap();
@@ -64,19 +93,17 @@ async fn postgresql() {
     let hash = hash_key("ew_stored_whole");
     let key = NewKey { id: "ew_stored", consumer: "partner", hash: &hash, expires_at: None, plan: None };
     store.add_key(&key, 1).await.unwrap();
-    let faults = [COLUMNS.all(), messages()].concat();
-    in_lanes(13, &faults, async |faults| suffers(&server, &database, faults).await).await;
+    database
 }
 
-async fn suffers(server: &Postgres, database: &str, faults: Vec<Fault>) {
-    let chaos = Chaos::before(server.address()).await;
-    let gw = gateway(CONFIG).replacing("{store}", &chaos.instead(database)).start().await;
+async fn suffers(name: &str, chaos: &Chaos, url: &str, faults: Vec<Fault>) {
+    let gw = gateway(CONFIG).replacing("{store}", url).start().await;
     // The driver believes lengths, and panics in what it makes of them.
     let gw = gw.forgiving(&["/sqlx-", "/bytes-"]);
     let row = Row {
-        name: "PostgreSQL".to_owned(),
+        name: name.to_owned(),
         gw: &gw,
-        chaos: &chaos,
+        chaos,
         lasting: true,
         bound: BOUND,
         beside: &["/plain"],
