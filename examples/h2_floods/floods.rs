@@ -29,7 +29,7 @@ fn stream(at: u32) -> u32 {
 
 const CALM: &[u32] = &[ENHANCE_YOUR_CALM];
 /// Where the specification names another error, or the library's bound on a connection's errors comes first.
-const BROKEN: &[u32] = &[ENHANCE_YOUR_CALM, PROTOCOL_ERROR, STREAM_CLOSED];
+const BROKEN: &[u32] = &[ENHANCE_YOUR_CALM, PROTOCOL_ERROR, STREAM_CLOSED, FRAME_SIZE_ERROR];
 const MOST: u32 = 0x7fff_ffff;
 
 fn flood(name: &'static str, write: fn(u32) -> Vec<u8>) -> Flood {
@@ -72,6 +72,9 @@ pub fn all() -> Vec<Flood> {
         flood("made-you-reset: HEADERS on itself", |at| {
             let priority = [&stream(at).to_be_bytes()[..], &[1]].concat();
             frame(HEADERS, END_HEADERS | END_STREAM | WITH_PRIORITY, stream(at), &[&priority, GET].concat())
+        }),
+        broken("made-you-reset: PRIORITY of a wrong length", |at| {
+            [open(stream(at), POST), frame(PRIORITY, 0, stream(at), &[0; 4])].concat()
         }),
         flood("made-you-reset: PRIORITY on itself", |at| priority(stream(at), stream(at), 1)),
         broken("made-you-reset: DATA on a half-closed stream", |at| {

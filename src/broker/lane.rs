@@ -6,8 +6,8 @@
 //!   own correlation id.
 //! - A confirmation that nobody waits for any more is kept for ever: the task waits for each.
 //! - When the broker closes a channel, the library says so with a frame that overtakes the messages it still has for it. One
-//!   of them behind it ends the whole connection (504, `expected 'channel.open'`). So the first message of a channel to an
-//!   exchange goes alone: that there is no such exchange, or that one may not publish to it, is told to nobody else.
+//!   of them behind it ends the whole connection (504, `expected 'channel.open'`). So the first message of a channel goes
+//!   alone: that there is no such exchange, or that one may not publish there, costs no other channel.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -40,7 +40,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 const LASTING: Duration = Duration::from_secs(1);
 /// What a frame has beside the headers of a message: properties and lengths.
 const FRAME_REST: usize = 2 * 1024;
-/// Longest that others wait for the first message of a channel to an exchange.
+/// Longest that others wait for the first message of a channel.
 const ALONE_MAX: Duration = Duration::from_secs(1);
 /// How long the library may take to tell messages of a channel that it is closed, and why. It does so at once.
 const LAST_WORDS: Duration = Duration::from_millis(100);
@@ -115,7 +115,7 @@ impl Lane {
             let ended = panics::contained(driver.run(open)).await;
             if let Err(said) = &ended {
                 tracing::error!("the driver of an AMQP channel panicked: {said}");
-                waiting.fail_all_but(None, Failure::Lost);
+                waiting.fail_all(Failure::Lost);
             }
             lost(ended.is_err());
         });
@@ -194,21 +194,22 @@ impl Driver {
                 Some(open) => Ok(open),
                 None => self.common.open(self.kind).await,
             };
-            let failure = match opened {
+            match opened {
                 Ok(open) => match self.serve(open, first.take()).await {
                     Ended::Unused => return,
+                    // Whoever waits here waits for the same exchange.
+                    Ended::Broke(Failure::NoExchange, _) => self.pending.fail_all(Failure::NoExchange),
                     Ended::Broke(failure, job) => {
+                        self.pending.fail_sent(failure);
                         first = job.map(|job| *job);
-                        failure
                     }
                 },
                 Err(error) => {
+                    tracing::debug!(%error, "no channel to the broker");
+                    self.pending.fail_all(Failure::Down);
                     first = None;
-                    failure_of(&error)
                 }
-            };
-            let keep = first.as_ref().map(|job| job.id);
-            self.fail_all_but(keep, failure);
+            }
             if !self.common.connection.status().connected() {
                 return self.end();
             }
@@ -218,16 +219,12 @@ impl Driver {
         }
     }
 
-    /// All calls that wait fail, but for the one whose message goes over the next channel.
-    fn fail_all_but(&self, keep: Option<Id>, failure: Failure) {
-        self.pending.fail_all_but(keep.as_ref(), failure);
-    }
-
     /// The connection is lost: nobody waits for it.
     fn end(mut self) {
         self.queue.close();
         while self.queue.try_recv().is_ok() {}
-        self.pending.fail_all_but(None, Failure::Lost);
+        self.pending.fail_sent(Failure::Lost);
+        self.pending.fail_all(Failure::Down);
     }
 
     /// Serves a channel until it ends. What is known of its messages by then is told.
@@ -251,7 +248,7 @@ impl Driver {
         {
             return ended;
         }
-        let mut tried = self.kind == Kind::Ask;
+        let mut tried = false;
         let mut patience = pin!(tokio::time::sleep(ALONE_MAX));
         loop {
             tokio::select! {
@@ -266,12 +263,15 @@ impl Driver {
                     }
                     tried = true;
                 }
-                () = &mut patience, if !tried => tried = true,
+                () = &mut patience, if !tried && !under_way.is_empty() => tried = true,
                 job = self.queue.recv(), if tried || under_way.is_empty() => match job {
                     None => return Ended::Unused,
                     Some(job) => {
                         if let Err(ended) = self.publish(&channel, under_way, job) {
                             return ended;
+                        }
+                        if !tried {
+                            patience.as_mut().reset((clock::now() + ALONE_MAX).into());
                         }
                     }
                 },
@@ -297,13 +297,16 @@ impl Driver {
             return Err(Ended::Broke(Failure::Lost, Some(Box::new(job))));
         }
         let now = clock::now();
-        if job.deadline <= now || !self.pending.has(&job.id) {
+        if job.deadline <= now {
             return Ok(());
         }
         let frame_max =
             usize::try_from(self.common.connection.configuration().frame_max()).unwrap_or(usize::MAX);
         if job.header_bytes > frame_max.saturating_sub(FRAME_REST) {
             self.pending.settle(&job.id, Err(Failure::TooLarge));
+            return Ok(());
+        }
+        if !self.pending.sending(&job.id) {
             return Ok(());
         }
         let Job { id, exchange, routing_key, properties, body, deadline, kind, mandatory, place, .. } = job;

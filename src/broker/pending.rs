@@ -16,39 +16,51 @@ pub(super) type Outcome = Result<Option<Reply>, Failure>;
 /// The calls that wait. As large as there are places ([`super::Broker`] gives them out).
 #[derive(Debug, Default)]
 pub(super) struct Pending {
-    calls: Mutex<HashMap<Id, oneshot::Sender<Outcome>, foldhash::fast::RandomState>>,
+    calls: Mutex<HashMap<Id, Call, foldhash::fast::RandomState>>,
+}
+
+#[derive(Debug)]
+struct Call {
+    waiting: oneshot::Sender<Outcome>,
+    /// Whether its message was given to the broker.
+    sent: bool,
 }
 
 impl Pending {
     /// Waits for what comes under `id`, which was never used before.
     pub(super) fn wait(self: &Arc<Self>, id: Id) -> Waiting {
-        let (sender, outcome) = oneshot::channel();
-        self.calls.lock().insert(id, sender);
+        let (waiting, outcome) = oneshot::channel();
+        self.calls.lock().insert(id, Call { waiting, sent: false });
         Waiting { table: self.clone(), id, outcome }
     }
 
-    /// Whether somebody still waits for `id`.
-    pub(super) fn has(&self, id: &Id) -> bool {
-        self.calls.lock().contains_key(id)
+    /// The message of `id` goes to the broker now. Whether somebody still waits for it.
+    pub(super) fn sending(&self, id: &Id) -> bool {
+        let mut calls = self.calls.lock();
+        let call = calls.get_mut(id);
+        call.map(|call| call.sent = true).is_some()
     }
 
     /// Gives whoever waits for `id` its outcome, once. Whether there was anybody.
     pub(super) fn settle(&self, id: &Id, outcome: Outcome) -> bool {
-        let waiting = self.calls.lock().remove(id);
-        waiting.is_some_and(|waiting| waiting.send(outcome).is_ok())
+        let call = self.calls.lock().remove(id);
+        call.is_some_and(|call| call.waiting.send(outcome).is_ok())
     }
 
-    /// Nobody gets an answer any more, but for `kept`.
-    pub(super) fn fail_all_but(&self, kept: Option<&Id>, failure: Failure) {
-        let mut calls = self.calls.lock();
-        let failed = std::mem::take(&mut *calls);
-        for (id, waiting) in failed {
-            if Some(&id) == kept {
-                calls.insert(id, waiting);
-                continue;
-            }
+    /// Nobody gets an answer any more to what was given to the broker.
+    pub(super) fn fail_sent(&self, failure: Failure) {
+        self.fail(failure, |call| call.sent);
+    }
+
+    /// Nobody gets an answer any more.
+    pub(super) fn fail_all(&self, failure: Failure) {
+        self.fail(failure, |_| true);
+    }
+
+    fn fail(&self, failure: Failure, which: impl Fn(&Call) -> bool) {
+        for (_, call) in self.calls.lock().extract_if(|_, call| which(call)) {
             // It may have gone meanwhile.
-            drop(waiting.send(Err(failure)));
+            drop(call.waiting.send(Err(failure)));
         }
     }
 
@@ -112,21 +124,25 @@ mod tests {
         let id = ids.next();
         drop(table.wait(id));
         assert_eq!(table.len(), 0);
-        assert!(!table.has(&id));
+        assert!(!table.sending(&id));
         assert!(!table.settle(&id, reply("late")));
     }
 
     #[test]
-    fn all_fail_together() {
+    fn what_was_sent_fails_first() {
         let (ids, table) = (Ids::new().unwrap(), Arc::new(Pending::default()));
         let mut waiting: Vec<Waiting> = (0..10).map(|_| table.wait(ids.next())).collect();
-        let kept = waiting.pop().unwrap();
-        table.fail_all_but(Some(&kept.id), Failure::Lost);
-        for call in &mut waiting {
-            assert_eq!(call.outcome().now_or_never().unwrap(), Err(Failure::Lost));
+        for call in &waiting[..7] {
+            assert!(table.sending(&call.id));
         }
-        assert!(table.has(&kept.id));
-        assert_eq!(table.len(), 1);
+        table.fail_sent(Failure::Lost);
+        assert_eq!(table.len(), 3);
+        table.fail_all(Failure::Down);
+        assert_eq!(table.len(), 0);
+        for (at, call) in waiting.iter_mut().enumerate() {
+            let failure = if at < 7 { Failure::Lost } else { Failure::Down };
+            assert_eq!(call.outcome().now_or_never().unwrap(), Err(failure));
+        }
     }
 
     proptest! {

@@ -86,6 +86,8 @@ pub(super) struct LinkId(u64);
 struct Link {
     connection: MultiplexedConnection,
     id: LinkId,
+    /// Calls that failed since one succeeded.
+    failures: AtomicU32,
 }
 
 /// What was answered, and by which connection.
@@ -124,8 +126,6 @@ pub struct Redis {
     probe: String,
     link: ArcSwapOption<Link>,
     links: AtomicU64,
-    /// Calls that failed since one succeeded.
-    failures: AtomicU32,
     calls: AtomicUsize,
     health: Mutex<Health>,
     lost: Notify,
@@ -142,7 +142,6 @@ impl Redis {
             probe: format!("{}alive", settings.prefix),
             link: ArcSwapOption::empty(),
             links: AtomicU64::new(0),
-            failures: AtomicU32::new(0),
             calls: AtomicUsize::new(0),
             health: Mutex::new(Health::Unknown),
             lost: Notify::new(),
@@ -203,11 +202,11 @@ impl Redis {
             Err(_) => Err(Failure::Slow),
         };
         match &answer {
-            Ok(_) if self.failures.load(Ordering::Relaxed) == 0 => {}
-            Ok(_) => self.failures.store(0, Ordering::Relaxed),
+            Ok(_) if link.failures.load(Ordering::Relaxed) == 0 => {}
+            Ok(_) => link.failures.store(0, Ordering::Relaxed),
             // Of this call, not of Redis.
             Err(Failure::NoScript) => {}
-            Err(failure) => self.note(failure, link.id),
+            Err(failure) => self.note(failure, &link),
         }
         answer
     }
@@ -221,28 +220,22 @@ impl Redis {
     }
 
     /// A call over `link` failed: enough of them, or a broken connection, and nobody asks any more.
-    fn note(&self, failure: &Failure, link: LinkId) {
-        let Some(current) = self.current(link) else { return };
-        let failures = self.failures.fetch_add(1, Ordering::Relaxed) + 1;
-        if failures < FAILURES_MAX && !matches!(failure, Failure::Broken(_)) {
-            return;
+    fn note(&self, failure: &Failure, link: &Arc<Link>) {
+        let failures = link.failures.fetch_add(1, Ordering::Relaxed) + 1;
+        if failures >= FAILURES_MAX || matches!(failure, Failure::Broken(_)) {
+            self.give_up(link, failure.to_string());
         }
-        self.give_up(&current, failure.to_string());
     }
 
     /// What came over `link` as an answer is none to what was asked. Calls and answers over one connection are matched by
     /// their order alone, and whoever lost one answer would give each call that of another: the connection is given up.
     pub(super) fn distrust(&self, link: LinkId) {
-        if let Some(current) = self.current(link) {
+        if let Some(current) = self.link.load_full().filter(|current| current.id == link) {
             self.give_up(&current, "an answer to something else".to_owned());
         }
     }
 
-    /// The connection in use if it is `link`, and not one that has been given up since.
-    fn current(&self, link: LinkId) -> Option<Arc<Link>> {
-        self.link.load_full().filter(|current| current.id == link)
-    }
-
+    /// Nobody uses `link` any more, if it is still the one in use.
     fn give_up(&self, link: &Arc<Link>, error: String) {
         let mut health = self.health.lock();
         let before = self.link.compare_and_swap(link, None);
@@ -314,7 +307,6 @@ impl Redis {
 
     fn publish(&self, connection: MultiplexedConnection) {
         let id = LinkId(self.links.fetch_add(1, Ordering::Relaxed));
-        self.failures.store(0, Ordering::Relaxed);
         // The connection and what is told of it change together.
         let mut health = self.health.lock();
         let now = clock::now();
@@ -327,7 +319,7 @@ impl Redis {
             Health::Up { .. } => {}
         }
         *health = Health::Up { since: now };
-        self.link.store(Some(Arc::new(Link { connection, id })));
+        self.link.store(Some(Arc::new(Link { connection, id, failures: AtomicU32::new(0) })));
         self.metrics.up(true);
         self.up.send_replace(true);
     }

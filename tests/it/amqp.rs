@@ -291,6 +291,37 @@ async fn what_is_published_is_confirmed_and_there() {
     gw.request("POST", "/events/x").body("{}").await.expect_problem(503, "broker.no_queue");
 }
 
+/// A message that the broker refuses ends its channel; those that wait behind it go over the next one.
+#[tokio::test]
+async fn a_refused_message_is_refused_alone() {
+    let rabbit = RabbitMq::start().await;
+    let service = Amqp::connect(&rabbit.url()).await;
+    service.exchange("events").await;
+    let mut heard = service.listen("events", "shop.*").await;
+    rabbit.ctl(&["add_user", "narrow", "narrow"]);
+    rabbit.ctl(&["set_permissions", "narrow", "", ".*", ".*"]);
+    rabbit.ctl(&["set_topic_permissions", "narrow", "events", "^shop\\.good", ""]);
+    let gw = before(&rabbit.url_as("narrow", "narrow", "/"), "").start().await;
+    gw.metric_is("edgeward_broker_up", &[], 1.0).await;
+    let told = |kind: &str| gw.request("POST", &format!("/events/{kind}")).body("{}").into_future();
+    for round in 0..3 {
+        // The channel's first message, so that the others wait.
+        rabbit.freeze();
+        let bad = tokio::spawn(told("bad"));
+        gw.metric_is("edgeward_broker_pending", &[], 1.0).await;
+        let good: Vec<_> = (0..10).map(|_| tokio::spawn(told("good"))).collect();
+        gw.metric_is("edgeward_broker_pending", &[], 11.0).await;
+        rabbit.thaw();
+        within("an answer", bad).await.unwrap().expect_problem(502, "broker.refused");
+        for good in good {
+            within("an answer", good).await.unwrap().expect_status(202);
+            assert_eq!(heard.next().await.routing_key, "shop.good", "{round}");
+        }
+        // It ends the channel again, for the next round.
+        told("bad").await.expect_problem(502, "broker.refused");
+    }
+}
+
 /// Confirmations come for many messages at once, and those that were returned are among them: each is told its own.
 #[tokio::test]
 async fn among_many_messages_each_is_told_its_own() {
@@ -450,7 +481,8 @@ async fn calls_under_way_fail_at_once_when_the_broker_dies_and_the_next_succeed(
     let asked: Vec<_> = (0..8).map(|id| client.get(&format!("/ask/{id}"))).collect();
     let asked = asked.into_iter().map(|request| request.into_future());
     let asked = tokio::spawn(futures_util::future::join_all(asked));
-    gw.metric_is("edgeward_broker_pending", &[], 8.0).await;
+    // What is sent is lost; the rest would be told that there is no broker.
+    gw.metric_is("edgeward_broker_published_total", &[], 8.0).await;
     rabbit.kill();
     for answer in within("answers", asked).await.unwrap() {
         answer.expect_problem(502, "broker.lost");

@@ -242,14 +242,14 @@ impl<'a> Decoder<'a> {
             self.key_error("not-available", origin, name, message);
             return;
         }
-        let here = foreign::same(name).iter().filter(|same| known.iter().any(|key| key.name == **same));
+        let here = foreign::same(name).filter(|same| known.iter().any(|key| key.name == *same));
         let here: Vec<String> = here.map(|same| format!("\"{same}\"")).collect();
         let hint = match nearest(name, known.iter().map(|key| key.name)) {
             _ if !here.is_empty() => Some(format!("did you mean {}?", here.join(" or "))),
             Some(near) => Some(format!("did you mean \"{near}\"?")),
             None => self
                 .where_it_belongs(name)
-                .or_else(|| foreign::same(name).iter().find_map(|same| self.where_it_belongs(same))),
+                .or_else(|| foreign::directive(name).iter().find_map(|same| self.where_it_belongs(same))),
         };
         let message = format!("unknown key {}", super::quote(name));
         self.key_error("unknown-key", origin, name, message).hint = hint;

@@ -1,18 +1,30 @@
 //! What keys are called by people who come from nginx, or from elsewhere.
 
-/// The keys that say what others say with `directive`; which of them depends on the table.
-pub(super) fn same(directive: &str) -> &'static [&'static str] {
-    DIRECTIVES.iter().find(|(known, _)| *known == directive).map_or(&[], |(_, keys)| keys)
+/// The keys that say what others say with `word`; which of them depends on the table.
+pub(super) fn same(word: &str) -> impl Iterator<Item = &'static str> {
+    directive(word).iter().chain(keys_of(WORDS, word)).copied()
 }
 
-const DIRECTIVES: &[(&str, &[&str])] = &[
+/// The same of words that nginx alone has: they mean that in any table.
+pub(super) fn directive(word: &str) -> &'static [&'static str] {
+    keys_of(DIRECTIVES, word)
+}
+
+type Keys = (&'static str, &'static [&'static str]);
+
+fn keys_of(table: &[Keys], word: &str) -> &'static [&'static str] {
+    table.iter().find(|(known, _)| *known == word).map_or(&[], |(_, keys)| keys)
+}
+
+/// Words that anybody may have, for many things.
+const WORDS: &[Keys] =
+    &[("port", &["address"]), ("tls", &["certificates"]), ("ssl", &["certificates", "tls"])];
+
+const DIRECTIVES: &[Keys] = &[
     ("proxy_pass", &["upstream"]),
     ("server_name", &["hosts", "sni"]),
     ("proxy_ssl_name", &["sni"]),
     ("listen", &["address"]),
-    ("port", &["address"]),
-    ("tls", &["certificates"]),
-    ("ssl", &["certificates", "tls"]),
     ("location", &["path"]),
     ("code", &["status"]),
     ("ssl_certificate", &["cert"]),

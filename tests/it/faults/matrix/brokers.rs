@@ -43,7 +43,10 @@ async fn rabbitmq() {
 async fn rabbitmq_over_tls() {
     let (broker, authority) = (RabbitMq::start().await, Authority::new());
     let relay = TlsRelay::before(broker.address(), &authority.server(&["127.0.0.1"])).await;
-    suffers("RabbitMQ over TLS", &broker, relay.address(), Some(&authority), OVER_TLS.all()).await;
+    let mut faults = OVER_TLS.all();
+    // TLS tells that bytes are damaged.
+    faults.iter_mut().filter(|fault| fault.sees == Sees::Damaged).for_each(|fault| fault.sees = Sees::Any);
+    suffers("RabbitMQ over TLS", &broker, relay.address(), Some(&authority), faults).await;
 }
 
 async fn suffers(

@@ -20,7 +20,7 @@ url = "{broker}"
 connect_timeout = "1s"
 [log.bus]
 broker = "main"
-exchange = ""
+exchange = "log"
 routing_key = "{queue}"
 [[routes]]
 path = "/*"
@@ -31,6 +31,7 @@ respond = { text = "ok" }
 async fn records() {
     let broker = RabbitMq::start().await;
     let amqp = Amqp::connect(&broker.url()).await;
+    amqp.exchange("log").await;
     let mut faults = [COLUMNS.all(), brokers::frames()].concat();
     // What only a heartbeat finds out takes longer than all the rest (see `log_bus`). And AMQP has no sum over a message:
     // what is damaged on the way is published so.
@@ -41,6 +42,7 @@ async fn records() {
     in_lanes(LANES, &faults, async |faults| {
         let queue = format!("records{}", lane.fetch_add(1, std::sync::atomic::Ordering::Relaxed));
         amqp.queue(&queue).await;
+        amqp.bind(&queue, "log", &queue).await;
         let heard = Heard { letters: amqp.take(&queue).await, asked: 0, missing: BTreeSet::new() };
         suffers(&broker, &queue, heard, &faults).await;
     })
