@@ -292,13 +292,13 @@ impl Driver {
 
     /// Gives a message to the channel, unless nobody waits for it any more.
     fn publish(&self, channel: &Channel, under_way: &mut UnderWay, job: Job) -> Result<(), Ended> {
-        if !channel.status().connected() {
-            // Nothing was sent.
-            return Err(Ended::Broke(Failure::Lost, Some(Box::new(job))));
-        }
         let now = clock::now();
         if job.deadline <= now {
             return Ok(());
+        }
+        if !channel.status().connected() {
+            // Nothing was sent.
+            return Err(Ended::Broke(Failure::Lost, Some(Box::new(job))));
         }
         let frame_max =
             usize::try_from(self.common.connection.configuration().frame_max()).unwrap_or(usize::MAX);
