@@ -16,7 +16,7 @@ use sqlx::{ConnectOptions, PgPool, SqlitePool};
 
 use crate::base::clock;
 
-use super::schema::{STEPS, migrate_postgres, migrate_sqlite};
+use super::schema::{STEPS, is_current_postgres, is_current_sqlite, migrate_postgres, migrate_sqlite};
 use super::url::StoreUrl;
 use super::{CALL_TIMEOUT, CONNECTIONS_MAX, StoreError};
 
@@ -84,14 +84,19 @@ impl Pools {
                 })?;
                 let work = async {
                     let mut connection = within(CALL_TIMEOUT, sqlite(path).connect()).await?;
-                    within(MIGRATE_TIMEOUT, migrate_sqlite(&mut connection, STEPS)).await?;
+                    if !within(CALL_TIMEOUT, is_current_sqlite(&mut connection, STEPS)).await? {
+                        within(MIGRATE_TIMEOUT, migrate_sqlite(&mut connection, STEPS)).await?;
+                    }
                     within(CALL_TIMEOUT, sqlx::Connection::close(connection)).await
                 };
                 work.await.map_err(|error: StoreError| error.of(path))
             }
             StoreUrl::Postgres(text) => {
                 let mut connection = within(CALL_TIMEOUT, postgres(text.expose())?.connect()).await?;
-                within(MIGRATE_TIMEOUT, migrate_postgres(&mut connection, STEPS)).await?;
+                // Only a change of the schema may take long: an answer that never ends would hold everybody up.
+                if !within(CALL_TIMEOUT, is_current_postgres(&mut connection, STEPS)).await? {
+                    within(MIGRATE_TIMEOUT, migrate_postgres(&mut connection, STEPS)).await?;
+                }
                 within(CALL_TIMEOUT, sqlx::Connection::close(connection)).await
             }
         }

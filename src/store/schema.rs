@@ -83,9 +83,32 @@ macro_rules! take_steps {
     }};
 }
 
-/// Whether all of `steps` were taken. An error means that not even their record is there.
-fn is_current(applied: Result<Vec<i64>, sqlx::Error>, steps: &[Step]) -> bool {
-    applied.is_ok_and(|applied| steps.iter().all(|step| applied.contains(&step.version)))
+/// Whether all of `steps` were taken.
+///
+/// # Errors
+/// The connection is of no use. What the database itself says no to is the record, which is not there yet.
+fn is_current(applied: Result<Vec<i64>, sqlx::Error>, steps: &[Step]) -> Result<bool, sqlx::Error> {
+    match applied {
+        Ok(applied) => Ok(steps.iter().all(|step| applied.contains(&step.version))),
+        Err(sqlx::Error::Database(_)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Whether the file behind `connection` has all of `steps`.
+pub(super) async fn is_current_sqlite(
+    connection: &mut SqliteConnection,
+    steps: &[Step],
+) -> Result<bool, sqlx::Error> {
+    is_current(sqlx::query_scalar(APPLIED).fetch_all(connection).await, steps)
+}
+
+/// Whether the database behind `connection` has all of `steps`.
+pub(super) async fn is_current_postgres(
+    connection: &mut PgConnection,
+    steps: &[Step],
+) -> Result<bool, sqlx::Error> {
+    is_current(sqlx::query_scalar(APPLIED).fetch_all(connection).await, steps)
 }
 
 /// Brings the file behind `connection` up to `steps`.
@@ -93,9 +116,6 @@ pub(super) async fn migrate_sqlite(
     connection: &mut SqliteConnection,
     steps: &[Step],
 ) -> Result<(), sqlx::Error> {
-    if is_current(sqlx::query_scalar(APPLIED).fetch_all(&mut *connection).await, steps) {
-        return Ok(());
-    }
     let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
     take_steps!(transaction, steps, &SQLITE);
     transaction.commit().await
@@ -106,9 +126,6 @@ pub(super) async fn migrate_postgres(
     connection: &mut PgConnection,
     steps: &[Step],
 ) -> Result<(), sqlx::Error> {
-    if is_current(sqlx::query_scalar(APPLIED).fetch_all(&mut *connection).await, steps) {
-        return Ok(());
-    }
     let mut transaction = connection.begin().await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)").bind(LOCK).execute(&mut *transaction).await?;
     take_steps!(transaction, steps, &POSTGRES);

@@ -597,6 +597,65 @@ async fn a_store_that_is_down_is_tried_again() {
     assert!(clock::now() - since >= PAUSE * 3 / 4);
 }
 
+/// Passes on what `client` and the database say, and, while `stuck` is so, nothing that the database says once it is asked
+/// for the schema: an answer whose length was damaged on its way leaves the driver waiting like that.
+async fn relay(client: tokio::net::TcpStream, database: std::net::SocketAddr, stuck: Arc<AtomicBool>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let server = tokio::net::TcpStream::connect(database).await.unwrap();
+    let ((mut from_client, mut to_client), (mut from_server, mut to_server)) =
+        (client.into_split(), server.into_split());
+    let is_asked = Arc::new(AtomicBool::new(false));
+    let asked = is_asked.clone();
+    let up = async move {
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = from_client.read(&mut piece).await {
+            if String::from_utf8_lossy(&piece[..count]).contains("FROM edgeward_schema") {
+                asked.store(stuck.load(Ordering::SeqCst), Ordering::SeqCst);
+            }
+            to_server.write_all(&piece[..count]).await.unwrap();
+        }
+    };
+    let down = async move {
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = from_server.read(&mut piece).await {
+            if !is_asked.load(Ordering::SeqCst) && to_client.write_all(&piece[..count]).await.is_err() {
+                break;
+            }
+        }
+    };
+    tokio::join!(up, down);
+}
+
+/// What is stuck while the schema is looked at is given up like any call, not like a change of the schema.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_never_ends_holds_nothing_up_for_long() {
+    let server = postgres::Postgres::start();
+    let database = server.database();
+    let url = |text: &str| StoreUrl::parse(text, |_| panic!("it is no file")).unwrap();
+    Store::new(url(&database)).add_user(&user_called("alice"), NOW).await.unwrap();
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let behind = server.address();
+    let stuck = Arc::new(AtomicBool::new(true));
+    let is_stuck = stuck.clone();
+    let relays = task::spawn("relay", async move {
+        while let Ok((client, _)) = listener.accept().await {
+            drop(task::spawn("relay", relay(client, behind, is_stuck.clone())));
+        }
+    });
+    let store = Store::new(url(&database.replace(&behind.to_string(), &address.to_string())));
+    let StoreError::Unavailable(why) = store.user("alice").await.unwrap_err() else { panic!() };
+    assert_eq!(why, "nothing within 2 s");
+    stuck.store(false, Ordering::SeqCst);
+    let back = async {
+        while store.user("alice").await.is_err() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), back).await.unwrap();
+    relays.abort();
+}
+
 /// However many calls of requests wait, whoever follows changes finds a place and a connection.
 #[tokio::test]
 async fn changes_are_followed_when_requests_have_all_places() {
